@@ -1,0 +1,81 @@
+"""adapt: teach a pretrained diffusion model a small image set and get one adapter that works everywhere.
+
+    backbone = adapt.Backbone.load("icons")
+    result = adapt.train("my-pictures", output="runs/my-style")
+    pictures = adapt.generate(backbone, prompt="a red fox", adapters=[result.adapter])
+
+Importing this module imports no torch; names are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from adapt.adapter import Adapter
+    from adapt.api.generate import generate
+    from adapt.api.train import TrainingResult, train
+    from adapt.backbones import Backbone
+    from adapt.config import TrainSettings
+    from adapt.errors import AdaptError
+    from conditioning import (
+        ClassifierFreeGuidance,
+        Condition,
+        Conditioner,
+        Guidance,
+        Moment,
+        Part,
+        Predictor,
+        TextConditioner,
+    )
+
+_HOMES = {
+    **{"Adapter": "adapt.adapter", "AdaptError": "adapt.errors", "Backbone": "adapt.backbones"},
+    **{"TrainSettings": "adapt.config", "TrainingResult": "adapt.api.train"},
+    **{"generate": "adapt.api.generate", "train": "adapt.api.train"},
+    **dict.fromkeys(
+        (
+            "ClassifierFreeGuidance",
+            "Condition",
+            "Conditioner",
+            "Guidance",
+            "Moment",
+            "Part",
+            "Predictor",
+            "TextConditioner",
+        ),
+        "conditioning",
+    ),
+}
+
+__all__ = [
+    "AdaptError",
+    "Adapter",
+    "Backbone",
+    "ClassifierFreeGuidance",
+    "Condition",
+    "Conditioner",
+    "Guidance",
+    "Moment",
+    "Part",
+    "Predictor",
+    "TextConditioner",
+    "TrainSettings",
+    "TrainingResult",
+    "__version__",
+    "generate",
+    "train",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'adapt' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,202 @@
+"""The adapter: what training produces, and what is shared.
+
+On disk a folder: `pytorch_lora_weights.safetensors` (plain diffusers takes it), `adapter.json` (the facts needed to use it),
+`samples/`, `README.md`. A bare `.safetensors` in diffusers' form is accepted too.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adapt import files
+from adapt.errors import AdapterError
+from adapt.formats import FILE_NAME, LoraWeights, read_lora, write_lora
+from adapt.formats.diffusers_lora import check_file
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+    from adapt.backbones import Backbone
+    from adapt.lora import Applied
+
+SCHEMA = 1
+FACTS_NAME = "adapter.json"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What stands in `adapter.json`.
+
+    Attributes:
+        base: `reference` (`icons` or a Hub id; None for a local folder, whose path is nobody's business), `family`,
+            `fingerprint` (class, configuration and shapes of the denoiser).
+        lora: peft's configuration by component.
+        objective: prediction type that it was trained with.
+        null: what an empty condition was in training.
+        trigger: word that calls the style or subject, or None.
+        recommended: `scale`, `guidance_scale`, `steps` to draw with.
+        training: summary: pictures, steps, chosen step, losses; nothing private.
+        versions: of the libraries that made it.
+        loads_in: programs that can take the weights file.
+    """
+
+    base: Mapping[str, str | None] = field(default_factory=dict)
+    lora: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    objective: str | None = None
+    null: str | None = None
+    trigger: str | None = None
+    recommended: Mapping[str, float] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    loads_in: tuple[str, ...] = ("adapt", "diffusers")
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, **{name: getattr(self, name) for name in self.__dataclass_fields__}}
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """LoRA weights and the facts needed to use them.
+
+    Attributes:
+        weights: by component and module.
+        facts: see `Facts`; empty for a bare file.
+        name: for messages and file names.
+        digest: first 10 hexadecimal digits of the weights file's sha256; "" until saved or loaded.
+    """
+
+    weights: LoraWeights
+    facts: Facts = field(default_factory=Facts)
+    name: str = "adapter"
+    digest: str = ""
+
+    @property
+    def trigger(self) -> str | None:
+        return self.facts.trigger
+
+    @property
+    def recommended(self) -> Mapping[str, float]:
+        return self.facts.recommended
+
+    @staticmethod
+    def locate(path: str | Path) -> Path:
+        """The weights file of an adapter folder, a run's folder or a bare file; judged without torch.
+
+        Raises:
+            AdapterError: nothing usable is there.
+        """
+        path = Path(path)
+        if path.is_dir():
+            inside = [path / FILE_NAME, path / "adapter" / FILE_NAME]
+            path = next((p for p in inside if p.is_file()), inside[0])
+            if not path.is_file():
+                raise AdapterError(
+                    "the folder holds no adapter",
+                    given=path.parent,
+                    allowed=f"a folder with {FILE_NAME}",
+                    next="for an unfinished run: adapt train … --resume",
+                )
+        check_file(path)
+        return path
+
+    @staticmethod
+    def read_facts(path: str | Path) -> Facts:
+        """`adapter.json` beside the weights; empty facts when there is none. Needs no torch.
+
+        Raises:
+            AdapterError: unreadable, or written by a newer adapt.
+        """
+        file = Adapter.locate(path).with_name(FACTS_NAME)
+        if not file.is_file():
+            return Facts()
+        try:
+            values = json.loads(file.read_text("utf-8"))
+            schema = values.pop("schema")
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise AdapterError("adapter.json cannot be read", given=file) from error
+        if schema != SCHEMA:
+            raise AdapterError("adapter.json has another schema", given=schema, allowed=SCHEMA, next="update adapt")
+        known = {k: v for k, v in values.items() if k in Facts.__dataclass_fields__}
+        return Facts(**{**known, "loads_in": tuple(known.get("loads_in", ()))})
+
+    @staticmethod
+    def load(path: str | Path) -> Adapter:
+        """Reads an adapter folder, a run's folder or a bare `.safetensors`.
+
+        Raises:
+            AdapterError: not there, pickles, damaged, half a pair, shapes that do not fit, values that are not finite.
+        """
+        file = Adapter.locate(path)
+        name = file.stem if file.name != FILE_NAME else file.parent.name
+        name = file.parent.parent.name if name == "adapter" else name
+        return Adapter(read_lora(file), Adapter.read_facts(path), name, files.digest(file)[:10])
+
+    def save(self, folder: str | Path) -> Adapter:
+        """Writes the weights and `adapter.json` into `folder`; equal adapters are equal bytes. Returns it with its digest."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_lora(folder / FILE_NAME, self.weights, self.facts.lora)
+        files.write_json(folder / FACTS_NAME, self.facts.as_dict())
+        return replace(self, digest=files.digest(folder / FILE_NAME)[:10])
+
+    def check(self, backbone: Backbone) -> None:
+        """Raises `AdapterError` when it was made for another base."""
+        made_for, given = self.facts.base.get("fingerprint"), backbone.fingerprint()
+        if made_for is not None and made_for != given:
+            family = self.facts.base.get("family")
+            raise AdapterError(
+                "the adapter was made for another base",
+                given=f"{backbone.reference} ({given})",
+                allowed=f"{self.facts.base.get('reference') or family} ({made_for})",
+            )
+        if missing := set(self.weights.modules) - set(backbone.modules):
+            raise AdapterError(
+                "the adapter was made for another base: it has no such component",
+                given=", ".join(sorted(missing)),
+                allowed=", ".join(backbone.modules),
+            )
+
+    def apply(self, backbone: Backbone, scale: float = 1.0) -> Applied:
+        """Adds it to the backbone's weights, `scale` times (1 as trained, 0 nothing). Drawing then costs nothing extra.
+
+        Returns:
+            A handle: `unload()` restores the weights bit for bit; also a context manager.
+
+        Raises:
+            AdapterError: made for another base; the backbone is then untouched.
+        """
+        from adapt.lora import Applied
+
+        self.check(backbone)
+        pairs = {f"{c}.{name}": pair for c, ps in self.weights.modules.items() for name, pair in ps.items()}
+        return Applied(backbone.modules, pairs, scale)
+
+    def merge(self, backbone: Backbone, scale: float = 1.0) -> None:
+        """Adds it to the backbone's weights for good."""
+        self.apply(backbone, scale)
+
+    def to_diffusers(self, backbone: Backbone) -> DiffusionPipeline:
+        """A fresh plain diffusers pipeline of the same base with this adapter loaded by diffusers itself, in eval mode.
+
+        Raises:
+            AdapterError: diffusers did not take every key.
+        """
+        from adapt.loading import find, load_pipeline
+
+        self.check(backbone)
+        pipeline = load_pipeline(find(backbone.reference), backbone.pipeline_class, backbone.dtype).to(backbone.device)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(folder)
+            pipeline.load_lora_weights(folder, weight_name=FILE_NAME, use_safetensors=True)
+        for name, pairs in self.weights.modules.items():
+            module = getattr(pipeline, name)
+            module.requires_grad_(False).eval()
+            taken = sum(".lora_A." in key for key, _ in module.named_parameters())
+            if taken != len(pairs):
+                raise AdapterError(f"diffusers took {taken} of {len(pairs)} layers of {name}")
+        return pipeline

@@ -1,0 +1,119 @@
+"""`adapt.generate`: pictures from prompts, with or without adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import torch
+from PIL.Image import Image
+
+from adapt.adapter import Adapter
+from adapt.backbones import Backbone
+from adapt.errors import SettingsError
+from adapt.sampling.draw import draw
+from adapt.sampling.loop import silent
+from adapt.sampling.pictures import load_image, load_mask
+from adapt.sampling.request import Request, settle
+
+
+def generate(
+    backbone: Backbone,
+    *,
+    prompt: str | Sequence[str],
+    adapters: Sequence[Adapter | tuple[Adapter, float]] = (),
+    negative_prompt: str = "",
+    guidance_scale: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    count: int = 1,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    scheduler: str | None = None,
+    image: Image | str | Path | None = None,
+    strength: float = 0.75,
+    mask: Image | str | Path | None = None,
+    batch_size: int = 4,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Image]:
+    """Draws `count` pictures of each prompt. The backbone is afterwards what it was, bit for bit.
+
+    Args:
+        prompt: one or several.
+        adapters: each alone (at the scale that it recommends, else 1) or with a scale: 1 as trained, 0 nothing.
+        negative_prompt: what is kept away from; "" is the family's null condition.
+        guidance_scale: ≥ 1, and 1 turns guidance off; None: as the first adapter recommends, else the family's.
+        steps: inference steps, ≥ 1; None as above.
+        seed: 0 … 2**63 - 1. The pictures of one prompt have the seeds `seed`, `seed + 1` …; each seed gives the same
+            picture alone and among others.
+        generator: in place of seeds. A sequence has one for each picture, in order; a single one serves them all,
+            row by row.
+        height, width: pixels; None: the backbone's own, in the shape of `image` where there is one.
+        scheduler: a short name (`euler_a`, `dpm++2m_karras` …) or a diffusers class name; None: the backbone's own.
+        image: drawn over (image to image): a picture or its path.
+        strength: share of the way that `image` is noised, 0 < strength ≤ 1.
+        mask: white is repainted (inpainting): a picture or its path; needs `image`.
+        batch_size: pictures at once, ≥ 1.
+        progress: `progress(done, total)`, counted in steps × pictures.
+
+    Returns:
+        RGB pictures: all of the first prompt, then all of the second …
+
+    Raises:
+        SettingsError: a setting out of range, unknown or contradictory.
+        DataError: `image` or `mask` cannot be read, or leaves nothing to repaint.
+        AdapterError: an adapter for another base; the backbone is untouched.
+    """
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    if count < 1 or not prompts:
+        given = f"{len(prompts)} prompts, count {count}"
+        raise SettingsError("there is nothing to draw", given=given, allowed="1 or more each")
+    pixels = None if image is None else load_image(image)
+    hole = None if mask is None else load_mask(mask)
+    requests = [
+        Request(
+            prompt=text,
+            negative_prompt=negative_prompt,
+            guidance_scale=guidance_scale,
+            steps=steps,
+            seed=seed + number,
+            height=height,
+            width=width,
+            scheduler=scheduler,
+            image=pixels,
+            strength=strength,
+            mask=hole,
+        )
+        for text in prompts
+        for number in range(count)
+    ]
+    scaled = [with_scale(adapter) for adapter in adapters]
+    drawings = [settle(request, backbone, scaled[0][0].recommended if scaled else None) for request in requests]
+    generators = _generators(generator, len(drawings))
+    with applied(backbone, scaled):
+        return draw(backbone, drawings, batch_size=batch_size, generators=generators, progress=progress or silent)
+
+
+def with_scale(adapter: Adapter | tuple[Adapter, float]) -> tuple[Adapter, float]:
+    """An adapter and its scale: the given one, else the recommended one, else 1."""
+    return adapter if isinstance(adapter, tuple) else (adapter, float(adapter.recommended.get("scale", 1.0)))
+
+
+@contextmanager
+def applied(backbone: Backbone, adapters: Sequence[tuple[Adapter, float]]) -> Iterator[None]:
+    """The backbone with adapters at their scales, inside the `with`; they come off in reverse whatever happens."""
+    with ExitStack() as stack:
+        for adapter, scale in adapters:
+            stack.enter_context(adapter.apply(backbone, scale))
+        yield
+
+
+def _generators(given: torch.Generator | Sequence[torch.Generator] | None, count: int) -> list[torch.Generator] | None:
+    if given is None:
+        return None
+    generators = [given] * count if isinstance(given, torch.Generator) else list(given)
+    if len(generators) != count:
+        raise SettingsError("there must be one generator a picture", given=len(generators), allowed=count)
+    return generators

@@ -1,0 +1,317 @@
+"""`adapt.train`: from a folder of pictures to an adapter that is proved to work."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adapt import files
+from adapt.adapter import Adapter
+from adapt.config import TrainSettings
+from adapt.data import Picture
+from adapt.errors import SettingsError
+from adapt.evaluation.held_out import HeldOut, Measurement
+from adapt.evaluation.proof import Proof
+from adapt.progress import Progress, say
+from adapt.training import checkpoint, events, folder
+from adapt.training.folder import Existing
+from adapt.training.signals import StopRequest
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from adapt.backbones import Backbone
+    from adapt.training.loop import Trainer
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What is trained on and what is measured on; both judged."""
+
+    train: tuple[Picture, ...]
+    held_out: tuple[Picture, ...]
+    warnings: tuple[str, ...]
+
+    def digest(self) -> str:
+        """Of all bytes and captions, in order."""
+        sums = [[hashlib.sha256(p.read()).hexdigest(), *p.captions] for p in (*self.train, *self.held_out)]
+        return hashlib.sha256(json.dumps([len(self.train), sums]).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run gave.
+
+    Attributes:
+        adapter: the chosen step's, loaded from `folder / "adapter"`.
+        folder: the run's.
+        chosen_step: the step with the lowest held-out loss; the last one when nothing was held out.
+        held_out: its measurement, or None.
+        proof: that diffusers takes the file and agrees.
+        history: training loss by step.
+        measurements: every held-out measurement, step 0 first.
+    """
+
+    adapter: Adapter
+    folder: Path
+    chosen_step: int
+    held_out: Measurement | None
+    proof: Proof
+    history: Mapping[int, float]
+    measurements: tuple[Measurement, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "adapter": str(self.folder / "adapter"),
+            "steps": max(self.history, default=0),
+            "chosen_step": self.chosen_step,
+            "held_out": self.held_out.as_dict() if self.held_out else None,
+            "proof": self.proof.as_dict(),
+        }
+
+
+def train(
+    data: str | Path,
+    *,
+    output: str | Path,
+    base: str = "icons",
+    settings: TrainSettings | None = None,
+    existing: Existing = "refuse",
+    allow: Sequence[str] = (),
+    resume_command: str = "the same call with existing='resume'",
+) -> TrainingResult:
+    """Teaches a backbone a folder of pictures.
+
+    Args:
+        data: pictures with captions (see `docs/data.md`).
+        output: the run's folder; the adapter is in `adapter/` inside.
+        base: `icons`, a diffusers folder, or a Hub id.
+        settings: see `TrainSettings`; None: the defaults, or the stored ones when a run is resumed.
+        existing: what to do with a run that is in `output`: `refuse`, `resume`, `auto` (resume if there is one), `fresh`.
+        allow: names of settings (also `data`, `base`) that may change at resume although they alter the course.
+        resume_command: told to the user when a signal stops the run.
+
+    Returns:
+        The adapter and how it came about; see `TrainingResult`.
+
+    Raises:
+        SettingsError, DataError, BackboneError, RunError: before anything is trained or written.
+        TrainingError: loss or gradient is not finite.
+        Stopped: SIGINT or SIGTERM; the checkpoint is saved.
+        AdapterError: the exported adapter does not do in diffusers what it does here.
+    """
+    run = Path(output)
+    resuming = folder.check_output(run, existing)
+    if settings is None:
+        settings = TrainSettings(**folder.read(run)["settings"]) if resuming else TrainSettings()
+    pictures = gather(data, settings)
+    accelerator = make_accelerator(settings)
+    from adapt.backbones import Backbone
+
+    backbone = Backbone.load(base, device=accelerator.device)
+    settings = settle(settings, backbone)
+    if accelerator.num_processes > 1 and not accelerator.is_main_process:
+        return _train(run, backbone, pictures, settings, accelerator, resuming, allow, resume_command)
+    with folder.claimed(run):
+        if existing == "fresh":
+            folder.clear(run)
+        return _train(run, backbone, pictures, settings, accelerator, resuming, allow, resume_command)
+
+
+def _train(
+    run: Path,
+    backbone: Backbone,
+    pictures: Pictures,
+    settings: TrainSettings,
+    accelerator: Accelerator,
+    resuming: bool,
+    allow: Sequence[str],
+    resume_command: str,
+) -> TrainingResult:
+    from adapt.api.assemble import assemble
+    from adapt.api.finish import finish
+
+    record = describe(backbone, pictures, settings, accelerator)
+    changes = folder.differences(folder.read(run), record) if resuming else {}
+    folder.require_same_course(changes, allow)
+    for warning in pictures.warnings if accelerator.is_main_process else ():
+        say(f"warning: {warning}")
+    state = checkpoint.newest(run) if resuming and checkpoint.states(run) else None
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        files.write_json(run / folder.RUN, record)
+    trainer = assemble(run, backbone, pictures.train, pictures.held_out, settings, accelerator)
+    if resuming:
+        _resume(trainer, state, changes)
+    with StopRequest() as stop:
+        trainer.run(stop, resume_command)
+    chosen = trainer.chosen()
+    proof = finish(trainer, chosen) if accelerator.is_main_process else None
+    accelerator.wait_for_everyone()
+    return _result(run, trainer, chosen, proof)
+
+
+def _resume(trainer: Trainer, state: checkpoint.State | None, changes: Mapping[str, tuple[Any, Any]]) -> None:
+    from adapt.training.loop import forget_after
+
+    if trainer.accelerator.is_main_process:
+        for name, (old, new) in changes.items():
+            note = "" if name != "machine" else " (bytes may differ from an uninterrupted run)"
+            say(f"changed since the run began: {name} {old!r} → {new!r}{note}")
+        say(
+            f"resuming at step {state.step if state else 0}"
+            + ("" if state else ": it was stopped before its first checkpoint")
+        )
+    if state is not None:
+        trainer.restore(state)
+    forget_after(trainer.folder, trainer.step)
+    trainer.events.add("resume", {"step": trainer.step, "changes": {k: list(v) for k, v in changes.items()}})
+
+
+def _result(run: Path, trainer: Trainer, chosen: int, proof: Proof | None) -> TrainingResult:
+    return TrainingResult(
+        adapter=Adapter.load(run / "adapter"),
+        folder=run,
+        chosen_step=chosen,
+        held_out=next((m for m in trainer.measurements if m.step == chosen), None),
+        proof=proof or Proof(0, 0.0, 0.0),
+        history=events.losses(run),
+        measurements=tuple(trainer.measurements),
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- what goes in
+def gather(data: str | Path, settings: TrainSettings) -> Pictures:
+    """Finds and judges everything before a model is loaded; imports no torch.
+
+    Raises:
+        DataError: a source is missing or holds pictures that cannot be used.
+        SettingsError: a held-out fraction that leaves one side empty.
+    """
+    from adapt.data import find, judge, split
+
+    found = find(data)
+    judgement = judge(found, settings.resolution or 0, progress=_judging())
+    pictures = judgement.require(settings.skip_bad)
+    warnings = [*found.warnings, *_worded(judgement.warnings)]
+    held_out: tuple[Picture, ...] = ()
+    if isinstance(settings.validation, float):
+        pictures, held_out = split(pictures, settings.validation, settings.seed, judgement.digests)
+    elif settings.validation is not None:
+        other = find(settings.validation)
+        held_out = judge(other, settings.resolution or 0).require(settings.skip_bad)
+    return Pictures(_triggered(pictures, settings.trigger), _triggered(held_out, settings.trigger), tuple(warnings))
+
+
+def _judging() -> Any:
+    progress = Progress("looking at the pictures", 0)
+    return lambda done, total: progress(done, total) if total > 200 else None
+
+
+def _worded(findings: Sequence[Any]) -> list[str]:
+    """One line a kind of finding, with the first names."""
+    kinds: dict[str, list[Any]] = {}
+    for finding in findings:
+        kinds.setdefault(finding.kind, []).append(finding)
+    lines = []
+    for found in kinds.values():
+        names = ", ".join(f.name for f in found[:3] if f.name) + (
+            f" and {len(found) - 3} more" if len(found) > 3 else ""
+        )
+        lines.append(f"{names}: {found[0].message}" if names else found[0].message)
+    return lines
+
+
+def _triggered(pictures: Sequence[Picture], trigger: str | None) -> tuple[Picture, ...]:
+    """The trigger before every caption that does not hold it."""
+    if not trigger:
+        return tuple(pictures)
+
+    def worded(caption: str) -> str:
+        return caption if trigger in caption else ", ".join(filter(None, (trigger, caption)))
+
+    return tuple(replace(p, captions=tuple(map(worded, p.captions or ("",)))) for p in pictures)
+
+
+def make_accelerator(settings: TrainSettings) -> Accelerator:
+    """Device, precision and processes, as `accelerate launch` or the machine says.
+
+    Raises:
+        SettingsError: the batch cannot be shared evenly.
+    """
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(mixed_precision=settings.precision)
+    parts = accelerator.num_processes * settings.accumulation
+    if settings.batch_size % parts:
+        raise SettingsError(
+            "batch_size cannot be shared evenly",
+            given=settings.batch_size,
+            allowed=f"a multiple of processes × accumulation = {parts}",
+        )
+    return accelerator
+
+
+def settle(settings: TrainSettings, backbone: Backbone) -> TrainSettings:
+    """The settings with every "the base's own" filled in, checked against the base.
+
+    Raises:
+        SettingsError: a resolution that the base cannot take.
+    """
+    resolution = settings.resolution or backbone.resolution
+    if resolution % backbone.scale_factor:
+        raise SettingsError(
+            "resolution does not fit the base", given=resolution, allowed=f"a multiple of {backbone.scale_factor}"
+        )
+    return settings.model_copy(
+        update={
+            "resolution": resolution,
+            "alpha": settings.alpha or float(settings.rank),
+            "targets": settings.targets or backbone.lora_targets,
+            "time_sampling": settings.time_sampling or backbone.time_sampling,
+            "guidance_scale": settings.guidance_scale or backbone.guidance_scale,
+            "sampling_steps": settings.sampling_steps or backbone.sampling_steps,
+        }
+    )
+
+
+def describe(
+    backbone: Backbone, pictures: Pictures, settings: TrainSettings, accelerator: Accelerator
+) -> dict[str, Any]:
+    """`run.json`: all that decides the course of a run, and the machine that bit-equality is promised on."""
+    import torch
+
+    return {
+        "schema": 1,
+        "settings": settings.model_dump(mode="json"),
+        "data": pictures.digest(),
+        "base": [backbone.family, backbone.fingerprint(), *(backbone.content_key(c) for c in sorted(backbone.modules))],
+        "base_reference": backbone.reference,
+        "pictures": [len(pictures.train), len(pictures.held_out)],
+        "machine": {
+            **versions(),
+            "threads": torch.get_num_threads(),
+            "processes": accelerator.num_processes,
+            "device": accelerator.device.type,
+        },
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that decide what comes out."""
+    from importlib.metadata import version
+
+    import adapt
+
+    return {
+        "adapt": adapt.__version__,
+        **{name: version(name) for name in ("torch", "diffusers", "peft", "transformers")},
+    }
+
+
+__all__ = ["HeldOut", "Pictures", "TrainingResult", "train"]

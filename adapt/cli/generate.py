@@ -1,0 +1,300 @@
+"""`adapt generate`: pictures from prompts. What can be judged without torch is judged before torch is imported."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from json import dumps
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from adapt.errors import AdapterError, RunError, SettingsError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from adapt.adapter import Adapter
+    from adapt.backbones import Backbone
+    from adapt.sampling.png import Used
+    from adapt.sampling.prompts import Row
+    from adapt.sampling.request import Drawing, Request
+
+METADATA = ("a1111", "none")
+DEVICE = re.compile(r"^(cpu|mps|cuda(:\d+)?)$")
+SIZE = re.compile(r"^(\d+)(?:x(\d+))?$")
+
+
+def generate(
+    prompt: Annotated[list[str] | None, typer.Option(help="What is drawn; may be given several times.")] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="One prompt a line, with --n negative --s steps --d seed --l guidance --w --h; or .jsonl."),
+    ] = None,
+    adapter: Annotated[
+        list[str] | None, typer.Option(metavar="PATH[:SCALE]", help="An adapter; several add up.")
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="Backbone; default: the adapter's, else icons.")] = None,
+    negative_prompt: Annotated[str, typer.Option(help="What is kept away from.")] = "",
+    guidance_scale: Annotated[
+        float | None, typer.Option(help="From 1, which is off; default: the adapter's, else the family's.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Inference steps; default: the adapter's, else the family's.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the first picture of a prompt.")] = 0,
+    count: Annotated[int, typer.Option(help="Pictures of each prompt, with seeds seed, seed + 1 …")] = 1,
+    size: Annotated[str | None, typer.Option(metavar="N|WxH", help="In pixels; default: the backbone's.")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="ddim, euler_a, dpm++2m, unipc … or a diffusers class; default: the backbone's.")
+    ] = None,
+    image: Annotated[Path | None, typer.Option(help="Picture to draw over.")] = None,
+    strength: Annotated[float | None, typer.Option(help="How far from --image, up to 1; default: 0.75.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="Where --image is repainted: white.")] = None,
+    output: Annotated[Path, typer.Option(help="A folder, or a .png file for a single picture.")] = Path("pictures"),
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of paths.")] = False,
+    batch_size: Annotated[int, typer.Option(help="Pictures at once; changes no picture.")] = 4,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: the best there is.")] = None,
+    metadata: Annotated[
+        str, typer.Option(metavar="a1111|none", help="Whether files say how they were drawn.")
+    ] = "a1111",
+) -> None:
+    """Draw pictures from prompts, with or without adapters."""
+    from adapt.sampling.prompts import read_prompts
+    from adapt.sampling.request import Request
+
+    width, height = _size(size)
+    template = Request(
+        prompt="",
+        negative_prompt=negative_prompt,
+        guidance_scale=guidance_scale,
+        steps=steps,
+        seed=seed,
+        width=width,
+        height=height,
+        scheduler=scheduler,
+    )
+    rows = [*({"prompt": text} for text in prompt or []), *(read_prompts(prompts) if prompts else [])]
+    requests = _requests(template, rows, count, image, strength, mask)
+    _judge(len(requests), output, batch_size, device, metadata)
+    adapters = [_adapter(text) for text in adapter or []]
+    job = Job(requests, adapters, _base(base, adapters), output, batch_size, device, metadata == "a1111")
+    _judge_base(job)
+    _run(job, json)
+
+
+# ---------------------------------------------------------------------------------------------- judged without torch
+@dataclass(frozen=True)
+class Job:
+    """What is to be done, judged as far as that goes without torch.
+
+    Attributes:
+        adapters: paths and scales; None is the scale that the adapter recommends, else 1.
+        base: the backbone's reference.
+        device: None is the best there is.
+        metadata: whether files say how they were drawn.
+    """
+
+    requests: Sequence[Request]
+    adapters: Sequence[tuple[Path, float | None]]
+    base: str
+    output: Path
+    batch_size: int
+    device: str | None
+    metadata: bool
+
+
+def _size(text: str | None) -> tuple[int | None, int | None]:
+    """`64` or `512x768` → (width, height)."""
+    if text is None:
+        return None, None
+    match = SIZE.match(text.strip().lower())
+    if match is None:
+        raise SettingsError("--size cannot be read", given=text, allowed="64 or WIDTHxHEIGHT, such as 512x768")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def _requests(
+    template: Request, rows: Sequence[Row], count: int, image: Path | None, strength: float | None, mask: Path | None
+) -> list[Request]:
+    """One request a picture. What a line of the prompt file says goes before the command line's."""
+    from adapt.sampling.prompts import requests_of
+
+    if not rows:
+        raise SettingsError("there is no prompt", next='--prompt "a red bicycle", or --prompts FILE')
+    given = {"count": count, "image": image, "mask": mask, "strength": strength}
+    common = {name: value for name, value in given.items() if value is not None}
+    requests = requests_of(template, [{**common, **row} for row in rows])
+    if strength is not None and not any(r.image for r in requests):
+        raise SettingsError("--strength needs a picture to draw over", given=strength, next="--image FILE")
+    return requests
+
+
+def _judge(pictures: int, output: Path, batch_size: int, device: str | None, metadata: str) -> None:
+    if batch_size < 1:
+        raise SettingsError("--batch-size is out of range", given=batch_size, allowed="a whole number from 1")
+    if metadata not in METADATA:
+        raise SettingsError("unknown --metadata", given=metadata, allowed=", ".join(METADATA))
+    if device is not None and not DEVICE.match(device):
+        raise SettingsError("unknown --device", given=device, allowed="cpu, mps, cuda, cuda:0, cuda:1 …")
+    if _is_file(output) and pictures > 1:
+        raise SettingsError(
+            f"--output is one file, and {pictures} pictures are asked for", given=output, next="give a folder"
+        )
+    folder = output.parent if _is_file(output) else output
+    nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise RunError("--output cannot be written", given=output, next="give another folder")
+
+
+def _is_file(output: Path) -> bool:
+    return output.suffix.lower() == ".png" and not output.is_dir()
+
+
+def _adapter(text: str) -> tuple[Path, float | None]:
+    """`PATH[:SCALE]` → the path, which holds an adapter, and the scale."""
+    from adapt.adapter import Adapter
+
+    path, scale = text, None
+    head, _, tail = text.rpartition(":")
+    if head and not Path(text).exists() and Path(head).exists():
+        path, scale = head, _scale(tail, text)
+    Adapter.locate(path)
+    return Path(path), scale
+
+
+def _scale(tail: str, text: str) -> float:
+    try:
+        scale = float(tail)
+    except ValueError:
+        scale = float("nan")
+    if not isfinite(scale):
+        raise SettingsError("the adapter's scale is no number", given=text, allowed="PATH:0.8; 1 as trained, 0 nothing")
+    return scale
+
+
+def _base(given: str | None, adapters: Sequence[tuple[Path, float | None]]) -> str:
+    """The given base, else the first adapter's, else icons."""
+    from adapt.adapter import Adapter
+
+    facts = [Adapter.read_facts(path) for path, _ in adapters]
+    if given is not None or not facts:
+        return given or "icons"
+    reference = facts[0].base.get("reference")
+    if facts[0].base and reference is None:
+        raise AdapterError("the adapter was trained on a local folder and does not say where it is",
+                           given=adapters[0][0], next="--base FOLDER")  # fmt: skip
+    return reference or "icons"
+
+
+def _judge_base(job: Job) -> None:
+    """The base is there and suits what is asked. Last, because a base on the Hub is downloaded now."""
+    from adapt.loading import find, read_index
+    from adapt.sampling.preflight import check_folder
+
+    folder = find(job.base)
+    read_index(folder)
+    check_folder(folder, job.requests)
+
+
+# ---------------------------------------------------------------------------------------------- drawn with torch
+def _run(job: Job, as_json: bool) -> None:
+    from adapt.adapter import Adapter
+    from adapt.api.generate import applied, with_scale
+    from adapt.backbones import Backbone
+    from adapt.sampling.png import Used
+    from adapt.sampling.request import settle
+
+    started = time.perf_counter()
+    loaded = [(Adapter.load(path), scale) for path, scale in job.adapters]
+    adapters = [with_scale(adapter if scale is None else (adapter, scale)) for adapter, scale in loaded]
+    _remind(job, [adapter for adapter, _ in adapters])
+    backbone = Backbone.load(job.base, device=_device(job.device))
+    advice = adapters[0][0].recommended if adapters else None
+    drawings = [settle(request, backbone, advice) for request in job.requests]
+    used = [Used(adapter.name, adapter.digest, scale) for adapter, scale in adapters]
+    with applied(backbone, adapters):
+        pictures = _save_each(job, backbone, drawings, used, as_json)
+    seconds = round(time.perf_counter() - started, 2)
+    typer.echo(f"{len(pictures)} pictures in {seconds} s", err=True)
+    if as_json:
+        result = {"base": job.base, "adapters": [u._asdict() for u in used], "pictures": pictures, "seconds": seconds}
+        typer.echo(dumps(result, ensure_ascii=False))
+
+
+def _remind(job: Job, adapters: Sequence[Adapter]) -> None:
+    for adapter in adapters:
+        word = adapter.trigger
+        if word and not any(word.lower() in request.prompt.lower() for request in job.requests):
+            typer.echo(f"note: no prompt holds {word!r}, the word that calls {adapter.name}", err=True)
+
+
+def _device(given: str | None) -> str:
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    best = next(name for name, found in there.items() if found)
+    if given and not there[given.partition(":")[0]]:
+        raise SettingsError(
+            "this device is not here", given=given, allowed=", ".join(n for n, found in there.items() if found)
+        )
+    return given or best
+
+
+def _save_each(
+    job: Job, backbone: Backbone, drawings: Sequence[Drawing], used: Sequence[Used], as_json: bool
+) -> list[dict[str, Any]]:
+    """Draws, and saves each batch at once, so that an interruption loses no finished picture."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from adapt.sampling.draw import draw_each
+
+    console = Console(stderr=True)
+    saved: dict[int, dict[str, Any]] = {}
+    with Progress(console=console, transient=True, disable=not console.is_terminal, redirect_stdout=False) as bar:
+        task = bar.add_task("drawing", total=None)
+
+        def watch(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        for place, picture in draw_each(backbone, drawings, batch_size=job.batch_size, progress=watch):
+            saved[place] = _saved(job, backbone, drawings[place], used, picture)
+            if not as_json:
+                typer.echo(saved[place]["path"])
+    return [saved[place] for place in sorted(saved)]
+
+
+def _saved(job: Job, backbone: Backbone, drawing: Drawing, used: Sequence[Used], picture: Image) -> dict[str, Any]:
+    """Writes one picture and says where and what it is."""
+    from adapt.sampling import schedulers
+    from adapt.sampling.png import describe, png_bytes, save_beside
+
+    own = str(backbone.scheduler_config["_class_name"])
+    spec = schedulers.find(drawing.scheduler) if drawing.scheduler else None
+    sampler = spec.label if spec else schedulers.label(own)
+    told = describe(drawing, model=_model(job.base), sampler=sampler, adapters=used) if job.metadata else None
+    path = job.output if _is_file(job.output) else job.output / f"{_slug(drawing.prompt)}-{drawing.seed}.png"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path = save_beside(path, png_bytes(picture, told))
+    except OSError as error:
+        raise RunError(f"the picture cannot be written: {error.strerror}", given=path) from error
+    names = ("prompt", "negative_prompt", "seed", "width", "height", "steps", "guidance_scale")
+    settings = {name: getattr(drawing, name) for name in names}
+    return {"path": str(path), **settings, "scheduler": spec.name if spec else own}
+
+
+def _model(base: str) -> str:
+    """The base's name; of a local folder only the last part, because the rest is nobody's business."""
+    return Path(base).absolute().name if Path(base).exists() else base
+
+
+def _slug(prompt: str) -> str:
+    """The prompt as a file name: letters, digits and hyphens, 48 characters at most."""
+    return re.sub(r"[\W_]+", "-", prompt.lower()).strip("-")[:48].strip("-") or "picture"

@@ -1,0 +1,79 @@
+"""`adapt`: the commands, and how they end. Imports nothing heavy: `--help` and usage errors answer at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from adapt.cli.demo import demo
+from adapt.cli.generate import generate
+from adapt.cli.train import train
+from adapt.errors import AdaptError
+
+BUG = 101
+
+app = typer.Typer(
+    name="adapt",
+    help="Teach a pretrained diffusion model a small image set and get one adapter that works everywhere.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (train, generate, demo):
+    app.command()(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from adapt import __version__
+
+        typer.echo(f"adapt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code: 0 done, 2 the user's input, 4 Hub login, 101 a bug of ours, 130 / 143
+    stopped with the checkpoint saved."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return int(app(words, standalone_mode=False) or 0)
+    except AdaptError as error:
+        return _tell(error, "--json" in words)
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        return 130
+    except Exception as error:
+        if hasattr(error, "format_message"):  # typer's own: wrong words on the command line
+            return _tell(AdaptError(_one_line(error.format_message()), next="adapt --help"), "--json" in words)
+        traceback.print_exc()
+        typer.echo("this is a bug in adapt: please report it with the lines above", err=True)
+        return BUG
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split()) or "show the commands"
+    return line.rstrip(".")
+
+
+def _tell(error: AdaptError, as_json: bool) -> int:
+    typer.echo(json.dumps({"error": error.as_dict()}, ensure_ascii=False) if as_json else f"error: {error}", err=True)
+    return error.exit_code
+
+
+def run() -> None:
+    """The console script."""
+    raise SystemExit(main())

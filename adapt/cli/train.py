@@ -1,0 +1,160 @@
+"""`adapt train`: settings, pictures, a forecast, a run. What can be judged without torch is judged before torch is imported."""
+
+from __future__ import annotations
+
+import json as json_
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from adapt.errors import SettingsError
+
+if TYPE_CHECKING:
+    from adapt.api.forecast import Forecast
+    from adapt.api.train import Pictures, TrainingResult
+    from adapt.config import Resolved
+    from adapt.training.folder import Existing
+
+
+def train(
+    data: Annotated[Path | None, typer.Argument(help="Pictures with captions: a folder, see docs/data.md.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]…", help="Settings, such as steps=500 rank=16.")
+    ] = None,
+    base: Annotated[str, typer.Option(help="icons, a diffusers folder, or a Hub id.")] = "icons",
+    output: Annotated[Path | None, typer.Option(help="The run's folder; default: runs/ and the name of DATA.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A YAML file of settings.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete the run in --output and start over.")] = False,
+    allow: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A change that --resume shall accept.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done and what it costs; train nothing.")
+    ] = False,
+    list_settings: Annotated[bool, typer.Option("--settings", help="List every setting and stop.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Teach a backbone a folder of pictures; the adapter is in OUTPUT/adapter."""
+    if list_settings:
+        return _list_settings(json)
+    if data is None:
+        raise SettingsError("give the folder of pictures", next="adapt train ./my-pictures")
+    if resume and fresh:
+        raise SettingsError("--resume and --fresh contradict each other", allowed="one of them")
+    run = output or Path("runs") / data.absolute().name
+    existing: Existing = "resume" if resume else "fresh" if fresh else "refuse"
+    resolved = prepare(run, existing, config, settings or [], base, dry_run)
+    if dry_run:
+        return _dry_run(data, base, resolved, json)
+    from adapt.api.train import train as train_api
+
+    again = shlex.join(["adapt", "train", str(data), "--base", base, "--output", str(run), "--resume"])
+    result = train_api(
+        data,
+        output=run,
+        base=base,
+        settings=resolved.settings,
+        existing=existing,
+        allow=allow or [],
+        resume_command=again,
+    )
+    tell(result, json)
+
+
+def prepare(
+    run: Path, existing: Existing, config: Path | None, overrides: Sequence[str], base: str, dry_run: bool = False
+) -> Resolved:
+    """The settings, after everything that needs no torch has been judged. A resumed run starts from its own settings."""
+    from adapt import config as settings
+    from adapt.loading import find, read_index
+    from adapt.training import folder
+
+    resuming = False if dry_run else folder.check_output(run, existing)
+    stored = folder.read(run)["settings"] if resuming else None
+    resolved = settings.resolve(config, overrides, stored)
+    read_index(find(base))
+    return resolved
+
+
+def tell(result: TrainingResult, as_json: bool) -> None:
+    """The end of a run on stdout."""
+    if as_json:
+        return typer.echo(json_.dumps(result.as_dict()))
+    for line in summary(result):
+        typer.echo(line)
+
+
+def summary(result: TrainingResult) -> list[str]:
+    """What was learned, and what to do with it."""
+    adapter, measured = result.folder / "adapter", result.held_out
+    lines = [f"adapter    {adapter} (step {result.chosen_step} of {max(result.history, default=0)})"]
+    if measured:
+        lines.append(f"held-out   loss {measured.base:.4f} → {measured.loss:.4f}: {measured.ratio:.3f} of the base's, standard error "
+                     f"{measured.standard_error:.3f}, {abs(measured.change):.1f} standard errors {'lower' if measured.change < 0 else 'higher'}")  # fmt: skip
+        if measured.ratio >= 1:
+            lines.append(
+                "           it did not get better on held-out pictures: try a lower learning_rate or more pictures"
+            )
+    lines.append(
+        f"proof      diffusers takes all {result.proof.layers} layers; predictions differ by {result.proof.difference:.1e} at most"
+    )
+    lines.append(f'next       adapt generate --adapter {shlex.quote(str(adapter))} --prompt "…"')
+    return lines
+
+
+# ---------------------------------------------------------------------------------------------------- saying, not doing
+def _dry_run(data: Path, base: str, resolved: Resolved, as_json: bool) -> None:
+    from adapt.api.train import gather
+
+    pictures = gather(data, resolved.settings)
+    from adapt.api.forecast import forecast
+
+    settled, cost = forecast(base, pictures, resolved.settings)
+    values = settled.model_dump(mode="json")
+    origins = {n: "the base" if o == "default" and values[n] != getattr(resolved.settings, n) and
+               getattr(resolved.settings, n) is None else o for n, o in resolved.origins.items()}  # fmt: skip
+    if as_json:
+        settings = {n: {"value": v, "from": origins[n]} for n, v in values.items()}
+        return typer.echo(
+            json_.dumps({"settings": settings, "forecast": cost.as_dict(), "warnings": pictures.warnings})
+        )
+    _table([(n, _short(v), origins[n]) for n, v in values.items()])
+    for line in (*_cost(cost, pictures, values), "nothing was trained or written"):
+        typer.echo(line)
+
+
+def _cost(cost: Forecast, pictures: Pictures, values: dict[str, Any]) -> list[str]:
+    from adapt.progress import duration
+
+    return [
+        *(f"warning    {warning}" for warning in pictures.warnings),
+        f"pictures   {cost.pictures} to train on, {cost.held_out} held out",
+        f"steps      {values['steps']} of {values['batch_size']} pictures: each is seen {cost.epochs:.1f} times",
+        f"trains     {cost.trainable / 1e6:.2f} M parameters",
+        f"time       about {duration(cost.total_seconds)} (measured: {cost.step_seconds:.2f} s a step)",
+        f"memory     about {cost.memory_gib:.1f} GiB (measured)",
+    ]
+
+
+def _short(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 48 else text[:45] + "…"
+
+
+def _table(rows: Sequence[tuple[str, str, str]]) -> None:
+    widths = [max(len(row[k]) for row in rows) for k in (0, 1)]
+    for name, value, origin in rows:
+        typer.echo(f"{name:{widths[0]}}  {value:{widths[1]}}  {origin}".rstrip())
+
+
+def _list_settings(as_json: bool) -> None:
+    from adapt.config import TrainSettings
+
+    fields = TrainSettings.model_fields
+    if as_json:
+        return typer.echo(json_.dumps(TrainSettings.model_json_schema()))
+    _table([(name, _short(field.default), field.description or "") for name, field in fields.items()])

@@ -1,0 +1,200 @@
+"""Opens every picture before anything is trained, and says which cannot be used and what is worth knowing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from adapt.data.decode import examine
+from adapt.data.picture import Found, Picture
+from adapt.data.wording import listed
+from adapt.errors import DataError
+
+if TYPE_CHECKING:
+    from adapt.types import TokenCounter
+
+SMALLEST_SIDE = 16
+"""Pixels. Smaller pictures (1 x 1 trackers, broken exports) teach nothing."""
+FEW = 5
+"""Fewer pictures than this are mostly memorised."""
+NARROW = 3.0
+"""A picture with a longer side of so many shorter ones loses most of itself in the centre crop."""
+
+Progress = Callable[[int, int], None]
+"""`progress(done, total)`."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing about one picture.
+
+    Attributes:
+        name: the picture's name; empty when it is about all of them.
+        kind: `unreadable` or `small` (faults); `animated`, `transparent`, `enlarged`, `narrow`, `duplicate`,
+            `no caption`, `long caption` or `few` (warnings).
+        message: what it is and what happens or what to do.
+    """
+
+    name: str
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What was found out, in the order of the pictures.
+
+    Attributes:
+        pictures: all that were judged.
+        faults: pictures that cannot be used, one finding each.
+        warnings: what does not stop a training.
+        digests: name of each usable picture → digest of its size and pixels; equal for exact duplicates.
+    """
+
+    pictures: tuple[Picture, ...]
+    faults: tuple[Finding, ...]
+    warnings: tuple[Finding, ...]
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def usable(self) -> tuple[Picture, ...]:
+        """The pictures without a fault."""
+        return tuple(picture for picture in self.pictures if picture.name in self.digests)
+
+    def require(self, skip_bad: bool = False) -> tuple[Picture, ...]:
+        """The pictures to train on: at least one.
+
+        Args:
+            skip_bad: leave out pictures with a fault instead of stopping.
+
+        Raises:
+            DataError: there are faults (all are counted, the first five named), or no picture is left.
+        """
+        given = listed(f"{fault.name} {fault.message}" for fault in self.faults)
+        if self.faults and not skip_bad:
+            raise DataError(
+                f"{len(self.faults)} of {len(self.pictures)} pictures cannot be used",
+                given=given,
+                next="remove or replace them, or skip_bad=true",
+            )
+        if not self.usable:
+            raise DataError("No picture can be used", given=given or None, next="add pictures")
+        return self.usable
+
+    def lines(self) -> list[str]:
+        """One line for each kind of warning, with the first names."""
+        groups = defaultdict[str, list[Finding]](list)
+        for warning in self.warnings:
+            groups[warning.kind].append(warning)
+        return [_line(group) for group in groups.values()]
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What one picture shows of itself."""
+
+    fault: Finding | None
+    digest: str = ""
+    size: tuple[int, int] = (0, 0)
+    animated: bool = False
+    transparent: bool = False
+
+
+def judge(
+    found: Found,
+    resolution: int,
+    count_tokens: TokenCounter | None = None,
+    *,
+    background: str = "white",
+    progress: Progress | None = None,
+) -> Judgement:
+    """Decodes every picture (a few at a time, in threads) and looks at its captions. Changes nothing on disk.
+
+    Args:
+        found: the pictures.
+        resolution: side in pixels that pictures are brought to.
+        count_tokens: caption → tokens, and how many the text encoder reads; without it lengths are not judged.
+        background: colour behind transparent pixels.
+        progress: called with (done, total) after each picture, in this thread.
+
+    Raises:
+        SettingsError: the background is no colour. A picture never raises: it becomes a fault.
+    """
+    pictures = found.pictures
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's words on odd files: the findings say what matters
+        looks = list(_looks(pictures, background, progress))
+    faults = tuple(look.fault for look in looks if look.fault)
+    usable = [(picture, look) for picture, look in zip(pictures, looks, strict=True) if not look.fault]
+    first_of: dict[str, str] = {}
+    remarks: list[Finding] = []
+    for picture, look in usable:
+        remarks += _about_pixels(picture, look, resolution)
+        remarks += _about_captions(picture, count_tokens)
+        first = first_of.setdefault(look.digest, picture.name)
+        if first != picture.name:
+            remarks.append(Finding(picture.name, "duplicate", f"shows the same pixels as {first}: remove one"))
+    if 0 < len(usable) < FEW:
+        message = f"Very few pictures ({len(usable)}): an adapter memorises them; {FEW} or more are better"
+        remarks.append(Finding("", "few", message))
+    return Judgement(pictures, faults, tuple(remarks), {picture.name: look.digest for picture, look in usable})
+
+
+def _looks(pictures: tuple[Picture, ...], background: str, progress: Progress | None) -> Iterator[_Look]:
+    """One look a picture, in their order. Pillow decodes outside Python's lock; each thread holds one picture."""
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        for done, look in enumerate(pool.map(lambda picture: _look(picture, background), pictures), 1):
+            if progress:
+                progress(done, len(pictures))
+            yield look
+
+
+def _look(picture: Picture, background: str) -> _Look:
+    try:
+        decoded = examine(picture.read(), background)
+    except DataError as error:
+        return _Look(Finding(picture.name, "unreadable", str(error)))
+    size = decoded.image.size
+    if min(size) < SMALLEST_SIDE:
+        message = f"is {size[0]} x {size[1]} pixels: {SMALLEST_SIDE} or more a side are needed"
+        return _Look(Finding(picture.name, "small", message))
+    digest = hashlib.sha256(f"{size}".encode() + decoded.image.tobytes()).hexdigest()
+    return _Look(None, digest, size, decoded.animated, decoded.transparent)
+
+
+def _about_pixels(picture: Picture, look: _Look, resolution: int) -> Iterator[Finding]:
+    width, height = look.size
+    if look.animated:
+        yield Finding(picture.name, "animated", "is animated: its first frame is used")
+    if look.transparent:
+        yield Finding(picture.name, "transparent", "is transparent in parts: the background colour shows there")
+    if min(width, height) < resolution:
+        yield Finding(picture.name, "enlarged", f"is {width} x {height} pixels: it is enlarged to {resolution}")
+    if max(width, height) > NARROW * min(width, height):
+        yield Finding(picture.name, "narrow", f"is {width} x {height} pixels: the centre crop leaves most of it out")
+
+
+def _about_captions(picture: Picture, count_tokens: TokenCounter | None) -> Iterator[Finding]:
+    if not picture.captions:
+        yield Finding(picture.name, "no caption", "has no caption: it is trained with an empty one")
+    for caption in picture.captions if count_tokens else ():
+        tokens, limit = count_tokens(caption) if count_tokens else (0, 0)
+        if tokens > limit:
+            message = f"has a caption of {tokens} tokens: the text encoder reads the first {limit}"
+            yield Finding(picture.name, "long caption", message)
+
+
+def _line(group: list[Finding]) -> str:
+    first = group[0]
+    if not first.name:
+        return first.message
+    if len(group) == 1:
+        return f"{first.name} {first.message}"
+    names = list(dict.fromkeys(finding.name for finding in group))
+    return f"{len(names)} pictures, {first.kind}: {listed(names)} (the first {first.message})"

@@ -1,0 +1,135 @@
+"""Writing files so that they are whole or absent, and always the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TEMPORARY = ".tmp-"
+
+
+def sync(path: Path) -> None:
+    """Forces a file or folder onto the disk; folders where the system can (not on Windows)."""
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write(path: Path, content: bytes | str) -> None:
+    """Writes beside, syncs, renames over: a reader sees the old content or the new one."""
+    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{path.name}")
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        sync(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Sorted, indented, ends with a newline."""
+    write(path, dump_json(value))
+
+
+def dump_json(value: Any) -> str:
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder that appears under its name only when it is complete, with `manifest.json` (sha256 of every file) inside.
+
+    An older folder of that name is replaced at the end; on an error nothing is left behind and the older one stays.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{path.name}")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        write_json(temporary / "manifest.json", _digests(temporary))
+        replace_folder(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Syncs everything in `new` and puts it in the place of `path`; the older one stays until the new one is there."""
+    for file in (*new.rglob("*"), new):
+        sync(file)
+    _swap(new, path)
+    sync(path.parent)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "manifest.json")
+    return {p.relative_to(folder).as_posix(): digest(p) for p in files}
+
+
+def _swap(new: Path, path: Path) -> None:
+    if not path.exists():
+        new.rename(path)
+        return
+    old = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-old-{path.name}")
+    path.rename(old)
+    new.rename(path)
+    shutil.rmtree(old)
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a folder written by `whole_folder`, or None when every file is as its manifest says."""
+    try:
+        manifest: dict[str, str] = json.loads((folder / "manifest.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return "manifest.json is missing or unreadable"
+    for name, expected in manifest.items():
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+        if digest(folder / name) != expected:
+            return f"{name} is not what was written"
+    return None
+
+
+def sweep(folder: Path) -> None:
+    """Removes what an interrupted write left in a folder of ours."""
+    for path in folder.glob(f"{TEMPORARY}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file with sorted tensors and metadata: equal contents are equal bytes.
+
+    `safetensors.save` keeps header metadata in a hash map whose order changes from process to process.
+    """
+    from safetensors.torch import save
+
+    sorted_tensors = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    raw = save(sorted_tensors, metadata={"format": "pt"})
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + length])
+    header["__metadata__"] = dict(sorted({"format": "pt", **metadata}.items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + raw[8 + length :]

@@ -1,0 +1,133 @@
+"""Where backbones are: the bundled one, local diffusers folders, the Hub. Finding imports no torch, loading does."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adapt.errors import BackboneError
+
+if TYPE_CHECKING:
+    import torch
+
+    from adapt.backbones import Backbone
+
+BUNDLED = Path(__file__).parent / "bundled"
+PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+KNOWN_PIPELINES = {"StableDiffusionPipeline"}
+
+
+def find(reference: str) -> Path:
+    """The local folder of a backbone; a Hub id is downloaded into the Hub's cache first.
+
+    Raises:
+        BackboneError: nothing usable is there.
+    """
+    bundled = {p.name: p for p in BUNDLED.iterdir() if (p / "model_index.json").is_file()}
+    path = bundled.get(reference, Path(reference))
+    if path.suffix in PICKLES:
+        raise BackboneError(
+            f"{path.suffix} files can run code when opened and are never read",
+            given=reference,
+            allowed="a diffusers folder with safetensors weights",
+            next="convert it with diffusers once",
+        )
+    if (path / "model_index.json").is_file():
+        return path
+    if path.exists():
+        raise BackboneError(
+            "no diffusers folder: model_index.json is missing",
+            given=reference,
+            next="give the folder that StableDiffusionPipeline.save_pretrained wrote",
+        )
+    if not HUB_ID.match(reference):
+        raise BackboneError(
+            "no such base",
+            given=reference,
+            allowed=f"{', '.join(bundled)}, a local diffusers folder, or a Hub id such as owner/name",
+        )
+    return _download(reference)
+
+
+def _download(reference: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    patterns = ["*.json", "*.txt", "*.safetensors", "*.model"]
+    try:
+        return Path(snapshot_download(reference, allow_patterns=patterns))
+    except GatedRepoError as error:
+        raise BackboneError(
+            "this base asks you to accept its licence first",
+            given=reference,
+            next="accept it on its Hub page, then `hf auth login`",
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise BackboneError(
+            "no such model on the Hub, or it is private",
+            given=reference,
+            next="check the name; for a private one: `hf auth login`",
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise BackboneError(
+            "the base is neither in the local cache nor reachable on the Hub",
+            given=reference,
+            next="connect once to download it, or give a local folder",
+        ) from error
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """The folder's `model_index.json`, its family known.
+
+    Raises:
+        BackboneError: not readable, or a pipeline that adapt does not know.
+    """
+    try:
+        index: dict[str, Any] = json.loads((folder / "model_index.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise BackboneError("model_index.json cannot be read", given=folder) from error
+    if index.get("_class_name") not in KNOWN_PIPELINES:
+        raise BackboneError(
+            "pipeline that adapt does not know yet",
+            given=index.get("_class_name"),
+            allowed=", ".join(sorted(KNOWN_PIPELINES)),
+        )
+    return index
+
+
+def family_of(index: dict[str, Any]) -> str:
+    """The family's name, from the pipeline's class and its components'."""
+    return "icons" if index.get("text_encoder", [None, None])[1] == "BertModel" else "stable-diffusion"
+
+
+def load(reference: str, *, dtype: torch.dtype, device: str | torch.device) -> Backbone:
+    """See `Backbone.load`."""
+    folder = find(reference)
+    index = read_index(folder)
+    from adapt.backbones import FAMILIES
+
+    return FAMILIES[family_of(index)](load_pipeline(folder, index["_class_name"], dtype).to(device), reference)
+
+
+def load_pipeline(folder: Path, class_name: str, dtype: torch.dtype) -> Any:
+    """The plain diffusers pipeline: safetensors only, no remote code, no network."""
+    os.environ.setdefault("DIFFUSERS_DISABLE_REMOTE_CODE", "1")
+    import diffusers
+
+    # diffusers warns that `icons`' BERT is not the CLIP that the pipeline's signature names; it works all the same.
+    logger = logging.getLogger("diffusers.pipelines.pipeline_loading_utils")
+    level, logger.level = logger.level, logging.ERROR
+    try:
+        return getattr(diffusers, class_name).from_pretrained(
+            folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True,
+            safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        )  # fmt: skip
+    except (OSError, ValueError) as error:
+        raise BackboneError(f"the base cannot be loaded: {str(error).splitlines()[0]}", given=folder) from error
+    finally:
+        logger.level = level

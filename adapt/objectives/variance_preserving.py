@@ -1,0 +1,90 @@
+"""Variance-preserving diffusion over T discrete times: x_t = √ᾱ_t x + √(1 - ᾱ_t) noise (Ho et al. 2020, arXiv 2006.11239, eq. 4).
+
+The three predictions differ in what the denoiser is asked for; everything else is shared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from adapt.objectives.base import Objective, rows
+
+
+@dataclass(frozen=True, eq=False)
+class VariancePreserving(Objective):
+    """Attributes:
+    alphas_cumprod: ᾱ (T,), falling from about 1; the last may be exactly 0 (zero-terminal SNR, arXiv 2305.08891).
+    """
+
+    alphas_cumprod: Tensor = field(default_factory=lambda: torch.ones(1), repr=False)
+
+    def times(self, quantiles: Tensor) -> Tensor:
+        count = len(self.alphas_cumprod)
+        return (self.sampling(quantiles) * count).long().clamp(0, count - 1)
+
+    def share(self, t: Tensor) -> Tensor:
+        return t / len(self.alphas_cumprod)
+
+    def scales(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """√ᾱ_t and √(1 - ᾱ_t), each (B, 1, …, 1)."""
+        alpha = self.alphas_cumprod.to(like.device)[t.long()]
+        return rows(alpha.sqrt(), like), rows((1 - alpha).sqrt(), like)
+
+    def noised(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        signal, sigma = self.scales(t, x)
+        return signal * x + sigma * noise
+
+    def snr(self, t: Tensor) -> Tensor:
+        alpha = self.alphas_cumprod.to(t.device)[t.long()]
+        return alpha / (1 - alpha)
+
+
+class Epsilon(VariancePreserving):
+    """The noise itself."""
+
+    prediction_type = "epsilon"
+
+    def target(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        return noise
+
+    def clean(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
+        signal, sigma = self.scales(t, x_t)
+        return (x_t - sigma * prediction) / signal
+
+    def min_snr_weight(self, snr: Tensor, gamma: float) -> Tensor:
+        return (gamma / snr).clamp(max=1.0)  # min(snr, γ) / snr; 1 where snr is 0
+
+
+class Velocity(VariancePreserving):
+    """v = √ᾱ_t noise - √(1 - ᾱ_t) x (Salimans & Ho 2022, arXiv 2202.00512, appendix D)."""
+
+    prediction_type = "v_prediction"
+
+    def target(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        signal, sigma = self.scales(t, x)
+        return signal * noise - sigma * x
+
+    def clean(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
+        signal, sigma = self.scales(t, x_t)
+        return signal * x_t - sigma * prediction
+
+    def min_snr_weight(self, snr: Tensor, gamma: float) -> Tensor:
+        return snr.clamp(max=gamma) / (snr + 1)
+
+
+class Sample(VariancePreserving):
+    """The clean x."""
+
+    prediction_type = "sample"
+
+    def target(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        return x
+
+    def clean(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
+        return prediction
+
+    def min_snr_weight(self, snr: Tensor, gamma: float) -> Tensor:
+        return snr.clamp(max=gamma)

@@ -1,0 +1,82 @@
+"""Progress of long work on standard error: a bar on a terminal, plain lines elsewhere. Results never go there."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+Report = Callable[[int, int], None]
+"""`report(done, total)`."""
+
+
+class Progress:
+    """One bar.
+
+    Args:
+        title: what is being done.
+        total: how many.
+        every: without a terminal, seconds between lines.
+    """
+
+    def __init__(self, title: str, total: int, every: float = 10.0) -> None:
+        self.title, self.total, self.every = title, total, every
+        self.terminal = sys.stderr.isatty()
+        self._started = self._said = time.monotonic()
+        self._first = 0
+        self._bar = self._make_bar() if self.terminal else None
+
+    def _make_bar(self):  # type: ignore[no-untyped-def]  # noqa: ANN202  (rich is imported only here)
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                   TextColumn("{task.fields[note]}"))  # fmt: skip
+        bar = Bar(*columns, console=Console(stderr=True))
+        self._task = bar.add_task(self.title, total=self.total, note="")
+        bar.start()
+        return bar
+
+    def start_at(self, done: int) -> None:
+        """The work begins here (a resumed run)."""
+        self._first = done
+        self(done)
+
+    def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
+        """`done` of them are done."""
+        self.total = total or self.total
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, total=self.total, note=note)
+        elif done == self.total or time.monotonic() - self._said >= self.every:
+            self._said = time.monotonic()
+            say(f"{self.title} {done}/{self.total}{', ' + note if note else ''}{self._left(done)}")
+
+    def _left(self, done: int) -> str:
+        made = done - self._first
+        if made <= 0 or done >= self.total:
+            return ""
+        seconds = (time.monotonic() - self._started) / made * (self.total - done)
+        return f", {duration(seconds)} left"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def say(message: str) -> None:
+    """One line on standard error."""
+    print(message, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def duration(seconds: float) -> str:
+    """`75` → `1 min 15 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

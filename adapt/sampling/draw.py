@@ -1,0 +1,127 @@
+"""From decided drawings to pictures, in batches that change no picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from adapt.backbones import Backbone
+from adapt.errors import BackboneError, SettingsError
+from adapt.sampling import schedulers
+from adapt.sampling.loop import Progress, denoise, silent
+from adapt.sampling.noise import Noise, generator_of
+from adapt.sampling.pixels import to_hole, to_pictures, to_pixels
+from adapt.sampling.request import Drawing
+from adapt.sampling.starts import FromImage, FromNoise, Posterior, Repaint, Start
+from adapt.sampling.stepper import Stepper
+from conditioning import ClassifierFreeGuidance, Condition
+
+
+def draw(
+    backbone: Backbone,
+    drawings: Sequence[Drawing],
+    *,
+    batch_size: int = 4,
+    generators: Sequence[torch.Generator] | None = None,
+    progress: Progress = silent,
+) -> list[Image.Image]:
+    """One RGB picture a drawing, in the same order. See `draw_each`."""
+    drawn = dict(draw_each(backbone, drawings, batch_size=batch_size, generators=generators, progress=progress))
+    return [drawn[place] for place in range(len(drawings))]
+
+
+def draw_each(
+    backbone: Backbone,
+    drawings: Sequence[Drawing],
+    *,
+    batch_size: int = 4,
+    generators: Sequence[torch.Generator] | None = None,
+    progress: Progress = silent,
+) -> Iterator[tuple[int, Image.Image]]:
+    """Places and RGB pictures, as soon as their batch is drawn.
+
+    Drawings of one kind (size, steps, scheduler, guidance, image) share batches; each picture's noise comes from its
+    own generator, so that it starts from the same noise alone and in a batch.
+
+    Args:
+        batch_size: pictures at once, ≥ 1.
+        generators: one a drawing, in place of its seed.
+        progress: `progress(done, total)`, counted in steps × pictures, over all batches.
+
+    Raises:
+        SettingsError: see `settle` and `Stepper`.
+        DataError: a mask leaves nothing to repaint.
+        BackboneError: pixels that are not finite.
+    """
+    if batch_size < 1:
+        raise SettingsError("batch_size is out of range", given=batch_size, allowed="a whole number from 1")
+    sources = [generator_of(d.seed) for d in drawings] if generators is None else generators
+    done, total = 0, sum(d.steps for d in drawings)
+    for places in _batches(drawings, batch_size):
+        rows, work = [drawings[i] for i in places], sum(drawings[i].steps for i in places)
+        report = partial(_report, progress, done, work, total)
+        latents = draw_latents(backbone, rows, [sources[i] for i in places], report)
+        yield from zip(places, _decoded(backbone, latents), strict=True)
+        done += work
+
+
+def _report(progress: Progress, before: int, work: int, total: int, step: int, steps: int) -> None:
+    progress(before + work * step // steps, total)
+
+
+def _batches(drawings: Sequence[Drawing], size: int) -> list[list[int]]:
+    """Places of drawings of one kind, at most `size` together."""
+    kinds: dict[tuple[object, ...], list[int]] = {}
+    for place, drawing in enumerate(drawings):
+        kinds.setdefault(drawing.kind, []).append(place)
+    return [places[i : i + size] for places in kinds.values() for i in range(0, len(places), size)]
+
+
+def draw_latents(
+    backbone: Backbone,
+    drawings: Sequence[Drawing],
+    generators: Sequence[torch.Generator],
+    progress: Progress = silent,
+) -> Tensor:
+    """One batch of drawings of one kind → clean latents (B, C, *dims)."""
+    first, device, dtype = drawings[0], backbone.device, backbone.dtype
+    stepper = Stepper(schedulers.build(first.scheduler, backbone.scheduler_config), first.steps, generators, device)
+    condition = backbone.condition([d.prompt for d in drawings]).to(device, dtype)
+    negative = _negative(backbone, [d.negative_prompt for d in drawings]).to(device, dtype)
+    guidance = ClassifierFreeGuidance(first.guidance_scale, first.guidance_rescale)
+    noise = Noise(generators, device, dtype)
+    return denoise(backbone.predict, stepper, guidance, _start(backbone, first), noise, condition, negative, progress)
+
+
+def _negative(backbone: Backbone, texts: Sequence[str]) -> Condition:
+    """The family's null for "", which is not the encoding of "" everywhere."""
+    if not any(texts):
+        return backbone.null(len(texts))
+    return Condition.cat([backbone.condition([text]) if text else backbone.null() for text in texts])
+
+
+def _start(backbone: Backbone, drawing: Drawing) -> Start:
+    shape = backbone.latent_shape(drawing.height, drawing.width)
+    if drawing.image is None:
+        return FromNoise(shape)
+    pixels = to_pixels(drawing.image, drawing.height, drawing.width)
+    mean, std = (x.to(backbone.device, backbone.dtype) for x in backbone.encode_media(pixels))
+    image = Posterior(mean, std)
+    if drawing.mask is None:
+        return FromImage(image, drawing.strength)
+    hole = to_hole(drawing.mask, drawing.height, drawing.width, shape[1:])
+    return Repaint(image, hole.to(mean), drawing.strength)
+
+
+def _decoded(backbone: Backbone, latents: Tensor) -> list[Image.Image]:
+    pixels = backbone.decode(latents)
+    if not bool(torch.isfinite(pixels).all()):
+        given = f"{backbone.reference} in {backbone.dtype}"
+        raise BackboneError(
+            "the picture holds values that are not finite", given=given, next="use float32 or fewer steps"
+        )
+    return to_pictures(pixels)

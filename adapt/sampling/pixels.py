@@ -1,0 +1,40 @@
+"""Pictures ↔ pixels as tensors."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from adapt.errors import DataError
+
+
+def to_pixels(picture: Image.Image, height: int, width: int) -> Tensor:
+    """A picture resized to height × width → (1, 3, H, W) in [-1, 1]."""
+    resized = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+    values = torch.from_numpy(np.array(resized, dtype=np.float32) / 255)  # (H, W, 3)
+    return 2 * values.permute(2, 0, 1)[None] - 1
+
+
+def to_hole(mask: Image.Image, height: int, width: int, dims: tuple[int, ...]) -> Tensor:
+    """A mask → (1, 1, *dims): 1 where it is repainted, else 0; resized to height × width and rounded on the way.
+
+    Raises:
+        DataError: nothing is left to repaint.
+    """
+    resized = mask.convert("L").resize((width, height), Image.Resampling.LANCZOS)
+    white = torch.from_numpy(np.array(resized) >= 128).float()[None, None]  # (1, 1, H, W)
+    hole = F.interpolate(white, size=dims)
+    if not bool(hole.any()):
+        raise DataError("the mask leaves nothing to repaint at this size", allowed="white where it is repainted",
+                        next="make the white area larger")  # fmt: skip
+    return hole
+
+
+def to_pictures(pixels: Tensor) -> list[Image.Image]:
+    """(B, 3, H, W) in [-1, 1], values outside cut off → B pictures of 8 bit."""
+    values = (pixels.float() / 2 + 0.5).clamp(0, 1) * 255
+    rows = values.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()  # (B, H, W, 3)
+    return [Image.fromarray(row) for row in rows]

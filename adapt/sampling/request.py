@@ -1,0 +1,199 @@
+"""What is asked for, and what it comes to on a given backbone. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from math import isfinite, sqrt
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
+
+from adapt.errors import SettingsError, did_you_mean
+from adapt.sampling import schedulers
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from adapt.backbones import Backbone
+
+LARGEST_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Request:
+    """One picture, as the user asks for it. None means: as the adapter recommends, else the family's default.
+
+    Attributes:
+        prompt: what is drawn.
+        negative_prompt: what is kept away from; "" is the family's null condition.
+        guidance_scale: ≥ 1; 1 turns guidance off and halves the work.
+        guidance_rescale: 0 … 1 (see `ClassifierFreeGuidance`).
+        steps: inference steps, ≥ 1.
+        seed: 0 … 2**63 - 1.
+        height, width: in pixels; multiples of the backbone's `scale_factor`. With `image` and neither given: the
+            image's shape at the backbone's own number of pixels.
+        scheduler: a name of `schedulers`.
+        image: what is drawn over (image to image); with `mask`, only where the mask is white (inpainting).
+        strength: share of the way that `image` is noised, 0 < strength ≤ 1.
+
+    Raises:
+        SettingsError: a value is out of range or contradicts another.
+    """
+
+    prompt: str
+    negative_prompt: str = ""
+    guidance_scale: float | None = None
+    guidance_rescale: float = 0.0
+    steps: int | None = None
+    seed: int = 0
+    height: int | None = None
+    width: int | None = None
+    scheduler: str | None = None
+    image: Image | None = None
+    strength: float = 0.75
+    mask: Image | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("prompt", "negative_prompt"):
+            _text(name, getattr(self, name))
+        _number("guidance_scale", self.guidance_scale, 1, None, next="1 turns guidance off")
+        _number("guidance_rescale", self.guidance_rescale, 0, 1)
+        _whole("steps", self.steps, 1)
+        _whole("seed", self.seed, 0, LARGEST_SEED)
+        _whole("height", self.height, 1)
+        _whole("width", self.width, 1)
+        _number("strength", self.strength, 0, 1)
+        if self.strength == 0:
+            raise SettingsError("strength 0 gives the image back", given=0, allowed="0 < strength ≤ 1")
+        if self.scheduler is not None:
+            schedulers.find(self.scheduler)
+        if self.mask is not None and self.image is None:
+            raise SettingsError("a mask needs the image that it lies on", next="give the image too")
+
+    @staticmethod
+    def names() -> list[str]:
+        """Every setting of a request."""
+        return [field.name for field in fields(Request)]
+
+
+def _text(name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise SettingsError(f"{name} is a text", given=repr(value))
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise SettingsError(f"{name} is no valid text", given=repr(value), next="type or save it as UTF-8") from error
+
+
+def _whole(name: str, value: Any, low: int, high: int | None = None) -> None:
+    if value is None:
+        return
+    wrong = isinstance(value, bool) or not isinstance(value, Integral)
+    if wrong or value < low or (high is not None and value > high):
+        bound = f"a whole number from {low}" + (f" to {high}" if high else "")
+        raise SettingsError(f"{name} is out of range", given=repr(value), allowed=bound)
+
+
+def _number(name: str, value: Any, low: float, high: float | None, next: str | None = None) -> None:
+    if value is None:
+        return
+    wrong = isinstance(value, bool) or not isinstance(value, Real) or not isfinite(value)
+    if wrong or value < low or (high is not None and value > high):
+        bound = f"a number from {low}" + (f" to {high}" if high else "")
+        raise SettingsError(f"{name} is out of range", given=repr(value), allowed=bound, next=next)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Drawing:
+    """One picture with every setting decided; the same names, units and ranges as in `Request`.
+
+    Attributes:
+        scheduler: None is the backbone's own.
+    """
+
+    prompt: str
+    negative_prompt: str
+    guidance_scale: float
+    guidance_rescale: float
+    steps: int
+    seed: int
+    height: int
+    width: int
+    scheduler: str | None
+    image: Image | None
+    strength: float
+    mask: Image | None
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """Pictures of one kind can be drawn in one batch."""
+        start = () if self.image is None else (self.strength, id(self.image), id(self.mask))
+        return (self.guidance_scale, self.guidance_rescale, self.steps, self.height, self.width, self.scheduler, *start)
+
+
+def settle(request: Request, backbone: Backbone, recommended: Mapping[str, float] | None = None) -> Drawing:
+    """Fills what was left open, and judges the request against the backbone.
+
+    Args:
+        recommended: an adapter's `guidance_scale` and `steps`; the family's stand in.
+
+    Raises:
+        SettingsError: a size, step count or scheduler that this backbone cannot draw with.
+    """
+    advice = {"guidance_scale": backbone.guidance_scale, "steps": backbone.sampling_steps, **(recommended or {})}
+    scale, steps = request.guidance_scale, request.steps
+    height, width = _size(request, backbone.resolution, backbone.scale_factor)
+    drawing = Drawing(
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        guidance_scale=float(advice["guidance_scale"] if scale is None else scale),
+        guidance_rescale=float(request.guidance_rescale),
+        steps=int(advice["steps"] if steps is None else steps),
+        seed=int(request.seed),
+        height=height,
+        width=width,
+        scheduler=request.scheduler,
+        image=request.image,
+        strength=float(request.strength),
+        mask=request.mask,
+    )
+    _judge(drawing, backbone)
+    return drawing
+
+
+def _judge(drawing: Drawing, backbone: Backbone) -> None:
+    config = backbone.scheduler_config
+    check_size(drawing.width, drawing.height, backbone.scale_factor)
+    _whole("steps", drawing.steps, 1, int(config.get("num_train_timesteps", 1000)))
+    if drawing.scheduler is not None:
+        schedulers.check(schedulers.find(drawing.scheduler), config)
+
+
+def check_size(width: int, height: int, factor: int) -> None:
+    """Raises `SettingsError` unless both sides are multiples of `factor` pixels."""
+    if width % factor or height % factor:
+        raise SettingsError(
+            "width and height must be multiples of the backbone's latent size",
+            given=f"{width}x{height}",
+            allowed=f"multiples of {factor}",
+            next=f"--size {_multiple(width, factor)}x{_multiple(height, factor)}",
+        )
+
+
+def _multiple(side: float, factor: int) -> int:
+    return max(1, round(side / factor)) * factor
+
+
+def _size(request: Request, resolution: int, factor: int) -> tuple[int, int]:
+    """(height, width): what was given, else the backbone's own, in the image's shape where there is one."""
+    if request.height is not None or request.width is not None or request.image is None:
+        return request.height or resolution, request.width or resolution
+    aspect = sqrt(request.image.width / request.image.height)
+    return _multiple(resolution / aspect, factor), _multiple(resolution * aspect, factor)
+
+
+def unknown_setting(name: str, where: str, known: list[str]) -> SettingsError:
+    """The error for a setting that is none of `known`."""
+    near = did_you_mean(name, known)
+    return SettingsError(f"unknown setting in {where}", given=name, allowed=", ".join(known),
+                         next=f"did you mean {near}?" if near else None)  # fmt: skip

@@ -1,0 +1,149 @@
+"""Schedulers by the names that users know. The table imports no torch, `build` does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from adapt.errors import SettingsError, did_you_mean
+
+BOTH, DIFFUSION, FLOW = "both", "diffusion", "flow"
+
+
+@dataclass(frozen=True)
+class SchedulerSpec:
+    """One row of the table.
+
+    Attributes:
+        name: what users type.
+        class_name: diffusers' class.
+        label: what A1111 calls it in a picture's text.
+        options: laid over the backbone's scheduler configuration.
+        serves: `diffusion` (epsilon, v, x0), `flow`, or `both`.
+    """
+
+    name: str
+    class_name: str
+    label: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    serves: str = DIFFUSION
+
+
+def _rows(*rows: SchedulerSpec) -> dict[str, SchedulerSpec]:
+    return {row.name: row for row in rows}
+
+
+_DPM = "DPMSolverMultistepScheduler"
+_PLAIN, _KARRAS = {"use_karras_sigmas": False}, {"use_karras_sigmas": True}
+_ODE = {"algorithm_type": "dpmsolver++", "solver_order": 2}
+_SDE = {"algorithm_type": "sde-dpmsolver++", "solver_order": 2}
+
+SHORT = _rows(
+    SchedulerSpec("ddim", "DDIMScheduler", "DDIM"),
+    SchedulerSpec("ddpm", "DDPMScheduler", "DDPM"),
+    SchedulerSpec("pndm", "PNDMScheduler", "PLMS", {"skip_prk_steps": True}),
+    SchedulerSpec("euler", "EulerDiscreteScheduler", "Euler", _PLAIN),
+    SchedulerSpec("euler_karras", "EulerDiscreteScheduler", "Euler Karras", _KARRAS),
+    SchedulerSpec("euler_a", "EulerAncestralDiscreteScheduler", "Euler a"),
+    SchedulerSpec("heun", "HeunDiscreteScheduler", "Heun", _PLAIN),
+    SchedulerSpec("lms", "LMSDiscreteScheduler", "LMS", _PLAIN),
+    SchedulerSpec("lms_karras", "LMSDiscreteScheduler", "LMS Karras", _KARRAS),
+    SchedulerSpec("dpm2", "KDPM2DiscreteScheduler", "DPM2", _PLAIN),
+    SchedulerSpec("dpm2_a", "KDPM2AncestralDiscreteScheduler", "DPM2 a", _PLAIN),
+    SchedulerSpec("dpm++2m", _DPM, "DPM++ 2M", {**_ODE, **_PLAIN}, BOTH),
+    SchedulerSpec("dpm++2m_karras", _DPM, "DPM++ 2M Karras", {**_ODE, **_KARRAS}),
+    SchedulerSpec("dpm++2m_sde", _DPM, "DPM++ 2M SDE", {**_SDE, **_PLAIN}, BOTH),
+    SchedulerSpec("dpm++2m_sde_karras", _DPM, "DPM++ 2M SDE Karras", {**_SDE, **_KARRAS}),
+    SchedulerSpec(
+        "dpm++2s", "DPMSolverSinglestepScheduler", "DPM++ 2S", {**_ODE, **_PLAIN, "lower_order_final": True}, BOTH
+    ),
+    SchedulerSpec("unipc", "UniPCMultistepScheduler", "UniPC", _PLAIN, BOTH),
+    SchedulerSpec("deis", "DEISMultistepScheduler", "DEIS", _PLAIN, BOTH),
+    SchedulerSpec("lcm", "LCMScheduler", "LCM"),
+    SchedulerSpec("tcd", "TCDScheduler", "TCD"),
+    SchedulerSpec("flow_euler", "FlowMatchEulerDiscreteScheduler", "Euler", serves=FLOW),
+    SchedulerSpec("flow_heun", "FlowMatchHeunDiscreteScheduler", "Heun", serves=FLOW),
+)
+"""By short name. diffusers' class names are accepted too, with the backbone's own options."""
+
+
+def _by_class() -> dict[str, SchedulerSpec]:
+    first: dict[str, SchedulerSpec] = {}
+    for spec in SHORT.values():
+        first.setdefault(spec.class_name, spec)
+    return {name: SchedulerSpec(name, name, spec.label, {}, spec.serves) for name, spec in first.items()}
+
+
+BY_CLASS = _by_class()
+
+
+def find(name: str) -> SchedulerSpec:
+    """The row of a short name (capitals and blanks do not matter) or of a diffusers class.
+
+    Raises:
+        SettingsError: unknown name.
+    """
+    short = name.strip().lower().replace(" ", "")
+    if spec := BY_CLASS.get(name.strip()) or SHORT.get(short):
+        return spec
+    near = did_you_mean(name, [*SHORT, *BY_CLASS]) or did_you_mean(short, list(SHORT))
+    raise SettingsError(
+        "unknown scheduler",
+        given=name,
+        allowed=f"{', '.join(SHORT)}, or a diffusers class name such as DDIMScheduler",
+        next=f"did you mean {near}?" if near else None,
+    )
+
+
+def label(class_name: str) -> str:
+    """What A1111 calls a diffusers class; the class's own name where it has no word for it."""
+    return BY_CLASS[class_name].label if class_name in BY_CLASS else class_name.removesuffix("Scheduler")
+
+
+def is_flow(config: Mapping[str, Any]) -> bool:
+    """Whether a scheduler configuration belongs to a flow-matching model."""
+    return "FlowMatch" in str(config["_class_name"]) or config.get("prediction_type") == "flow_prediction"
+
+
+def _flow_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What multistep schedulers must be told to solve a flow: FlowMatch* schedulers leave it unsaid."""
+    shift = config.get("shift") or config.get("flow_shift") or 1.0
+    return {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift}
+
+
+def check(spec: SchedulerSpec, config: Mapping[str, Any]) -> None:
+    """Raises `SettingsError` for a scheduler that would draw nothing but noise with this kind of model."""
+    kind = FLOW if is_flow(config) else DIFFUSION
+    if spec.serves not in (kind, BOTH):
+        names = ", ".join(s.name for s in SHORT.values() if s.serves in (kind, BOTH))
+        raise SettingsError(f"a {kind} model cannot be drawn with this scheduler", given=spec.name, allowed=names)
+
+
+def _options(spec: SchedulerSpec, config: Mapping[str, Any]) -> dict[str, Any]:
+    multistep_flow = is_flow(config) and spec.serves == BOTH
+    return {**spec.options, **(_flow_options(config) if multistep_flow else {})}
+
+
+def build(name: str | None, config: Mapping[str, Any]) -> Any:
+    """A fresh diffusers scheduler, so that no pipeline's own is ever moved.
+
+    Args:
+        name: see `find`; None for the class that the configuration names.
+        config: the backbone's scheduler configuration with `_class_name`.
+
+    Raises:
+        SettingsError: unknown name, or one that cannot serve this kind of model, or that needs a missing package.
+    """
+    import diffusers
+
+    class_name, options = str(config["_class_name"]), {}
+    if name is not None:
+        spec = find(name)
+        check(spec, config)
+        class_name, options = spec.class_name, _options(spec, config)
+    try:
+        return getattr(diffusers, class_name).from_config(dict(config), **options)
+    except ImportError as error:
+        raise SettingsError("the scheduler needs a package that is not installed", given=name,
+                            next="pip install scipy") from error  # fmt: skip

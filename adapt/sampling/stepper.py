@@ -1,0 +1,89 @@
+"""One face for all of diffusers' schedulers, which differ in what their methods take."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from math import ceil
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adapt.errors import SettingsError
+
+
+class Stepper:
+    """A fresh scheduler, set to a number of steps, for one batch.
+
+    Args:
+        scheduler: from `schedulers.build`; moved by this loop alone.
+        steps: inference steps, 1 … the number of training times.
+        generators: one a picture, for schedulers that add noise on the way.
+        device: where the latents are.
+        eta: share of DDPM's noise that DDIM adds on the way, 0 … 1 (arXiv 2010.02502, eq. 16).
+
+    Raises:
+        SettingsError: the scheduler cannot make that many steps.
+    """
+
+    def __init__(
+        self, scheduler: Any, steps: int, generators: Sequence[torch.Generator], device: torch.device, eta: float = 0.0
+    ) -> None:
+        self.scheduler, self.steps = scheduler, steps
+        try:
+            scheduler.set_timesteps(steps, device=device)
+        except ValueError as error:
+            message = f"{type(scheduler).__name__} cannot make so many steps: {error}"
+            raise SettingsError(message, given=steps) from error
+        self.order = int(getattr(scheduler, "order", 1))
+        self._noise = {"generator": list(generators), "eta": eta}
+        self._takes = set(inspect.signature(scheduler.step).parameters)
+
+    @property
+    def times(self) -> Tensor:
+        """Every call of the denoiser: (steps · order,) or so; falling."""
+        times: Tensor = self.scheduler.timesteps
+        return times
+
+    @property
+    def init_noise_sigma(self) -> float:
+        """Standard deviation of pure noise in the scheduler's own scale."""
+        return float(getattr(self.scheduler, "init_noise_sigma", 1.0))
+
+    def times_from(self, strength: float) -> Tensor:
+        """The last `strength` of the way; the scheduler then begins there.
+
+        Raises:
+            SettingsError: steps × strength is less than one step.
+        """
+        made = min(int(self.steps * strength), self.steps)
+        if made < 1:
+            raise SettingsError("steps × strength is less than one step: nothing would change",
+                                given=f"{self.steps} × {strength}", next=f"--steps {ceil(1 / strength)}")  # fmt: skip
+        begin = (self.steps - made) * self.order
+        if hasattr(self.scheduler, "set_begin_index"):
+            self.scheduler.set_begin_index(begin)
+        return self.times[begin:]
+
+    def scaled(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """What the denoiser is shown."""
+        if not hasattr(self.scheduler, "scale_model_input"):
+            return x_t
+        scaled: Tensor = self.scheduler.scale_model_input(x_t, t)
+        return scaled
+
+    def noised(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_t in the scheduler's own scale; t is a scalar of `times`."""
+        t = t.expand(len(x))
+        if hasattr(self.scheduler, "scale_noise"):
+            flow: Tensor = self.scheduler.scale_noise(x, t, noise)
+            return flow
+        x_t: Tensor = self.scheduler.add_noise(x, noise, t)
+        return x_t
+
+    def step(self, prediction: Tensor, t: Tensor, x_t: Tensor) -> Tensor:
+        """One step towards the clean x: (B, C, *dims) → the same shape."""
+        extra = {name: value for name, value in self._noise.items() if name in self._takes}
+        x: Tensor = self.scheduler.step(prediction, t, x_t, return_dict=False, **extra)[0]
+        return x

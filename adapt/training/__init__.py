@@ -1,0 +1,1 @@
+"""Training: the one-screen step, the loop, checkpoints, and the run's folder."""

@@ -1,0 +1,121 @@
+"""Checkpoints: a resume state is whole or absent, and holds no code.
+
+    checkpoints/step-000100/   adapter, average, optimizer (safetensors), state.json, manifest.json (sha256 of each)
+    snapshots/step-000100.safetensors   the adapter of that step, small: all are kept
+
+The newest two resume states are kept; older ones go only after a new one is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adapt import files
+from adapt.errors import RunError
+from adapt.progress import say
+
+KEPT = 2
+
+
+@dataclass
+class State:
+    """What a run needs to go on as if nothing had happened; the Plan needs nothing but the step.
+
+    Attributes:
+        step: optimizer steps done.
+        parameters: LoRA by parameter name.
+        average: their moving average, by parameter name; empty when it is off.
+        optimizer: `{parameter: {"exp_avg": …, "exp_avg_sq": …, "step": …}}`.
+        measurements: held-out losses so far, as JSON.
+        scaler: the gradient scaler's state (fp16), as JSON.
+    """
+
+    step: int
+    parameters: Mapping[str, Tensor]
+    average: Mapping[str, Tensor]
+    optimizer: Mapping[str, Mapping[str, Tensor]]
+    measurements: list[dict[str, Any]] = field(default_factory=list)
+    scaler: dict[str, Any] = field(default_factory=dict)
+
+
+def name(step: int) -> str:
+    return f"step-{step:06d}"
+
+
+def save(run: Path, state: State) -> None:
+    """Writes the state beside, verified and synced, renames it, then lets older ones go."""
+    folder = run / "checkpoints" / name(state.step)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    flat = {f"{p}/{key}": value for p, values in state.optimizer.items() for key, value in values.items()}
+    try:
+        with files.whole_folder(folder) as inside:
+            for file, tensors in (("adapter", state.parameters), ("average", state.average), ("optimizer", flat)):
+                (inside / f"{file}.safetensors").write_bytes(files.safetensors_bytes(tensors, {}))
+            values = {"step": state.step, "measurements": state.measurements, "scaler": state.scaler}
+            (inside / "state.json").write_text(files.dump_json(values), "utf-8")
+    except OSError as error:
+        raise RunError(
+            f"the checkpoint of step {state.step} could not be written: {error.strerror}",
+            given=folder,
+            next="make room, then the same command with --resume; older checkpoints are untouched",
+        ) from error
+    for old in states(run)[:-KEPT]:
+        shutil.rmtree(old)
+
+
+def states(run: Path) -> list[Path]:
+    """Folders of resume states, oldest first."""
+    return sorted(p for p in (run / "checkpoints").glob("step-*") if p.is_dir())
+
+
+def newest(run: Path) -> State:
+    """The newest whole resume state; damaged ones are named and skipped.
+
+    Raises:
+        RunError: there is none. A run is never started again at step 0 in silence.
+    """
+    for folder in reversed(states(run)):
+        fault = files.damage(folder)
+        if fault is None:
+            return load(folder)
+        say(f"checkpoint {folder.name} is damaged ({fault}): using an older one")
+    raise RunError("the run has no whole checkpoint to resume from", given=run, next="start it over with --fresh")
+
+
+def load(folder: Path) -> State:
+    """Reads one resume state."""
+    values = json.loads((folder / "state.json").read_text("utf-8"))
+    optimizer: dict[str, dict[str, Tensor]] = {}
+    for key, value in _tensors(folder / "optimizer.safetensors").items():
+        parameter, _, entry = key.rpartition("/")
+        optimizer.setdefault(parameter, {})[entry] = value
+    parameters, average = (_tensors(folder / f"{file}.safetensors") for file in ("adapter", "average"))
+    return State(values["step"], parameters, average, optimizer, values["measurements"], values["scaler"])
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    return dict(load_file(path))
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, dict[str, Tensor]]:
+    """The optimizer's state by parameter name."""
+    entries = optimizer.state_dict()["state"]
+    return {n: {k: torch.as_tensor(v) for k, v in entries[i].items()} for i, n in enumerate(names) if i in entries}
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, names: list[str], state: Mapping[str, Mapping[str, Tensor]]
+) -> None:
+    """The reverse of `optimizer_state`."""
+    entries = {i: dict(state[n]) for i, n in enumerate(names) if n in state}
+    optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
