@@ -186,11 +186,11 @@ class Adapter:
         Raises:
             AdapterError: diffusers did not take every key.
         """
-        from adapt.loading import find, load_pipeline
+        from adapt.loading import find, load_pipeline, quiet_libraries
 
         self.check(backbone)
         pipeline = load_pipeline(find(backbone.reference), backbone.pipeline_class, backbone.dtype).to(backbone.device)
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, quiet_libraries():
             self.save(folder)
             pipeline.load_lora_weights(folder, weight_name=FILE_NAME, use_safetensors=True)
         for name, pairs in self.weights.modules.items():

@@ -33,7 +33,7 @@ def render(
     reference = facts.base.get("reference")
     public = reference if reference and "/" in reference else None
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    return environment.from_string(TEMPLATE.read_text("utf-8")).render(
+    text: str = environment.from_string(TEMPLATE.read_text("utf-8")).render(
         header=_header(facts, public, samples),
         name=name,
         folder=name,
@@ -50,6 +50,7 @@ def render(
         proof=proof,
         **facts.recommended,
     )
+    return text
 
 
 def _header(facts: Facts, public: str | None, samples: Sequence[tuple[str, str]]) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,17 +118,44 @@ def load(reference: str, *, dtype: torch.dtype, device: str | torch.device) -> B
 def load_pipeline(folder: Path, class_name: str, dtype: torch.dtype) -> Any:
     """The plain diffusers pipeline: safetensors only, no remote code, no network."""
     os.environ.setdefault("DIFFUSERS_DISABLE_REMOTE_CODE", "1")
-    import diffusers
+    with quiet_libraries():
+        import diffusers
 
-    # diffusers warns that `icons`' BERT is not the CLIP that the pipeline's signature names; it works all the same.
-    logger = logging.getLogger("diffusers.pipelines.pipeline_loading_utils")
-    level, logger.level = logger.level, logging.ERROR
+        try:
+            return getattr(diffusers, class_name).from_pretrained(
+                folder, dtype=dtype, use_safetensors=True, local_files_only=True,
+                safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+            )  # fmt: skip
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise BackboneError(f"the base cannot be loaded: {reason}", given=folder) from error
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """No progress bars and no warnings of diffusers and transformers inside the `with`; afterwards as before.
+
+    They warn that `icons`' BERT is not the CLIP that the pipeline's signature names, that torchvision is missing, that a
+    LoRA file has no text encoder: all expected here.
+    """
+    from transformers.utils import logging as transformers_logging
+
+    # diffusers is imported inside: its import alone prints warnings through transformers.
+    bars, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    from diffusers.utils import logging as diffusers_logging
+
+    diffusers_level = diffusers_logging.get_verbosity()
+    diffusers_bars = diffusers_logging.is_progress_bar_enabled()
+    diffusers_logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
     try:
-        return getattr(diffusers, class_name).from_pretrained(
-            folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True,
-            safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-        )  # fmt: skip
-    except (OSError, ValueError) as error:
-        raise BackboneError(f"the base cannot be loaded: {str(error).splitlines()[0]}", given=folder) from error
+        yield
     finally:
-        logger.level = level
+        transformers_logging.set_verbosity(level)
+        diffusers_logging.set_verbosity(diffusers_level)
+        if bars:
+            transformers_logging.enable_progress_bar()
+        if diffusers_bars:
+            diffusers_logging.enable_progress_bar()

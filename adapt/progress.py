@@ -6,7 +6,10 @@ import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
 
 Report = Callable[[int, int], None]
 """`report(done, total)`."""
@@ -28,13 +31,13 @@ class Progress:
         self._first = 0
         self._bar = self._make_bar() if self.terminal else None
 
-    def _make_bar(self):  # type: ignore[no-untyped-def]  # noqa: ANN202  (rich is imported only here)
+    def _make_bar(self) -> Bar:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                   TextColumn("{task.fields[note]}"))  # fmt: skip
+        note = TextColumn("{task.fields[note]}")
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), note)
         bar = Bar(*columns, console=Console(stderr=True))
         self._task = bar.add_task(self.title, total=self.total, note="")
         bar.start()

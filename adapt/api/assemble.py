@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -36,7 +37,8 @@ def assemble(
     objective = backbone.objective(sampling(settings), settings.min_snr_gamma)
     judge = _judge(backbone, held_out_examples, settings) if held_out else None
     if settings.gradient_checkpointing:
-        backbone.denoiser.enable_gradient_checkpointing()
+        denoiser: Any = backbone.denoiser
+        denoiser.enable_gradient_checkpointing()
     injection = inject(
         backbone.denoiser, rank=settings.rank, alpha=settings.alpha or settings.rank, dropout=settings.dropout,
         targets=settings.targets or backbone.lora_targets, seed=settings.seed,

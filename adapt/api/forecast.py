@@ -58,7 +58,7 @@ def forecast(base: str, pictures: Pictures, settings: TrainSettings) -> tuple[Tr
         targets=settings.targets or backbone.lora_targets, seed=0,
     )  # fmt: skip
     forward = _forward(backbone, rows, side)
-    micro = _timed(lambda: forward().square().mean().backward())
+    micro = _timed(lambda: torch.autograd.backward(forward().square().mean()))
     with torch.no_grad():
         glance = _timed(forward)
     step = micro * settings.accumulation * (1 + _taught(settings) * glance / micro)

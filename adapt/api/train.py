@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,7 +93,7 @@ def train(
         output: the run's folder; the adapter is in `adapter/` inside.
         base: `icons`, a diffusers folder, or a Hub id.
         settings: see `TrainSettings`; None: the defaults, or the stored ones when a run is resumed.
-        existing: what to do with a run that is in `output`: `refuse`, `resume`, `auto` (resume if there is one), `fresh`.
+        existing: what to do with a run in `output`: `refuse`, `resume`, `auto` (resume if there is one), `fresh`.
         allow: names of settings (also `data`, `base`) that may change at resume although they alter the course.
         resume_command: told to the user when a signal stops the run.
 
@@ -115,27 +116,58 @@ def train(
 
     backbone = Backbone.load(base, device=accelerator.device)
     settings = settle(settings, backbone)
-    if accelerator.num_processes > 1 and not accelerator.is_main_process:
-        return _train(run, backbone, pictures, settings, accelerator, resuming, allow, resume_command)
+    from adapt.api.assemble import assemble
+
+    with writing(run, accelerator, existing):
+        since = begin(run, backbone, pictures, settings, accelerator, resuming, allow)
+        trainer = assemble(run, backbone, pictures.train, pictures.held_out, settings, accelerator)
+        if since:
+            resume(trainer, since)
+        with StopRequest() as stop:
+            trainer.run(stop, resume_command)
+        return conclude(trainer)
+
+
+# ---------------------------------------------------------------------------------------------------- parts of a run
+# In the order in which `train` and training_scripts/train_lora.py call them.
+@contextmanager
+def writing(run: Path, accelerator: Accelerator, existing: Existing) -> Iterator[None]:
+    """The run's folder is the main process's alone inside the `with`; `fresh` empties it first.
+
+    Raises:
+        RunError: another run writes there.
+    """
+    if not accelerator.is_main_process:
+        yield
+        return
     with folder.claimed(run):
         if existing == "fresh":
             folder.clear(run)
-        return _train(run, backbone, pictures, settings, accelerator, resuming, allow, resume_command)
+        yield
 
 
-def _train(
+@dataclass(frozen=True)
+class Since:
+    """Where a run that goes on stands: its newest resume state, if any, and what has changed since it began."""
+
+    state: checkpoint.State | None
+    changes: Mapping[str, tuple[Any, Any]]
+
+
+def begin(
     run: Path,
     backbone: Backbone,
     pictures: Pictures,
     settings: TrainSettings,
     accelerator: Accelerator,
-    resuming: bool,
-    allow: Sequence[str],
-    resume_command: str,
-) -> TrainingResult:
-    from adapt.api.assemble import assemble
-    from adapt.api.finish import finish
+    resuming: bool = False,
+    allow: Sequence[str] = (),
+) -> Since | None:
+    """Says what is worth a warning and writes `run.json`. Returns None for a run that starts now.
 
+    Raises:
+        RunError: a change that would alter the course of a resumed run and is not allowed by name; no whole checkpoint.
+    """
     record = describe(backbone, pictures, settings, accelerator)
     changes = folder.differences(folder.read(run), record) if resuming else {}
     folder.require_same_course(changes, allow)
@@ -145,20 +177,14 @@ def _train(
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         files.write_json(run / folder.RUN, record)
-    trainer = assemble(run, backbone, pictures.train, pictures.held_out, settings, accelerator)
-    if resuming:
-        _resume(trainer, state, changes)
-    with StopRequest() as stop:
-        trainer.run(stop, resume_command)
-    chosen = trainer.chosen()
-    proof = finish(trainer, chosen) if accelerator.is_main_process else None
-    accelerator.wait_for_everyone()
-    return _result(run, trainer, chosen, proof)
+    return Since(state, changes) if resuming else None
 
 
-def _resume(trainer: Trainer, state: checkpoint.State | None, changes: Mapping[str, tuple[Any, Any]]) -> None:
+def resume(trainer: Trainer, since: Since) -> None:
+    """Puts the trainer where the run stood and says what has changed."""
     from adapt.training.loop import forget_after
 
+    state, changes = since.state, since.changes
     if trainer.accelerator.is_main_process:
         for name, (old, new) in changes.items():
             note = "" if name != "machine" else " (bytes may differ from an uninterrupted run)"
@@ -171,6 +197,20 @@ def _resume(trainer: Trainer, state: checkpoint.State | None, changes: Mapping[s
         trainer.restore(state)
     forget_after(trainer.folder, trainer.step)
     trainer.events.add("resume", {"step": trainer.step, "changes": {k: list(v) for k, v in changes.items()}})
+
+
+def conclude(trainer: Trainer) -> TrainingResult:
+    """Exports the chosen step, proves the file in diffusers, draws samples, writes the card.
+
+    Raises:
+        AdapterError: the exported adapter does not do in diffusers what it does here.
+    """
+    from adapt.api.finish import finish
+
+    chosen, accelerator = trainer.chosen(), trainer.accelerator
+    proof = finish(trainer, chosen) if accelerator.is_main_process else None
+    accelerator.wait_for_everyone()
+    return _result(trainer.folder, trainer, chosen, proof)
 
 
 def _result(run: Path, trainer: Trainer, chosen: int, proof: Proof | None) -> TrainingResult:

@@ -86,7 +86,7 @@ class Backbone(ABC):
 
     def fingerprint(self) -> str:
         """Digest of the denoiser's class, configuration and shapes: equal for bases that can take the same adapter."""
-        denoiser = self.modules[self.denoiser_name]
+        denoiser: Any = self.modules[self.denoiser_name]
         config = {k: v for k, v in denoiser.config.items() if not k.startswith("_")}
         shapes = {name: list(p.shape) for name, p in _base_state(denoiser)}
         text = json.dumps([type(denoiser).__name__, config, shapes], sort_keys=True, default=str)

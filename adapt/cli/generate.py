@@ -180,13 +180,13 @@ def _scale(tail: str, text: str) -> float:
 
 def _base(given: str | None, adapters: Sequence[tuple[Path, float | None]]) -> str:
     """The given base, else the first adapter's, else icons."""
+    if given is not None or not adapters:
+        return given or "icons"
     from adapt.adapter import Adapter
 
-    facts = [Adapter.read_facts(path) for path, _ in adapters]
-    if given is not None or not facts:
-        return given or "icons"
-    reference = facts[0].base.get("reference")
-    if facts[0].base and reference is None:
+    facts = Adapter.read_facts(adapters[0][0])
+    reference = facts.base.get("reference")
+    if facts.base and reference is None:
         raise AdapterError("the adapter was trained on a local folder and does not say where it is",
                            given=adapters[0][0], next="--base FOLDER")  # fmt: skip
     return reference or "icons"

@@ -62,7 +62,7 @@ def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
 
 @contextmanager
 def _quiet(path: Path, datasets: Any) -> Iterator[None]:
-    """Without progress bars and log lines; what goes wrong inside `datasets` becomes a DataError that names the path."""
+    """Without progress bars and log lines; what goes wrong inside `datasets` becomes a DataError naming the path."""
     silent = datasets.are_progress_bars_disabled()
     loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]
     levels = [logger.level for logger in loggers]

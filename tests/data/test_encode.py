@@ -61,7 +61,7 @@ def test_values_are_those_of_the_encoder_alone(tmp_path, pictures):
             expected = LinearEncoder().encode_text([caption])
             found = encoded_now.text(caption)
             assert found.keys() == expected.keys()
-                assert equal([found[name] for name in expected], expected.values())
+            assert equal([found[name] for name in expected], expected.values())
     assert not encoded.latents(0)[0].equal(encoded.latents(0, True)[0])
 
 

@@ -121,8 +121,13 @@ def test_the_order_is_that_of_the_names(tmp_path, png, write, monkeypatch):
             )
         },
     )
+    outside = tmp_path.parent / f"{tmp_path.name}-outside.png"
+    outside.write_bytes(png(99))
+    (tmp_path / "aa.png").symlink_to(outside)
     expected = find(tmp_path)
-    assert [p.name for p in expected.pictures] == sorted(p.name for p in expected.pictures)
+    assert len(expected.pictures) == 13 and [p.name for p in expected.pictures] == sorted(
+        p.name for p in expected.pictures
+    )
     real = os.listdir
 
     def shuffled(path):

@@ -101,6 +101,11 @@ def test_captions_that_are_missing_or_too_long(png):
     assert kinds(judge(Found(pictures, (), "sidecars"), 16)) == {("p0", "no caption")}
 
 
+def test_the_same_colour_in_another_shape_is_no_duplicate(encoded):
+    shapes = {f"p{w}": encoded(Image.new("RGB", (w, 1024 // w), "red")) for w in (16, 32, 64)}
+    assert "duplicate" not in {f.kind for f in judge(found(**shapes), 16).warnings}
+
+
 def test_lines_group_warnings_of_one_kind(png):
     lines = judge(found(**{f"p{i}": png(i) for i in range(8)}), 64).lines()
     assert lines == [

@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import DDIMScheduler
 from PIL import Image
 
-from adapt.backbones import Backbone, StableDiffusion
+from adapt.backbones import Backbone
 
 
 @pytest.fixture(scope="session")
@@ -14,48 +13,13 @@ def icons():
     return Backbone.load("icons")
 
 
-def _pipeline(icons, prediction_type):
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(16, 16),
-        layers_per_block=1,
-        norm_num_groups=8,
-        attention_head_dim=8,
-        cross_attention_dim=384,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-    )
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8),
-        norm_num_groups=8,
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-    )
-    scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        steps_offset=1,
-        prediction_type=prediction_type,
-    )
-    parts = {"text_encoder": icons.pipeline.text_encoder, "tokenizer": icons.pipeline.tokenizer}
-    return StableDiffusionPipeline(
-        unet=unet,
-        vae=vae,
-        scheduler=scheduler,
-        **parts,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-
-
 @pytest.fixture(scope="session")
-def tiny(icons):
+def tiny(tiny_base):
     """`tiny("epsilon")`, `tiny("v_prediction")`: 16 px, 2 px a latent."""
-    made = {kind: StableDiffusion(_pipeline(icons, kind), "tiny") for kind in ("epsilon", "v_prediction")}
+    made = {kind: Backbone.load(str(tiny_base)) for kind in ("epsilon", "v_prediction")}
+    for kind, backbone in made.items():
+        pipeline = backbone.pipeline
+        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, prediction_type=kind)
     return made.__getitem__
 
 
