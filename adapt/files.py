@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-TEMPORARY = ".tmp-"
+TEMPORARY, OLD = ".tmp-", "-old-"
 
 
 def sync(path: Path) -> None:
@@ -73,7 +73,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def replace_folder(new: Path, path: Path) -> None:
-    """Syncs everything in `new` and puts it in the place of `path`; the older one stays until the new one is there."""
+    """Syncs everything in `new` and puts it in the place of `path`. No system swaps two folders in one step everywhere:
+    after a kill between the two renames `sweep` puts the older one back."""
     for file in (*new.rglob("*"), new):
         sync(file)
     _swap(new, path)
@@ -89,7 +90,7 @@ def _swap(new: Path, path: Path) -> None:
     if not path.exists():
         new.rename(path)
         return
-    old = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-old-{path.name}")
+    old = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}{OLD}{path.name}")
     path.rename(old)
     new.rename(path)
     shutil.rmtree(old)
@@ -110,9 +111,12 @@ def damage(folder: Path) -> str | None:
 
 
 def sweep(folder: Path) -> None:
-    """Removes what an interrupted write left in a folder of ours."""
-    for path in folder.glob(f"{TEMPORARY}*"):
-        if path.is_dir():
+    """Removes what an interrupted write left in a folder of ours, and puts back what it had already moved away."""
+    for path in sorted(folder.glob(f"{TEMPORARY}*")):
+        _, was_old, name = path.name.partition(OLD)
+        if was_old and not (folder / name).exists():
+            path.rename(folder / name)
+        elif path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)

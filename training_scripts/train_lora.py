@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -63,7 +64,8 @@ def main() -> int:
     except AdaptError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    print(json.dumps(result.as_dict()))
+    if os.environ.get("RANK", "0") == "0":  # the other processes have the same result
+        print(json.dumps(result.as_dict()))
     return 0
 
 

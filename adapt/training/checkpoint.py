@@ -8,7 +8,9 @@ The newest two resume states are kept; older ones go only after a new one is com
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ from adapt.errors import RunError
 from adapt.progress import say
 
 KEPT = 2
+NAME = re.compile(r"step-\d+$")
 
 
 @dataclass
@@ -53,27 +56,42 @@ def name(step: int) -> str:
 def save(run: Path, state: State) -> None:
     """Writes the state beside, verified and synced, renames it, then lets older ones go."""
     folder = run / "checkpoints" / name(state.step)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     flat = {f"{p}/{key}": value for p, values in state.optimizer.items() for key, value in values.items()}
+    values = {"step": state.step, "measurements": state.measurements, "scaler": state.scaler}
+    tensors = {"adapter": state.parameters, "average": state.average, "optimizer": flat}
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
         with files.whole_folder(folder) as inside:
-            for file, tensors in (("adapter", state.parameters), ("average", state.average), ("optimizer", flat)):
-                (inside / f"{file}.safetensors").write_bytes(files.safetensors_bytes(tensors, {}))
-            values = {"step": state.step, "measurements": state.measurements, "scaler": state.scaler}
-            (inside / "state.json").write_text(files.dump_json(values), "utf-8")
+            for file, content in tensors.items():
+                _write(inside / f"{file}.safetensors", files.safetensors_bytes(content, {}))
+            _write(inside / "state.json", files.dump_json(values).encode())
     except OSError as error:
         raise RunError(
-            f"the checkpoint of step {state.step} could not be written: {error.strerror}",
+            f"the checkpoint of step {state.step} could not be written: {error.strerror or error}",
             given=folder,
             next="make room, then the same command with --resume; older checkpoints are untouched",
         ) from error
-    for old in states(run)[:-KEPT]:
-        shutil.rmtree(old)
+    # Later ones can only be damaged: a whole one would have been resumed from.
+    older = [path for path in states(run) if step_of(path) < state.step]
+    for path in older[: len(older) - KEPT + 1]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Writes and reads back."""
+    path.write_bytes(content)
+    if path.read_bytes() != content:
+        raise OSError(errno.EIO, "what was written is not what is read back", str(path))
+
+
+def step_of(path: Path) -> int:
+    """`…/step-000100` → 100."""
+    return int(path.name.removeprefix("step-"))
 
 
 def states(run: Path) -> list[Path]:
     """Folders of resume states, oldest first."""
-    return sorted(p for p in (run / "checkpoints").glob("step-*") if p.is_dir())
+    return sorted((p for p in (run / "checkpoints").glob("step-*") if NAME.match(p.name) and p.is_dir()), key=step_of)
 
 
 def newest(run: Path) -> State:

@@ -5,11 +5,12 @@ run.json  events.jsonl  checkpoints/  snapshots/  previews/  adapter/
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +23,9 @@ Existing = Literal["refuse", "resume", "auto", "fresh"]
 `fresh`: delete it and start over."""
 
 RUN, LOCK = "run.json", ".lock"
-OURS = (RUN, "events.jsonl", "checkpoints", "snapshots", "previews", "adapter", "comparison.png")
+OURS = ("checkpoints", "events.jsonl", "snapshots", "previews", "adapter", "comparison.png", RUN)
+"""In the order in which they are deleted: as long as anything is left, the folder holds a run."""
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @contextmanager
@@ -34,6 +37,7 @@ def claimed(folder: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK, timeout=0)
@@ -49,9 +53,23 @@ def claimed(folder: Path) -> Iterator[None]:
         for part in ("checkpoints", "snapshots"):
             files.sweep(folder / part)
         yield
+    except BaseException as error:
+        if not any((folder / name).exists() for name in OURS if name != RUN):
+            (folder / RUN).unlink(missing_ok=True)  # nothing was trained: nothing stays
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise RunError(
+                f"the output folder cannot be written any more: {error.strerror}",
+                given=error.filename or folder,
+                next="make room, then the same command with --resume; older checkpoints are untouched",
+            ) from error
+        raise
     finally:
+        with suppress(OSError):  # Windows removes no open file: there it stays, and locks nobody out
+            (folder / LOCK).unlink()  # before the release: afterwards it may be another run's
         lock.release()
-        (folder / LOCK).unlink(missing_ok=True)
+        for path in made:
+            with suppress(OSError):
+                path.rmdir()  # only when it is empty
 
 
 def check_output(folder: Path, existing: Existing) -> bool:
@@ -64,7 +82,7 @@ def check_output(folder: Path, existing: Existing) -> bool:
     if folder.exists() and not folder.is_dir():
         raise RunError("the output folder is a file", given=folder)
     parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    if not os.access(parent, os.W_OK):
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise RunError("the output folder cannot be written", given=folder, next="give another --output")
     there = (folder / RUN).is_file()
     if there and existing == "refuse":
@@ -73,7 +91,7 @@ def check_output(folder: Path, existing: Existing) -> bool:
         )
     if not there and existing == "resume":
         raise RunError("there is no run to resume", given=folder, next="leave --resume out")
-    if not there and any(p.name not in (LOCK, *OURS) for p in _content(folder)):
+    if not there and _content(folder):
         raise RunError("the output folder is not empty and holds no run", given=folder, next="give a new --output")
     return there and existing in ("resume", "auto")
 
@@ -86,7 +104,7 @@ def clear(folder: Path) -> None:
     """Deletes what a run wrote there, and nothing else."""
     for name in OURS:
         path = folder / name
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)

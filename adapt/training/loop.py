@@ -89,7 +89,9 @@ class Trainer:
                 # DDP takes the mean over processes, and the loss is the mean over the global batch.
                 self.scaler.scale(losses.sum() * processes / course.settings.batch_size).backward()
             total += losses.detach().double().cpu().sum()
-        loss = float(self.accelerator.reduce(total.to(self.accelerator.device), "sum")) / course.settings.batch_size
+        if processes > 1:
+            total = self.accelerator.reduce(total.to(self.accelerator.device), "sum")
+        loss = float(total) / course.settings.batch_size
         self._update(loss)
         return loss
 
