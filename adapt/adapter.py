@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 FACTS_NAME = "adapter.json"
+MAPPINGS = ("base", "lora", "recommended", "training", "versions")
 
 
 @dataclass(frozen=True)
@@ -111,17 +112,22 @@ class Adapter:
         Raises:
             AdapterError: unreadable, or written by a newer adapt.
         """
-        file = Adapter.locate(path).with_name(FACTS_NAME)
-        if not file.is_file():
+        weights = Adapter.locate(path)
+        file = weights.with_name(FACTS_NAME)
+        if weights.name != FILE_NAME or not file.is_file():
             return Facts()
         try:
-            values = json.loads(file.read_text("utf-8"))
+            values = dict(json.loads(file.read_text("utf-8")))
             schema = values.pop("schema")
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise AdapterError("adapter.json cannot be read", given=file) from error
         if schema != SCHEMA:
             raise AdapterError("adapter.json has another schema", given=schema, allowed=SCHEMA, next="update adapt")
         known = {k: v for k, v in values.items() if k in Facts.__dataclass_fields__}
+        for name, value in known.items():
+            kind = list if name == "loads_in" else dict if name in MAPPINGS else str | None
+            if not isinstance(value, kind):
+                raise AdapterError(f"adapter.json cannot be read: {name} is of another kind", given=file)
         return Facts(**{**known, "loads_in": tuple(known.get("loads_in", ()))})
 
     @staticmethod
@@ -132,8 +138,9 @@ class Adapter:
             AdapterError: not there, pickles, damaged, half a pair, shapes that do not fit, values that are not finite.
         """
         file = Adapter.locate(path)
-        name = file.stem if file.name != FILE_NAME else file.parent.name
-        name = file.parent.parent.name if name == "adapter" else name
+        folder = file.absolute().parent
+        folder = folder.parent if folder.name == "adapter" else folder
+        name = folder.name if file.name == FILE_NAME else file.stem
         return Adapter(read_lora(file), Adapter.read_facts(path), name, files.digest(file)[:10])
 
     def save(self, folder: str | Path) -> Adapter:

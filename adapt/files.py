@@ -47,7 +47,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def dump_json(value: Any) -> str:
-    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def digest(path: Path) -> str:
@@ -92,16 +92,22 @@ def _swap(new: Path, path: Path) -> None:
         return
     old = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}{OLD}{path.name}")
     path.rename(old)
-    new.rename(path)
+    try:
+        new.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
     shutil.rmtree(old)
 
 
 def damage(folder: Path) -> str | None:
     """What is wrong with a folder written by `whole_folder`, or None when every file is as its manifest says."""
     try:
-        manifest: dict[str, str] = json.loads((folder / "manifest.json").read_text("utf-8"))
-    except (OSError, ValueError):
+        manifest: Any = json.loads((folder / "manifest.json").read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
         return "manifest.json is missing or unreadable"
+    if not isinstance(manifest, dict) or not manifest:
+        return "manifest.json names no file"
     for name, expected in manifest.items():
         if not (folder / name).is_file():
             return f"{name} is missing"

@@ -49,6 +49,8 @@ class PlannedDropout(nn.Module):
         """x (B, …), one row a position → the same shape; the identity in eval mode."""
         if not self.training:
             return x
+        if len(x) != len(self.dice.positions):
+            raise ValueError(f"{len(x)} rows stand at {len(self.dice.positions)} positions of the batch")
         masks = [self._mask(position, x[0]) for position in self.dice.positions]
         return x * torch.stack(masks).to(x) / (1 - self.p)
 
@@ -89,7 +91,7 @@ class Injection:
             name: Pair(
                 tensors[f"{name}.lora_A.{NAME}.weight"],
                 tensors[f"{name}.lora_B.{NAME}.weight"],
-                layer.scaling[NAME] * layer.r[NAME],
+                layer.lora_alpha[NAME],
             )
             for name, layer in sorted(layers, key=lambda item: item[0])
         }
@@ -99,7 +101,8 @@ class Injection:
         """The base as it was, inside the `with`."""
         from peft.tuners.tuners_utils import BaseTunerLayer
 
-        layers = [layer for layer in self.module.modules() if isinstance(layer, BaseTunerLayer)]
+        tuned = (layer for layer in self.module.modules() if isinstance(layer, BaseTunerLayer))
+        layers = [layer for layer in tuned if not layer.disable_adapters]
         for layer in layers:
             layer.enable_adapters(False)
         try:
@@ -152,11 +155,12 @@ def inject(
     try:
         inject_adapter_in_model(config, module, adapter_name=NAME)
     except ValueError as error:
+        Injection(module, config).remove()  # what was put in before the fault
         linear = sorted(
             {n.rpartition(".")[2] for n, m in module.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
         )
         raise SettingsError(
-            "targets match no layer of the base",
+            "targets match no layer of the base, or one that takes no LoRA",
             given=", ".join(targets),
             allowed=f"ends of layer names such as {', '.join(linear[:12])}",
         ) from error
@@ -185,7 +189,7 @@ def _plan_dropout(injection: Injection, p: float) -> None:
 
     layers = [layer for _, layer in sorted(injection.module.named_modules()) if isinstance(layer, LoraLayer)]
     for number, layer in enumerate(layers):
-        layer.lora_dropout[NAME] = PlannedDropout(p, number, injection.dice)
+        layer.lora_dropout[NAME] = PlannedDropout(p, number, injection.dice).train(injection.module.training)
 
 
 class Applied:
@@ -208,7 +212,8 @@ class Applied:
             for name, weight in weights.items():
                 self._kept.append((weight, weight.detach().clone()))
                 delta = pairs[name].delta().to(weight.device)
-                weight.copy_((weight.float() + scale * delta).to(weight.dtype))
+                wide = torch.promote_types(weight.dtype, torch.float32)
+                weight.copy_(weight.to(wide) + scale * delta)
 
     @torch.no_grad()
     def unload(self) -> None:

@@ -68,8 +68,14 @@ class Condition:
 
     @staticmethod
     def cat(conditions: Sequence[Condition]) -> Condition:
-        """The rows of all conditions, one after the other; shorter token rows are padded (their mask with zeros)."""
+        """The rows of all conditions, one after the other; shorter token rows are padded (their mask with zeros).
+
+        Raises:
+            ValueError: the conditions differ in their parts or facts, or tokens without a mask in their length.
+        """
         first = conditions[0]
+        if any((set(c.parts), set(c.facts)) != (set(first.parts), set(first.facts)) for c in conditions):
+            raise ValueError("only conditions with the same parts and the same facts can be joined")
         parts = {name: _cat_parts([c.parts[name] for c in conditions]) for name in first.parts}
         return Condition(parts, {name: torch.cat([c.facts[name] for c in conditions]) for name in first.facts})
 
@@ -78,6 +84,8 @@ def _padded(part: Part, length: int) -> dict[str, Tensor]:
     """Tensors with a token axis (B, L, …) padded with zeros on the right; a pooled (B, D) stays."""
     if "tokens" not in part or part["tokens"].shape[1] == length:
         return dict(part)
+    if "mask" not in part:
+        raise ValueError(f"tokens of other lengths need a mask: found {part['tokens'].shape[1]} and {length}")
     missing = length - part["tokens"].shape[1]
     padding = {"tokens": (0, 0, 0, missing), "mask": (0, missing)}
     return {key: F.pad(x, padding[key]) if key in padding else x for key, x in part.items()}

@@ -39,11 +39,10 @@ def main() -> None:
     # `fresh`: this example may be run again. Without it a folder that holds a run is refused, never overwritten.
     result = adapt.train(PICTURES / "train", output=words.output, settings=settings, existing="fresh")
 
-    assert result.held_out is not None, "pictures were held out"
+    measured = result.held_out
+    assert measured is not None, "pictures were held out"
     print(f"adapter   {result.folder / 'adapter'}, step {result.chosen_step}")
-    print(
-        f"held-out  {result.held_out.ratio:.3f} of the base's loss (standard error {result.held_out.standard_error:.3f})"
-    )
+    print(f"held-out  {measured.ratio:.3f} of the base's loss, standard error {measured.standard_error:.3f}")
     print(f"proof     diffusers takes all {result.proof.layers} layers and agrees to {result.proof.difference:.0e}")
 
 

@@ -11,21 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapt import files
-from adapt.adapter import Adapter
-from adapt.config import TrainSettings
+from adapt.config import TrainSettings, validate
 from adapt.data import Picture
-from adapt.errors import SettingsError
-from adapt.evaluation.held_out import HeldOut, Measurement
-from adapt.evaluation.proof import Proof
+from adapt.errors import RunError, SettingsError
 from adapt.progress import Progress, say
-from adapt.training import checkpoint, events, folder
+from adapt.training import events, folder
 from adapt.training.folder import Existing
 from adapt.training.signals import StopRequest
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # settings and pictures are judged before torch is imported
     from accelerate import Accelerator
 
+    from adapt.adapter import Adapter
     from adapt.backbones import Backbone
+    from adapt.evaluation.held_out import Measurement
+    from adapt.evaluation.proof import Proof
+    from adapt.training.checkpoint import State
     from adapt.training.loop import Trainer
 
 
@@ -107,9 +108,11 @@ def train(
         AdapterError: the exported adapter does not do in diffusers what it does here.
     """
     run = Path(output)
+    if Path(data).resolve() in (run.resolve(), *run.resolve().parents):
+        raise RunError("the output folder lies inside the pictures", given=run, next="give an --output elsewhere")
     resuming = folder.check_output(run, existing)
     if settings is None:
-        settings = TrainSettings(**folder.read(run)["settings"]) if resuming else TrainSettings()
+        settings = validate(folder.read(run)["settings"]) if resuming else TrainSettings()
     pictures = gather(data, settings)
     accelerator = make_accelerator(settings)
     from adapt.backbones import Backbone
@@ -150,7 +153,7 @@ def writing(run: Path, accelerator: Accelerator, existing: Existing) -> Iterator
 class Since:
     """Where a run that goes on stands: its newest resume state, if any, and what has changed since it began."""
 
-    state: checkpoint.State | None
+    state: State | None
     changes: Mapping[str, tuple[Any, Any]]
 
 
@@ -168,20 +171,33 @@ def begin(
     Raises:
         RunError: a change that would alter the course of a resumed run and is not allowed by name; no whole checkpoint.
     """
+    from adapt.training import checkpoint
+
+    if accelerator.is_main_process and not resuming and (run / folder.RUN).exists():
+        raise RunError("another run has used this output folder meanwhile", given=run, next="give another --output")
     record = describe(backbone, pictures, settings, accelerator)
     changes = folder.differences(folder.read(run), record) if resuming else {}
     folder.require_same_course(changes, allow)
     for warning in pictures.warnings if accelerator.is_main_process else ():
         say(f"warning: {warning}")
-    state = checkpoint.newest(run) if resuming and checkpoint.states(run) else None
+    state = checkpoint.newest(run) if resuming and _saved_before(run) else None
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         files.write_json(run / folder.RUN, record)
     return Since(state, changes) if resuming else None
 
 
+def _saved_before(run: Path) -> bool:
+    """Whether there ever was a checkpoint: then one must be there."""
+    from adapt.training import checkpoint
+
+    told = events.read(run) if (run / events.NAME).is_file() else []
+    return bool(checkpoint.states(run)) or any(event["event"] == "checkpoint" for event in told)
+
+
 def resume(trainer: Trainer, since: Since) -> None:
     """Puts the trainer where the run stood and says what has changed."""
+    from adapt.training import checkpoint
     from adapt.training.loop import forget_after
 
     state, changes = since.state, since.changes
@@ -195,7 +211,9 @@ def resume(trainer: Trainer, since: Since) -> None:
         )
     if state is not None:
         trainer.restore(state)
-    forget_after(trainer.folder, trainer.step)
+    if trainer.accelerator.is_main_process:
+        forget_after(trainer.folder, trainer.step)
+        checkpoint.let_go(trainer.folder, trainer.step)
     trainer.events.add("resume", {"step": trainer.step, "changes": {k: list(v) for k, v in changes.items()}})
 
 
@@ -214,6 +232,9 @@ def conclude(trainer: Trainer) -> TrainingResult:
 
 
 def _result(run: Path, trainer: Trainer, chosen: int, proof: Proof | None) -> TrainingResult:
+    from adapt.adapter import Adapter
+    from adapt.evaluation.proof import Proof
+
     return TrainingResult(
         adapter=Adapter.load(run / "adapter"),
         folder=run,
@@ -354,4 +375,4 @@ def versions() -> dict[str, str]:
     }
 
 
-__all__ = ["HeldOut", "Pictures", "TrainingResult", "train"]
+__all__ = ["Pictures", "TrainingResult", "train"]

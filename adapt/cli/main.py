@@ -58,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except Exception as error:
         if hasattr(error, "format_message"):  # typer's own: wrong words on the command line
+            if not words:
+                return 2  # it has shown the commands
             return _tell(AdaptError(_one_line(error.format_message()), next="adapt --help"), "--json" in words)
         traceback.print_exc()
         typer.echo("this is a bug in adapt: please report it with the lines above", err=True)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from adapt.api.forecast import Forecast
     from adapt.api.train import Pictures, TrainingResult
     from adapt.config import Resolved
+    from adapt.evaluation.held_out import Measurement
     from adapt.training.folder import Existing
 
 
@@ -90,20 +91,21 @@ def tell(result: TrainingResult, as_json: bool) -> None:
 
 def summary(result: TrainingResult) -> list[str]:
     """What was learned, and what to do with it."""
-    adapter, measured = result.folder / "adapter", result.held_out
-    lines = [f"adapter    {adapter} (step {result.chosen_step} of {max(result.history, default=0)})"]
-    if measured:
-        lines.append(f"held-out   loss {measured.base:.4f} → {measured.loss:.4f}: {measured.ratio:.3f} of the base's, standard error "
-                     f"{measured.standard_error:.3f}, {abs(measured.change):.1f} standard errors {'lower' if measured.change < 0 else 'higher'}")  # fmt: skip
-        if measured.ratio >= 1:
-            lines.append(
-                "           it did not get better on held-out pictures: try a lower learning_rate or more pictures"
-            )
-    lines.append(
-        f"proof      diffusers takes all {result.proof.layers} layers; predictions differ by {result.proof.difference:.1e} at most"
-    )
-    lines.append(f'next       adapt generate --adapter {shlex.quote(str(adapter))} --prompt "…"')
-    return lines
+    adapter, proof = result.folder / "adapter", result.proof
+    taken = f"diffusers takes all {proof.layers} layers; predictions differ by {proof.difference:.1e} at most"
+    return [
+        f"adapter    {adapter} (step {result.chosen_step} of {max(result.history, default=0)})",
+        *(_learned(result.held_out) if result.held_out else ()),
+        f"proof      {taken}",
+        f'next       adapt generate --adapter {shlex.quote(str(adapter))} --prompt "…"',
+    ]
+
+
+def _learned(m: Measurement) -> list[str]:
+    change = f"{abs(m.change):.1f} standard errors {'lower' if m.change < 0 else 'higher'}"
+    loss = f"loss {m.base:.4f} → {m.loss:.4f}: {m.ratio:.3f} of the base's, {change} over {m.pictures} pictures"
+    advice = ["           nothing carried over to held-out pictures: try a lower learning_rate or more pictures"]
+    return [f"held-out   {loss}", *(advice if m.ratio >= 1 else [])]
 
 
 # ---------------------------------------------------------------------------------------------------- saying, not doing

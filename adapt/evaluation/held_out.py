@@ -6,7 +6,6 @@ the adapter, and its standard error is that of the paired differences over pictu
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -27,8 +26,8 @@ class Measurement:
     loss: mean held-out loss.
     base: the same of the base.
     ratio: loss / base; below 1 the adapter has learned something that carries over.
-    standard_error: of the ratio, over pictures.
-    change: (loss - base) in standard errors of the paired differences.
+    standard_error: of the ratio, over pictures; None with a single picture.
+    change: (loss - base) in standard errors of the paired differences; 0 when their spread is 0 or not known.
     pictures: how many.
     """
 
@@ -36,7 +35,7 @@ class Measurement:
     loss: float
     base: float
     ratio: float
-    standard_error: float
+    standard_error: float | None
     change: float
     pictures: int
 
@@ -45,11 +44,11 @@ class Measurement:
 
 
 def compare(step: int, adapted: Sequence[float], base: Sequence[float]) -> Measurement:
-    """From the losses of each picture, with and without the adapter. With one picture the spread is not known (inf, 0)."""
+    """From the losses of each picture, with and without the adapter. With one picture the spread is not known."""
     a, b = torch.tensor(adapted, dtype=torch.float64), torch.tensor(base, dtype=torch.float64)
     n, ratio = len(a), float(a.mean() / b.mean())
     if n < 2:
-        return Measurement(step, float(a.mean()), float(b.mean()), ratio, math.inf, 0.0, n)
+        return Measurement(step, float(a.mean()), float(b.mean()), ratio, None, 0.0, n)
     error = float((a - ratio * b).std() / (b.mean() * n**0.5))  # delta method, paired
     spread = float((a - b).std() / n**0.5)
     change = float((a - b).mean()) / spread if spread else 0.0

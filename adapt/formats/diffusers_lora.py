@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,18 +27,19 @@ LARGEST_HEADER = 16 * 2**20
 
 
 def write_lora(path: Path, weights: LoraWeights, configs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Writes atomically; equal weights give equal bytes.
+    """Writes atomically; equal weights give equal bytes. Rank and alpha in the header are those of the pairs.
 
     Args:
-        configs: peft's `LoraConfig.to_dict()` by component. Entries that are None, empty or peft's own bookkeeping are
-            left out: an older peft refuses fields that it does not know.
+        configs: peft's `LoraConfig.to_dict()` by component, where there is one. Entries that are None, empty or peft's
+            own bookkeeping are left out: an older peft refuses fields that it does not know.
     """
     tensors = {}
     for component, pairs in weights.modules.items():
         for module, pair in pairs.items():
             tensors[f"{component}.{module}.lora_A.weight"] = pair.down
             tensors[f"{component}.{module}.lora_B.weight"] = pair.up
-    header = {f"{name}.{k}": v for name, config in configs.items() for k, v in portable(config).items()}
+    described = {name: _described(pairs, configs.get(name, {})) for name, pairs in weights.modules.items()}
+    header = {f"{name}.{k}": v for name, config in described.items() for k, v in config.items()}
     metadata = {**weights.metadata, HEADER: json.dumps(header, sort_keys=True)}
     files.write(path, files.safetensors_bytes(tensors, metadata))
 
@@ -50,6 +52,24 @@ def portable(config: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of peft's configuration that say what the weights are."""
     values = {k: config[k] for k in PORTABLE if config.get(k) not in (None, {}, [])}
     return {k: sorted(v) if isinstance(v, set | frozenset) else v for k, v in values.items()}
+
+
+def _described(pairs: Mapping[str, Pair], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with which peft gives each of these pairs its rank and its factor."""
+    ranks, alphas = ({n: getattr(pair, what) for n, pair in pairs.items()} for what in ("rank", "alpha"))
+    r, alpha = (Counter(values.values()).most_common(1)[0][0] for values in (ranks, alphas))
+    patterns = {
+        "rank_pattern": {f"^{re.escape(n)}": rank for n, rank in ranks.items() if rank != r},
+        "alpha_pattern": {f"^{re.escape(n)}": a for n, a in alphas.items() if a != alpha},
+    }
+    kept = {k: v for k, v in portable(config).items() if k not in (*patterns, "use_rslora")}
+    return {
+        "target_modules": sorted(pairs),
+        **kept,
+        "r": r,
+        "lora_alpha": alpha,
+        **{k: v for k, v in patterns.items() if v},
+    }
 
 
 def read_lora(path: Path) -> LoraWeights:
@@ -83,8 +103,11 @@ def _pair(path: Path, module: str, half: Mapping[str, Tensor], alphas: Mapping[s
     if set(half) != {"A", "B"}:
         raise AdapterError(f"the adapter holds only lora_{next(iter(half))} of {module}", given=path)
     component, _, name = module.partition(".")
-    rank = len(half["A"])
-    pair = Pair(half["A"], half["B"], _alpha(alphas.get(component, {}), name, rank))
+    try:
+        alpha = _alpha(alphas.get(component, {}), name, len(half["A"]))
+    except (TypeError, ValueError, AttributeError, re.error) as error:
+        raise AdapterError(f"the adapter's {HEADER} gives {module} no alpha", given=path) from error
+    pair = Pair(half["A"], half["B"], alpha)
     if fault := pair.fault():
         raise AdapterError(f"the adapter's {module} holds {fault}", given=path)
     return pair
@@ -106,7 +129,7 @@ def _alphas(path: Path, metadata: Mapping[str, str]) -> dict[str, dict[str, Any]
         for key, value in header.items():
             component, _, name = key.partition(".")
             configs.setdefault(component, {})[name] = value
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise AdapterError(f"the adapter's {HEADER} is no JSON object", given=path) from error
     if any(config.get("use_dora") for config in configs.values()):
         raise AdapterError("DoRA adapters cannot be read yet", given=path, allowed="LoRA")
@@ -119,6 +142,8 @@ def check_file(path: Path) -> None:
     Raises:
         AdapterError: see above.
     """
+    if not path.suffix and not path.exists():
+        raise AdapterError("no such adapter", given=path)
     if path.suffix != ".safetensors":
         raise AdapterError(
             f"{path.suffix or 'such'} files are never read: they can run code when opened",
@@ -127,13 +152,16 @@ def check_file(path: Path) -> None:
         )
     if not path.is_file():
         raise AdapterError("no such adapter", given=path)
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = file.read(length) if length <= LARGEST_HEADER else b""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = file.read(length) if length <= LARGEST_HEADER else b""
+    except OSError as error:
+        raise AdapterError(f"the adapter cannot be read: {error.strerror}", given=path) from error
     try:
         entries = json.loads(header)
-        end = max((e["data_offsets"][1] for name, e in entries.items() if name != "__metadata__"), default=0)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        end = max((int(e["data_offsets"][1]) for name, e in entries.items() if name != "__metadata__"), default=0)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise AdapterError(
             "the file is damaged, or no safetensors file", given=path, next="copy or download it again"
         ) from error

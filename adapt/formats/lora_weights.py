@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -39,8 +40,10 @@ class Pair:
             return f"shapes {tuple(self.down.shape)} and {tuple(self.up.shape)} do not fit"
         if self.rank == 0 or any(side != 1 for side in self.up.shape[2:]):
             return f"shapes {tuple(self.down.shape)} and {tuple(self.up.shape)} are no LoRA"
-        if not (torch.isfinite(self.down).all() and torch.isfinite(self.up).all()):
+        if not all(torch.isfinite(half.float()).all() for half in (self.down, self.up)):
             return "values that are not finite"
+        if not math.isfinite(self.alpha):
+            return f"an alpha that is not finite: {self.alpha}"
         return None
 
 

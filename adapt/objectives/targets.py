@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from adapt.objectives.base import Objective, rows
+from adapt.objectives.base import Objective
 from conditioning import Condition, Predictor
 
 
@@ -46,10 +46,11 @@ class Anchored:
     above: float
 
     def __call__(self, x: Tensor, noise: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        plain = self.objective.target(x, noise, t)
-        anchored = self.objective.share(t) >= self.above
-        if not bool(anchored.any()):
-            return plain
+        target = self.objective.target(x, noise, t)
+        index = (self.objective.share(t) >= self.above).nonzero().flatten()
+        if len(index) == 0:
+            return target
         with torch.no_grad():
-            taught = self.teacher(self.objective.noised(x, noise, t), t, condition)
-        return torch.where(rows(anchored, x).bool(), taught.to(plain), plain)
+            x_t = self.objective.noised(x, noise, t)
+            taught = self.teacher(x_t[index], t[index], condition.rows(index))
+        return target.index_copy(0, index, taught.to(target))

@@ -71,8 +71,13 @@ def save(run: Path, state: State) -> None:
             given=folder,
             next="make room, then the same command with --resume; older checkpoints are untouched",
         ) from error
-    # Later ones can only be damaged: a whole one would have been resumed from.
-    older = [path for path in states(run) if step_of(path) < state.step]
+    let_go(run, state.step)
+
+
+def let_go(run: Path, step: int) -> None:
+    """Deletes all resume states but the one of `step`, which is whole, and the one before. Later ones stay: they can only
+    be damaged, because a whole one would have been resumed from, and are written again."""
+    older = [path for path in states(run) if step_of(path) < step]
     for path in older[: len(older) - KEPT + 1]:
         shutil.rmtree(path, ignore_errors=True)
 

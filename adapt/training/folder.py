@@ -23,6 +23,7 @@ Existing = Literal["refuse", "resume", "auto", "fresh"]
 `fresh`: delete it and start over."""
 
 RUN, LOCK = "run.json", ".lock"
+FACTS = ("data", "base", "machine")
 OURS = ("checkpoints", "events.jsonl", "snapshots", "previews", "adapter", "comparison.png", RUN)
 """In the order in which they are deleted: as long as anything is left, the folder holds a run."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -48,13 +49,14 @@ def claimed(folder: Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise RunError(f"the output folder cannot be written: {error.strerror}", given=folder) from error
+    there = (folder / RUN).exists()
     try:
         files.sweep(folder)
-        for part in ("checkpoints", "snapshots"):
-            files.sweep(folder / part)
+        for part in (folder / "checkpoints", folder / "snapshots", *(folder / "previews").glob("*")):
+            files.sweep(part)
         yield
     except BaseException as error:
-        if not any((folder / name).exists() for name in OURS if name != RUN):
+        if not there and not any((folder / name).exists() for name in OURS if name != RUN):
             (folder / RUN).unlink(missing_ok=True)  # nothing was trained: nothing stays
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             raise RunError(
@@ -118,14 +120,16 @@ def read(folder: Path) -> dict[str, Any]:
     """
     try:
         values: dict[str, Any] = json.loads((folder / RUN).read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        if not values.keys() >= {"settings", *FACTS}:
+            raise ValueError
+    except (OSError, ValueError, AttributeError) as error:
         raise RunError("run.json cannot be read", given=folder, next="start over with --fresh") from error
     return values
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Name → (then, now) for settings, data, base and machine of two `run.json`s."""
-    flat_then, flat_now = ({**r["settings"], **{k: r[k] for k in ("data", "base", "machine")}} for r in (then, now))
+    flat_then, flat_now = ({**r["settings"], **{k: r[k] for k in FACTS}} for r in (then, now))
     return {name: (flat_then.get(name), value) for name, value in flat_now.items() if flat_then.get(name) != value}
 
 

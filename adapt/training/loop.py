@@ -191,6 +191,12 @@ class Trainer:
     def _measure(self, judge: Judge, step: int) -> None:
         losses = judge.pictures.losses(self.course.backbone, judge.objective)
         measurement = compare(step, losses, judge.base)
+        if not math.isfinite(measurement.loss):
+            raise TrainingError(
+                f"the held-out loss at step {step} is not finite",
+                given=f"learning_rate {self.course.settings.learning_rate}",
+                next="lower learning_rate; the last checkpoint is untouched, and --resume goes on from it",
+            )
         self.measurements.append(measurement)
         self.events.add("validation", measurement.as_dict())
 

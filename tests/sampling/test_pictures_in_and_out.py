@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 
 from adapt.errors import DataError
@@ -56,6 +57,13 @@ def test_an_unreadable_picture_is_a_data_error_that_names_the_file(tmp_path, pic
 def test_a_mask_becomes_zeros_and_ones_at_latent_size(mask):
     hole = to_hole(mask(16, 32), 16, 32, (2, 4))
     assert hole.tolist() == [[[[0, 0, 1, 1], [0, 0, 1, 1]]]]
+
+
+def test_greys_of_a_mask_are_rounded_as_diffusers_rounds_them():
+    greys = Image.fromarray(np.array([[0, 127, 128, 255]] * 4, np.uint8))
+    processor = VaeImageProcessor(vae_scale_factor=1, do_normalize=False, do_binarize=True, do_convert_grayscale=True)
+    assert torch.equal(to_hole(greys, 4, 4, (4, 4)), processor.preprocess(greys, height=4, width=4))
+    assert to_hole(greys, 4, 4, (4, 4))[0, 0, 0].tolist() == [0, 0, 1, 1]
 
 
 TEXTS = [

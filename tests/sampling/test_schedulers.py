@@ -71,3 +71,11 @@ def test_what_the_command_line_needs_imports_no_torch():
     code = f"import sys, {imports}; print([m for m in ('torch', 'diffusers', 'transformers') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_part_of_the_way_begins_at_the_schedulers_own_index(icons):
+    # Times may repeat (Karras spacing): a scheduler that looked its index up by time would begin at the wrong one.
+    stepper = Stepper(schedulers.build("heun", icons.scheduler_config), 6, [generator_of(0)], torch.device("cpu"))
+    times = stepper.times_from(0.5)
+    assert stepper.scheduler.begin_index == 6
+    assert torch.equal(times, stepper.times[6:])

@@ -1,0 +1,88 @@
+"""`training_scripts/train_lora.py` is the same job as `adapt train`."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from adapt.cli.main import main
+
+SCRIPT = Path(__file__).parents[1] / "training_scripts" / "train_lora.py"
+TINY = ["steps=3", "batch_size=4", "rank=2", "validation=0.25", "validation_times=2", "sampling_steps=1", "dropout=0.1",
+        "flip=0.5", "previews=[one picture]", "save_every=2"]  # fmt: skip
+
+
+@pytest.fixture
+def script(monkeypatch, capsys):
+    """`script(words)` → exit code, standard output and error."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, words)])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        return stopped.value.code, *capsys.readouterr()
+
+    return run
+
+
+def contents(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_it_is_short():
+    assert len(SCRIPT.read_text("utf-8").splitlines()) <= 80
+
+
+def test_script_and_command_write_the_same_adapter(script, tiny_base, pictures, tmp_path, capsys):
+    common = ["--base", str(tiny_base), *TINY]
+    assert main(["train", str(pictures), "--output", str(tmp_path / "command" / "run"), *common]) == 0
+    capsys.readouterr()
+    code, told, _ = script(pictures, "--output", tmp_path / "script" / "run", *common)
+    assert code == 0
+    theirs, ours = (contents(tmp_path / name / "run" / "adapter") for name in ("command", "script"))
+    assert list(ours) == list(theirs)
+    assert {"pytorch_lora_weights.safetensors", "adapter.json", "README.md", "samples/01.png"} <= set(ours)
+    assert [name for name in ours if ours[name] != theirs[name]] == []
+    assert json.loads(told)["steps"] == 3
+
+
+def test_the_command_goes_on_with_a_run_that_the_script_began(script, tiny_base, pictures, tmp_path, capsys):
+    common = ["--base", str(tiny_base), *TINY]
+    common += ["schedule=constant"]  # others depend on the number of steps, which changes here
+    whole, parts = tmp_path / "whole" / "run", tmp_path / "parts" / "run"
+    assert script(pictures, "--output", whole, *common, "steps=4")[0] == 0
+    assert script(pictures, "--output", parts, *common, "steps=2")[0] == 0
+    assert main(["train", str(pictures), "--output", str(parts), "--base", str(tiny_base),
+                 "--resume", "--allow", "steps", "steps=4"]) == 0  # fmt: skip
+    weights = Path("adapter", "pytorch_lora_weights.safetensors")
+    last = Path("snapshots", "step-000004.safetensors")
+    assert (parts / last).read_bytes() == (whole / last).read_bytes()
+    assert (parts / weights).is_file() and "resuming at step 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["rnak=4"], "did you mean rank?"),
+        (["--base", "no-such-base"], "no such base"),
+        (["--resume"], "there is no run to resume"),
+        (["validation=2"], "validation"),
+    ],
+)
+def test_errors_are_one_line_and_exit_2(script, tiny_base, pictures, tmp_path, words, told):
+    output = tmp_path / "run"
+    code, out, err = script(pictures, "--output", output, "--base", tiny_base, *words)
+    assert (code, out) == (2, "")
+    assert told in err and err.startswith("error: ") and err.count("\n") == 1
+    assert not output.exists()
+
+
+def test_a_run_that_is_there_is_refused(script, tiny_base, pictures, tmp_path):
+    common = ["--base", tiny_base, *TINY, "steps=1"]
+    assert script(pictures, "--output", tmp_path / "run", *common)[0] == 0
+    before = contents(tmp_path / "run")
+    code, _, err = script(pictures, "--output", tmp_path / "run", *common)
+    assert code == 2 and "--resume" in err and "--fresh" in err
+    assert contents(tmp_path / "run") == before
