@@ -193,7 +193,8 @@ class Adapter:
         Raises:
             AdapterError: diffusers did not take every key.
         """
-        from adapt.loading import find, load_pipeline, quiet_libraries
+        from adapt.loading import find, load_pipeline
+        from adapt.quiet import quiet_libraries
 
         self.check(backbone)
         pipeline = load_pipeline(find(backbone.reference), backbone.pipeline_class, backbone.dtype).to(backbone.device)

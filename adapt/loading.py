@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapt.errors import BackboneError
+from adapt.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     import torch
@@ -129,33 +128,3 @@ def load_pipeline(folder: Path, class_name: str, dtype: torch.dtype) -> Any:
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise BackboneError(f"the base cannot be loaded: {reason}", given=folder) from error
-
-
-@contextmanager
-def quiet_libraries() -> Iterator[None]:
-    """No progress bars and no warnings of diffusers and transformers inside the `with`; afterwards as before.
-
-    They warn that `icons`' BERT is not the CLIP that the pipeline's signature names, that torchvision is missing, that a
-    LoRA file has no text encoder: all expected here.
-    """
-    from transformers.utils import logging as transformers_logging
-
-    # diffusers is imported inside: its import alone prints warnings through transformers.
-    bars, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    from diffusers.utils import logging as diffusers_logging
-
-    diffusers_level = diffusers_logging.get_verbosity()
-    diffusers_bars = diffusers_logging.is_progress_bar_enabled()
-    diffusers_logging.set_verbosity_error()
-    diffusers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        diffusers_logging.set_verbosity(diffusers_level)
-        if bars:
-            transformers_logging.enable_progress_bar()
-        if diffusers_bars:
-            diffusers_logging.enable_progress_bar()

@@ -62,6 +62,12 @@ def tiny_pipeline(prediction_type="epsilon", seed=0, width=16):
 
 
 @pytest.fixture(scope="session")
+def make_tiny():
+    """prediction type, seed, width → a fresh tiny pipeline."""
+    return tiny_pipeline
+
+
+@pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory):
     """The folder of a tiny base that takes milliseconds a step."""
     folder = tmp_path_factory.mktemp("tiny-base")

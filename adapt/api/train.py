@@ -171,6 +171,7 @@ def begin(
     Raises:
         RunError: a change that would alter the course of a resumed run and is not allowed by name; no whole checkpoint.
     """
+    from adapt.data.judge import lines, long_captions
     from adapt.training import checkpoint
 
     if accelerator.is_main_process and not resuming and (run / folder.RUN).exists():
@@ -178,8 +179,9 @@ def begin(
     record = describe(backbone, pictures, settings, accelerator)
     changes = folder.differences(folder.read(run), record) if resuming else {}
     folder.require_same_course(changes, allow)
-    for warning in pictures.warnings if accelerator.is_main_process else ():
-        say(f"warning: {warning}")
+    if accelerator.is_main_process:
+        for warning in (*pictures.warnings, *lines(long_captions(pictures.train, backbone.count_tokens))):
+            say(f"warning: {warning}")
     state = checkpoint.newest(run) if resuming and _saved_before(run) else None
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
@@ -255,11 +257,12 @@ def gather(data: str | Path, settings: TrainSettings) -> Pictures:
         SettingsError: a held-out fraction that leaves one side empty.
     """
     from adapt.data import find, judge, split
+    from adapt.data.judge import lines
 
     found = find(data)
     judgement = judge(found, settings.resolution or 0, progress=_judging())
     pictures = judgement.require(settings.skip_bad)
-    warnings = [*found.warnings, *_worded(judgement.warnings)]
+    warnings = [*found.warnings, *lines(w for w in judgement.warnings if w.kind != "no caption")]  # found says that one
     held_out: tuple[Picture, ...] = ()
     if isinstance(settings.validation, float):
         pictures, held_out = split(pictures, settings.validation, settings.seed, judgement.digests)
@@ -272,20 +275,6 @@ def gather(data: str | Path, settings: TrainSettings) -> Pictures:
 def _judging() -> Any:
     progress = Progress("looking at the pictures", 0)
     return lambda done, total: progress(done, total) if total > 200 else None
-
-
-def _worded(findings: Sequence[Any]) -> list[str]:
-    """One line a kind of finding, with the first names."""
-    kinds: dict[str, list[Any]] = {}
-    for finding in findings:
-        kinds.setdefault(finding.kind, []).append(finding)
-    lines = []
-    for found in kinds.values():
-        names = ", ".join(f.name for f in found[:3] if f.name) + (
-            f" and {len(found) - 3} more" if len(found) > 3 else ""
-        )
-        lines.append(f"{names}: {found[0].message}" if names else found[0].message)
-    return lines
 
 
 def _triggered(pictures: Sequence[Picture], trigger: str | None) -> tuple[Picture, ...]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from adapt.backbones.base import Backbone
+from adapt.quiet import quiet_libraries
 from conditioning import Condition, Part
 
 
@@ -47,12 +48,13 @@ class StableDiffusion(Backbone):
 
     @torch.no_grad()
     def encode_text(self, captions: Sequence[str]) -> Part:
-        tokens, _ = self.pipeline.encode_prompt(list(captions), self.device, 1, False)
+        with quiet_libraries():
+            tokens, _ = self.pipeline.encode_prompt(list(captions), self.device, 1, False)
         return {"tokens": tokens}  # (B, L, D)
 
     def count_tokens(self, caption: str) -> tuple[int, int]:
         tokenizer = self.pipeline.tokenizer
-        return len(tokenizer(caption, truncation=False).input_ids), int(tokenizer.model_max_length)
+        return len(tokenizer(caption, truncation=False, verbose=False).input_ids), int(tokenizer.model_max_length)
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         tokens = condition.parts["text"]["tokens"]

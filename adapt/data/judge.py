@@ -6,7 +6,7 @@ import hashlib
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -89,10 +89,15 @@ class Judgement:
 
     def lines(self) -> list[str]:
         """One line for each kind of warning, with the first names."""
-        groups = defaultdict[str, list[Finding]](list)
-        for warning in self.warnings:
-            groups[warning.kind].append(warning)
-        return [_line(group) for group in groups.values()]
+        return lines(self.warnings)
+
+
+def lines(findings: Iterable[Finding]) -> list[str]:
+    """One line for each kind of finding, with the first names."""
+    groups = defaultdict[str, list[Finding]](list)
+    for finding in findings:
+        groups[finding.kind].append(finding)
+    return [_line(group) for group in groups.values()]
 
 
 @dataclass(frozen=True)
@@ -183,11 +188,18 @@ def _about_pixels(picture: Picture, look: _Look, resolution: int) -> Iterator[Fi
 def _about_captions(picture: Picture, count_tokens: TokenCounter | None) -> Iterator[Finding]:
     if not picture.captions:
         yield Finding(picture.name, "no caption", "has no caption: it is trained with an empty one")
-    for caption in picture.captions if count_tokens else ():
-        tokens, limit = count_tokens(caption) if count_tokens else (0, 0)
-        if tokens > limit:
-            message = f"has a caption of {tokens} tokens: the text encoder reads the first {limit}"
-            yield Finding(picture.name, "long caption", message)
+    if count_tokens:
+        yield from long_captions([picture], count_tokens)
+
+
+def long_captions(pictures: Iterable[Picture], count_tokens: TokenCounter) -> Iterator[Finding]:
+    """Captions that the text encoder cuts off."""
+    for picture in pictures:
+        for caption in picture.captions:
+            tokens, limit = count_tokens(caption)
+            if tokens > limit:
+                message = f"has a caption of {tokens} tokens: the text encoder reads the first {limit}"
+                yield Finding(picture.name, "long caption", message)
 
 
 def _line(group: list[Finding]) -> str:

@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import signal
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -60,5 +62,13 @@ def in_child(work, log):
 
 
 def ended(child):
-    """Waits for a child: its exit code, or minus the signal that ended it."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    """Waits for a child: its exit code, or minus the signal that ended it. One that hangs is killed."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    raise AssertionError("the child hangs")
