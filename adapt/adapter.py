@@ -7,6 +7,7 @@ On disk a folder: `pytorch_lora_weights.safetensors` (plain diffusers takes it),
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -191,7 +192,7 @@ class Adapter:
         """A fresh plain diffusers pipeline of the same base with this adapter loaded by diffusers itself, in eval mode.
 
         Raises:
-            AdapterError: diffusers did not take every key.
+            AdapterError: diffusers did not take every layer, or one with another strength.
         """
         from adapt.loading import find, load_pipeline
         from adapt.quiet import quiet_libraries
@@ -204,7 +205,10 @@ class Adapter:
         for name, pairs in self.weights.modules.items():
             module = getattr(pipeline, name)
             module.requires_grad_(False).eval()
-            taken = sum(".lora_A." in key for key, _ in module.named_parameters())
-            if taken != len(pairs):
-                raise AdapterError(f"diffusers took {taken} of {len(pairs)} layers of {name}")
+            taken = {key: layer for key, layer in module.named_modules() if hasattr(layer, "lora_A")}
+            if taken.keys() != pairs.keys():
+                raise AdapterError(f"diffusers took {len(taken)} of {len(pairs)} layers of {name}")
+            for key, pair in pairs.items():
+                if not all(math.isclose(scale, pair.alpha / pair.rank) for scale in taken[key].scaling.values()):
+                    raise AdapterError(f"diffusers takes {name}.{key} with another strength", allowed=pair.alpha)
         return pipeline

@@ -77,7 +77,7 @@ class Injection:
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Every LoRA parameter by name, sorted; fp32."""
+        """Every LoRA parameter by name, sorted; fp32 (fp64 in an fp64 model)."""
         named = sorted(self.module.named_parameters())
         return {name: p for name, p in named if ".lora_" in name}
 
@@ -177,11 +177,12 @@ def _start(injection: Injection, seed: int) -> None:
 
     for name, parameter in injection.parameters.items():
         parameter.requires_grad_(True)
-        parameter.data = parameter.data.float()
+        if parameter.dtype != torch.float64:
+            parameter.data = parameter.data.float()
         if ".lora_A." in name:
             bound = parameter[0].numel() ** -0.5
             generator = torch_generator(seed, f"lora-start-{name}", 0, 0)
-            parameter.data = (torch.rand(parameter.shape, generator=generator) * 2 * bound - bound).to(parameter.device)
+            parameter.data = (torch.rand(parameter.shape, generator=generator) * 2 * bound - bound).to(parameter)
 
 
 def _plan_dropout(injection: Injection, p: float) -> None:

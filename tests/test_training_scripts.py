@@ -1,7 +1,9 @@
 """`training_scripts/train_lora.py` is the same job as `adapt train`."""
 
 import json
+import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -86,3 +88,20 @@ def test_a_run_that_is_there_is_refused(script, tiny_base, pictures, tmp_path):
     code, _, err = script(pictures, "--output", tmp_path / "run", *common)
     assert code == 2 and "--resume" in err and "--fresh" in err
     assert contents(tmp_path / "run") == before
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_run(tiny_base, pictures, tmp_path):
+    """torchrun without a word to Accelerate: the processes join, and the weights are those of one process."""
+    from safetensors.torch import load_file
+
+    words = [str(pictures), "--base", str(tiny_base), *TINY]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**{k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE_")}, "OMP_NUM_THREADS": "1"}
+    found = {}
+    for name, program in (("one", [sys.executable]), ("two", launch)):
+        run = tmp_path / name / "run"
+        subprocess.run([*program, str(SCRIPT), *words, "--output", str(run)], check=True, env=environment)
+        found[name] = load_file(run / "adapter" / "pytorch_lora_weights.safetensors")
+    assert json.loads((tmp_path / "two" / "run" / "run.json").read_text("utf-8"))["machine"]["processes"] == 2
+    assert max(float((found["one"][k] - found["two"][k]).abs().max()) for k in found["one"]) < 1e-5

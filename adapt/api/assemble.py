@@ -35,7 +35,6 @@ def assemble(
     with accelerator.main_process_first():  # the others then find everything in the cache
         examples, held_out_examples = (encode(backbone, part, settings, accelerator) for part in (pictures, held_out))
     objective = backbone.objective(sampling(settings), settings.min_snr_gamma)
-    judge = _judge(backbone, held_out_examples, settings) if held_out else None
     if settings.gradient_checkpointing:
         denoiser: Any = backbone.denoiser
         denoiser.enable_gradient_checkpointing()
@@ -48,6 +47,7 @@ def assemble(
     null = backbone.null(1)
     target = make_target(objective, backbone, injection, settings)
     course = Course(settings, backbone, injection, objective, target, plan, examples, null)
+    judge = _judge(course, held_out_examples) if held_out else None
     preview = _preview(run, backbone, settings, pictures) if accelerator.is_main_process else None
     return Trainer(course, accelerator, run, judge, preview)
 
@@ -82,15 +82,20 @@ def make_target(objective: Objective, backbone: Backbone, injection: Injection, 
     return Anchored(objective, teacher, settings.anchor_above)
 
 
-def _judge(backbone: Backbone, examples: EncodedPictures, settings: TrainSettings) -> Judge:
-    """Measured once before LoRA goes in: the base's losses."""
+def _judge(course: Course, examples: EncodedPictures) -> Judge:
+    """Held-out pictures against the same target as in training, over the same range of times, with even weights."""
+    settings, backbone = course.settings, course.backbone
     indices = range(len(examples))
     x = torch.stack([examples.latents(i, False)[0] for i in indices]).to(backbone.device, backbone.dtype)
     rows = [Condition({"text": examples.text(examples.captions(i)[0])}) for i in indices]
     condition = Condition.cat(rows).to(backbone.device, backbone.dtype)
     held_out = HeldOut(x, condition, settings.validation_times, settings.batch_size)
-    objective = backbone.objective()
-    return Judge(held_out, objective, held_out.losses(backbone, objective))
+    even = TimeSampling(backbone.time_sampling, low=settings.time_low, high=settings.time_high)
+    objective = backbone.objective(even)
+    target = make_target(objective, backbone, course.injection, settings)
+    with course.injection.disabled():
+        base = held_out.losses(backbone, objective, target)
+    return Judge(held_out, objective, target, base)
 
 
 def prompts(settings: TrainSettings, pictures: Sequence[Picture]) -> list[str]:

@@ -294,9 +294,11 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
     Raises:
         SettingsError: the batch cannot be shared evenly.
     """
+    import torch
     from accelerate import Accelerator
 
-    accelerator = Accelerator(mixed_precision=settings.precision)
+    # Accelerate joins processes on CPUs only when it is told so: without it, each would train for itself.
+    accelerator = Accelerator(mixed_precision=settings.precision, cpu=not torch.accelerator.is_available())
     parts = accelerator.num_processes * settings.accumulation
     if settings.batch_size % parts:
         raise SettingsError(

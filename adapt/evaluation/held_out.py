@@ -15,7 +15,7 @@ from torch import Tensor
 
 from adapt.backbones import Backbone
 from adapt.data.plan import torch_generator
-from adapt.objectives import Objective
+from adapt.objectives import Objective, Plain, Target
 from conditioning import Condition
 
 
@@ -72,18 +72,22 @@ class HeldOut:
     batch: int = 8
 
     @torch.no_grad()
-    def losses(self, backbone: Backbone, objective: Objective) -> list[float]:
-        """Mean loss of each picture over the times (n,). A pure function of the weights."""
+    def losses(self, backbone: Backbone, objective: Objective, target: Target | None = None) -> list[float]:
+        """Mean loss of each picture over the times (n,). A pure function of the weights.
+
+        Args:
+            target: what is right; None: the pictures, at all times.
+        """
         denoiser = backbone.denoiser
         training = denoiser.training
         denoiser.eval()
         try:
-            columns = [self._column(backbone, objective, k) for k in range(self.times)]
+            columns = [self._column(backbone, objective, target or Plain(objective), k) for k in range(self.times)]
         finally:
             denoiser.train(training)
         return [float(v) for v in torch.stack(columns).double().mean(0)]
 
-    def _column(self, backbone: Backbone, objective: Objective, k: int) -> Tensor:
+    def _column(self, backbone: Backbone, objective: Objective, target: Target, k: int) -> Tensor:
         """Losses of all pictures at the k-th time (n,)."""
         found = []
         for first in range(0, len(self.x), self.batch):
@@ -91,7 +95,7 @@ class HeldOut:
             t = objective.times(torch.full((len(x),), (k + 0.5) / self.times)).to(x.device)
             noise = torch.stack([_noise(x, k, first + i) for i in range(len(x))]).to(x)
             prediction = backbone.predict(objective.noised(x, noise, t), t, condition)
-            found.append(objective.losses(prediction, objective.target(x, noise, t), t).cpu())
+            found.append(objective.losses(prediction, target(x, noise, t, condition), t).cpu())
         return torch.cat(found)
 
 

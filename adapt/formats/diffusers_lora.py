@@ -11,13 +11,14 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from adapt import files
 from adapt.errors import AdapterError
 from adapt.formats.lora_weights import LoraWeights, Pair
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FILE_NAME = "pytorch_lora_weights.safetensors"
 HEADER = "lora_adapter_metadata"
@@ -161,7 +162,7 @@ def check_file(path: Path) -> None:
     try:
         entries = json.loads(header)
         end = max((int(e["data_offsets"][1]) for name, e in entries.items() if name != "__metadata__"), default=0)
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
         raise AdapterError(
             "the file is damaged, or no safetensors file", given=path, next="copy or download it again"
         ) from error

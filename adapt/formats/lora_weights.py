@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Pair:
             return f"shapes {tuple(self.down.shape)} and {tuple(self.up.shape)} do not fit"
         if self.rank == 0 or any(side != 1 for side in self.up.shape[2:]):
             return f"shapes {tuple(self.down.shape)} and {tuple(self.up.shape)} are no LoRA"
-        if not all(torch.isfinite(half.float()).all() for half in (self.down, self.up)):
+        if not all(half.float().isfinite().all() for half in (self.down, self.up)):
             return "values that are not finite"
         if not math.isfinite(self.alpha):
             return f"an alpha that is not finite: {self.alpha}"

@@ -16,7 +16,7 @@ from adapt import files
 from adapt.errors import Stopped, TrainingError
 from adapt.evaluation.held_out import HeldOut, Measurement, compare
 from adapt.formats import LoraWeights, write_lora
-from adapt.objectives import Objective
+from adapt.objectives import Objective, Target
 from adapt.progress import Progress
 from adapt.training import checkpoint, optimizer
 from adapt.training.average import Average
@@ -34,10 +34,17 @@ Preview = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Judge:
-    """How held-out pictures are measured: always with the plain objective, whatever is trained with."""
+    """How held-out pictures are measured.
+
+    Attributes:
+        objective: with the family's own times and even weights, so that runs with other weights can be compared.
+        target: what is right: the pictures, and above `anchor_above` the base.
+        base: the base's losses.
+    """
 
     pictures: HeldOut
     objective: Objective
+    target: Target
     base: list[float]
 
 
@@ -189,7 +196,7 @@ class Trainer:
             self.write_snapshot(step)
 
     def _measure(self, judge: Judge, step: int) -> None:
-        losses = judge.pictures.losses(self.course.backbone, judge.objective)
+        losses = judge.pictures.losses(self.course.backbone, judge.objective, judge.target)
         measurement = compare(step, losses, judge.base)
         if not math.isfinite(measurement.loss):
             raise TrainingError(

@@ -134,7 +134,7 @@ write_lora(Path("3"), LoraWeights(weights.modules, metadata), {CONFIGS!r})
 """
     environment = {**os.environ, "PYTHONHASHSEED": "4242"}
     subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, check=True)
-    write_lora(tmp_path / "4", LoraWeights(weights, dict.fromkeys(map(str, range(30)), "x")), CONFIGS)
+    write_lora(tmp_path / "4", LoraWeights({"unet": weights}, dict.fromkeys(map(str, range(30)), "x")), CONFIGS)
     assert (tmp_path / "3").read_bytes() == (tmp_path / "4").read_bytes()
 
 

@@ -1,0 +1,87 @@
+"""1 process × batch 8 = 2 processes × batch 4 = accumulation 8 × 1: the same draws to the bit, the same weights."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from shares import STEPS, record, settings
+
+import adapt
+from adapt.formats import read_lora
+
+SHARES = Path(__file__).with_name("shares.py")
+
+
+@pytest.fixture(scope="module")
+def two(captioned, tiny_base, tmp_path_factory):
+    """The folder that two real processes wrote."""
+    folder = tmp_path_factory.mktemp("two")
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*words, SHARES, folder, tiny_base, captioned], capture_output=True, text=True, timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recorded(two, captioned, tiny_base):
+    """`recorded(dtype)`: by one process, by its accumulation, by each of two processes."""
+
+    def load(dtype):
+        name = str(dtype).removeprefix("torch.")
+        one, pieces = (record(tiny_base, captioned, dtype, accumulation=n) for n in (1, 8))
+        return one, pieces, [torch.load(two / f"{name}-{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+    return load
+
+
+def assert_same_rows(expected, *shares):
+    """Each row was drawn in exactly one share, with the same bits."""
+    assert sorted(expected) == sorted(key for share in shares for key in share)
+    assert [key for share in shares for key, x in share.items() if not torch.equal(x, expected[key])] == []
+
+
+def test_rows_and_weights_of_a_float64_model(recorded):
+    one, pieces, processes = recorded(torch.float64)
+    drawn = {what for what, _, _ in one["rows"]}
+    assert {"item", "dropped", "x", "noise", "t", "tokens", "mask 0", "mask 1"} <= drawn
+    assert {(step, position) for _, step, position in one["rows"]} == {(s, p) for s in range(STEPS) for p in range(8)}
+    assert_same_rows(one["rows"], pieces["rows"])
+    assert_same_rows(one["rows"], *(p["rows"] for p in processes))
+    assert any(bool(x) for (what, _, _), x in one["rows"].items() if what == "dropped")
+    for other in (pieces, *processes):
+        for name, weight in one["weights"].items():
+            assert weight.dtype == torch.float64
+            assert float((weight - other["weights"][name]).abs().max()) <= 1e-9
+        assert other["losses"] == pytest.approx(one["losses"], rel=1e-12)
+    moved = max(float(w.abs().max()) for name, w in one["weights"].items() if ".lora_B." in name)
+    assert moved > 1e-3  # B begins at 0: something was learned
+
+
+def test_first_gradient_in_float32(recorded):
+    one, pieces, processes = recorded(torch.float32)
+    assert_same_rows(one["rows"], *(p["rows"] for p in processes))
+    expected = torch.cat([g.flatten() for g in one["gradient"]]).double()
+    assert expected.norm() > 0
+    for other in (pieces, *processes):
+        found = torch.cat([g.flatten() for g in other["gradient"]]).double()
+        assert float((found - expected).norm() / expected.norm()) <= 1e-6
+
+
+def test_two_processes_train_one_adapter(two, captioned, tiny_base, tmp_path):
+    one = adapt.train(captioned, output=tmp_path / "run", base=str(tiny_base), settings=settings(steps=6))
+    run = two / "run" / "run"
+    assert sorted(p.name for p in run.iterdir()) == sorted(p.name for p in one.folder.iterdir())
+    other = read_lora(run / "adapter" / "pytorch_lora_weights.safetensors")
+    for component, pairs in one.adapter.weights.modules.items():
+        for name, pair in pairs.items():
+            twin = other.modules[component][name]
+            torch.testing.assert_close(twin.down, pair.down, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(twin.up, pair.up, rtol=1e-3, atol=1e-4)
+    assert (run / "events.jsonl").read_text().count('"finished"') == 1
+    assert (run / "events.jsonl").read_text().count('{"event": "step"') == 6

@@ -1,0 +1,307 @@
+"""A run that goes on is the run that was never interrupted; a run that cannot go on says why."""
+
+import json
+import os
+import shutil
+import signal
+
+import pytest
+from tiny_runs import RESULTS, content, tiny
+
+import adapt
+from adapt.api import train as api
+from adapt.config import TrainSettings
+from adapt.errors import AdaptError, RunError, SettingsError, Stopped, TrainingError
+from adapt.training import checkpoint, events, loop
+
+
+@pytest.fixture(scope="module")
+def whole(captioned, tiny_base, tmp_path_factory):
+    """A finished run, not to be changed."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    return adapt.train(captioned, output=folder, base=str(tiny_base), settings=tiny())
+
+
+@pytest.fixture
+def finished(whole, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(whole.folder, tmp_path / "finished" / "run")
+
+
+@pytest.fixture
+def cut(finished):
+    """The finished run as it was after step 4: its two checkpoints are 2 and 4."""
+    return cut_at(finished, 4)
+
+
+def cut_at(run, step):
+    """Everything that came after a step is taken away again."""
+    shutil.rmtree(run / "adapter")
+    shutil.rmtree(run / "checkpoints" / "step-000006")
+    for path in (run / "snapshots").iterdir():
+        if int(path.stem.removeprefix("step-")) > step:
+            path.unlink()
+    return run
+
+
+@pytest.fixture
+def stop_at(monkeypatch):
+    """`stop_at(step, signal)`: the process is sent a signal while it takes that step."""
+    take_step = loop.Trainer.take_step
+
+    def arrange(step, number):
+        def with_signal(trainer):
+            if trainer.step == step - 1:
+                os.kill(os.getpid(), number)
+            return take_step(trainer)
+
+        monkeypatch.setattr(loop.Trainer, "take_step", with_signal)
+
+    return arrange
+
+
+def steps(run):
+    return [event["step"] for event in events.read(run) if event["event"] == "step"]
+
+
+# ---------------------------------------------------------------------------------------------- going on
+def test_stopped_between_checkpoints_and_resumed_twice(whole, train, stop_at, tmp_path):
+    """SIGTERM at step 1, SIGINT at step 3, SIGTERM at step 4 (a checkpoint step): each saves, and nothing is lost."""
+    run = tmp_path / "run"
+    for step, number, existing in ((1, signal.SIGTERM, "refuse"), (3, signal.SIGINT, "auto"), (4, signal.SIGTERM, "resume")):
+        stop_at(step, number)
+        with pytest.raises(Stopped) as stopped:
+            train(run, existing=existing, **({} if existing == "resume" else {"steps": 6}))
+        assert stopped.value.exit_code == 128 + number
+        assert f"step {step} of 6" in str(stopped.value)
+        assert checkpoint.states(run)[-1].name == checkpoint.name(step)
+        assert not (run / "adapter").exists()
+    stop_at(99, 0)
+    result = train(run, existing="resume")
+    assert steps(run) == [1, 2, 3, 4, 5, 6]  # no step twice, none left out
+    assert content(run, "adapter") == content(whole.folder, "adapter")
+    found, expected = content(run, "snapshots", "checkpoints/step-000006"), content(whole.folder)
+    assert [name for name in found if found[name] != expected[name]] == []
+    assert result.chosen_step == whole.chosen_step and result.measurements == whole.measurements
+
+
+def test_a_checkpoint_is_resumed_to_the_same_bytes(whole, cut, train, capsys):
+    train(cut, existing="resume")
+    assert content(cut, *RESULTS) == content(whole.folder, *RESULTS)
+    assert "resuming at step 4" in capsys.readouterr().err
+
+
+def test_a_finished_run_gives_the_same_bytes_again(whole, finished, train):
+    train(finished, existing="resume")
+    assert content(finished, *RESULTS) == content(whole.folder, *RESULTS)
+
+
+def test_the_same_seed_is_the_same_bytes_and_another_is_not(whole, train, tmp_path):
+    same = train(tmp_path / "same" / "run")
+    assert content(same.folder, *RESULTS) == content(whole.folder, *RESULTS)
+    assert content(train(tmp_path / "other" / "run", seed=4).folder, "adapter") != content(whole.folder, "adapter")
+
+
+def test_killed_before_the_first_checkpoint(whole, train, tmp_path, monkeypatch, capsys):
+    """Then the run is all there is: it starts again at step 0 and says so."""
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(whole.folder / "run.json", run)
+    result = train(run, existing="resume")
+    assert "stopped before its first checkpoint" in capsys.readouterr().err
+    assert content(result.folder, *RESULTS) == content(whole.folder, *RESULTS)
+
+
+def test_events_are_only_appended_to(cut, train):
+    before = (cut / "events.jsonl").read_bytes()
+    (cut / "events.jsonl").write_bytes(before + b'{"event": "step", "st')
+    train(cut, existing="resume")
+    after = (cut / "events.jsonl").read_bytes()
+    assert after.startswith(before + b'{"event": "step", "st\n')
+    assert [e["event"] for e in events.read(cut)][-1] == "finished"
+    assert json.loads(after.splitlines()[-1])["event"] == "finished"
+
+
+# ---------------------------------------------------------------------------------------------- what has changed
+def test_a_change_of_course_needs_its_name(cut, train, capsys):
+    before = content(cut)
+    with pytest.raises(RunError, match="alter the course") as refused:
+        train(cut, existing="resume", rank=2, learning_rate=1e-3, weight_decay=0.0)
+    assert "learning_rate 0.01 → 0.001" in str(refused.value)
+    assert "--allow learning_rate --allow weight_decay" in refused.value.next
+    assert content(cut) == before
+    with pytest.raises(RunError, match="--allow weight_decay"):
+        train(cut, existing="resume", learning_rate=1e-3, weight_decay=0.0, allow=["learning_rate"])
+    train(cut, existing="resume", learning_rate=1e-3, save_every=5, allow=["learning_rate"])
+    err = capsys.readouterr().err
+    assert "changed since the run began: learning_rate 0.01 → 0.001" in err
+    assert "changed since the run began: save_every 2 → 5" in err
+
+
+def test_a_harmless_change_is_listed_and_changes_no_byte(whole, cut, train, capsys):
+    train(cut, existing="resume", save_every=100)
+    assert "changed since the run began: save_every 2 → 100" in capsys.readouterr().err
+    name = "adapter/pytorch_lora_weights.safetensors"
+    assert content(cut, "adapter")[name] == content(whole.folder, "adapter")[name]
+
+
+@pytest.mark.parametrize("what", ["caption", "picture"])
+def test_changed_data_is_refused(cut, train, captioned, tmp_path, what):
+    data = shutil.copytree(captioned, tmp_path / "data")
+    if what == "caption":
+        (data / "03.txt").write_text("something else", encoding="utf-8")
+    else:
+        shutil.copy(data / "01.png", data / "00.png")
+    before = content(cut)
+    with pytest.raises(RunError, match="--allow data"):
+        train(cut, data=data, existing="resume")
+    assert content(cut) == before
+
+
+def test_a_changed_base_is_refused(cut, train, tiny_base, tmp_path):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    base = shutil.copytree(tiny_base, tmp_path / "base")
+    weights = next((base / "unet").glob("*.safetensors"))
+    save_file({n: x + torch.ones(()) / 64 for n, x in load_file(weights).items()}, weights, {"format": "pt"})
+    with pytest.raises(RunError, match="--allow base"):
+        train(cut, base=base, existing="resume")
+
+
+# ---------------------------------------------------------------------------------------------- damage
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+HARM = [flip, truncate, lambda path: path.unlink()]
+FILES = ("adapter.safetensors", "average.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("harm", HARM, ids=["flipped", "truncated", "missing"])
+def test_a_damaged_checkpoint_is_named_and_an_older_one_used(cut, harm, name, capsys):
+    harm(cut / "checkpoints" / "step-000004" / name)
+    assert checkpoint.newest(cut).step == 2
+    said = capsys.readouterr().err
+    assert "step-000004 is damaged" in said and name in said
+
+
+def test_a_run_with_a_damaged_checkpoint_ends_with_the_same_bytes(whole, cut, train):
+    flip(cut / "checkpoints" / "step-000004" / "optimizer.safetensors")
+    train(cut, existing="resume")
+    assert content(cut, *RESULTS) == content(whole.folder, *RESULTS)
+
+
+def test_a_damaged_later_checkpoint_never_drives_out_a_whole_one(cut):
+    """Saves at steps before the damaged one delete nothing that is needed."""
+    state = checkpoint.load(cut / "checkpoints" / "step-000002")
+    flip(cut / "checkpoints" / "step-000004" / "state.json")
+    shutil.copytree(cut / "checkpoints" / "step-000004", cut / "checkpoints" / "step-000005")
+    for step in (1, 2, 3):
+        state.step = step
+        checkpoint.save(cut, state)
+        assert checkpoint.newest(cut).step == step
+
+
+def test_checkpoints_are_ordered_by_number(cut):
+    state = checkpoint.load(cut / "checkpoints" / "step-000004")
+    for state.step in (999_999, 1_000_000):
+        checkpoint.save(cut, state)
+    assert checkpoint.newest(cut).step == 1_000_000
+
+
+@pytest.mark.parametrize("lost", ["damaged", "deleted"])
+def test_without_a_whole_checkpoint_nothing_starts_at_step_0(cut, train, lost):
+    for folder in checkpoint.states(cut):
+        truncate(folder / "adapter.safetensors") if lost == "damaged" else shutil.rmtree(folder)
+    before = content(cut)
+    with pytest.raises(RunError, match="no whole checkpoint"):
+        train(cut, existing="resume")
+    assert content(cut) == before
+
+
+# ---------------------------------------------------------------------------------------------- numbers that are none
+def test_a_loss_that_is_not_finite_ends_the_run(cut, train, monkeypatch):
+    row_losses = loop.row_losses
+    monkeypatch.setattr(loop, "row_losses", lambda c, rows: row_losses(c, rows) * (float("nan") if rows.step == 4 else 1))
+    before = content(cut, "checkpoints", "snapshots")
+    with pytest.raises(TrainingError, match=r"loss of step 5 .*seed 3, pictures \d\d.png.*lower learning_rate"):
+        train(cut, existing="resume")
+    assert content(cut, "checkpoints", "snapshots") == before and not (cut / "adapter").exists()
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run(cut, train, monkeypatch):
+    clip = loop.optimizer.clip
+
+    def with_infinity(parameters, longest):
+        parameters[3].grad[0, 0] = float("inf")
+        return clip(parameters, longest)
+
+    monkeypatch.setattr(loop.optimizer, "clip", with_infinity)
+    with pytest.raises(TrainingError, match="gradient of step 5"):
+        train(cut, existing="resume")
+    assert not (cut / "adapter").exists()
+
+
+def test_a_held_out_loss_that_is_not_finite_ends_the_run(cut, train, monkeypatch):
+    monkeypatch.setattr(loop.HeldOut, "losses", lambda *_: [float("nan")] * 2)
+    with pytest.raises(TrainingError, match="held-out loss at step 6"):
+        train(cut, existing="resume")
+    assert checkpoint.newest(cut).step == 4 and not (cut / "adapter").exists()
+
+
+# ---------------------------------------------------------------------------------------------- what is chosen
+def test_the_step_with_the_lowest_held_out_loss_is_taken(cut, train, monkeypatch):
+    compare = loop.compare
+    monkeypatch.setattr(loop, "compare", lambda step, losses, base: compare(step, [9.0, 9.0], base))
+    result = train(cut, existing="resume")  # step 3 was measured before, honestly
+    assert result.chosen_step == 3 and [m.step for m in result.measurements] == [0, 3, 6]
+    from adapt.formats import read_lora
+
+    taken = read_lora(cut / "snapshots" / "step-000003.safetensors").modules["unet"]
+    for name, pair in result.adapter.weights.modules["unet"].items():
+        assert pair.up.equal(taken[name].up) and pair.down.equal(taken[name].down)
+
+
+def test_without_held_out_pictures_the_last_step_is_taken(train, tmp_path):
+    result = train(tmp_path / "run", steps=2, validation=None)
+    assert result.chosen_step == 2 and result.held_out is None
+
+
+def test_one_held_out_picture_has_no_standard_error(train, tmp_path):
+    """And no `Infinity`, which is not JSON, gets into any file."""
+    run = train(tmp_path / "run", steps=2, validation=0.125).folder
+
+    def refuse(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    for path in (run / "adapter" / "adapter.json", run / "checkpoints" / "step-000002" / "state.json"):
+        json.loads(path.read_text(), parse_constant=refuse)
+    for line in (run / "events.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=refuse)
+
+
+def test_settings_are_judged_against_the_base_before_anything_is_written(train, tmp_path):
+    for wrong in ({"targets": ("nowhere",)}, {"resolution": 17}):
+        with pytest.raises(SettingsError):
+            train(tmp_path / "a" / "run", **wrong)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_of_other_settings_files(finished):
+    """`run.json` that another version wrote is an error with a way out, not a traceback."""
+    record = json.loads((finished / "run.json").read_text())
+    (finished / "run.json").write_text(json.dumps({**record, "settings": {"rnk": 3}}))
+    with pytest.raises(AdaptError):
+        api.train("nowhere", output=finished, existing="resume")
+    (finished / "run.json").write_text("[]")
+    with pytest.raises(RunError, match="--fresh"):
+        api.train("nowhere", output=finished, existing="resume")
+    assert TrainSettings()
