@@ -10,9 +10,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from adapt.errors import SettingsError, did_you_mean
 
@@ -91,6 +91,16 @@ class TrainSettings(BaseModel):
     previews: tuple[str, ...] = _show((), "prompts drawn as previews and samples; none: the first captions")
     guidance_scale: Finite | None = _show(None, "of previews and samples; None: the family's", ge=1)
     sampling_steps: int | None = _show(None, "of previews and samples; None: the family's", ge=1)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_meant(cls, value: Any, info: ValidationInfo) -> Any:
+        """`flip: true` is no probability of 1; `steps: 1e3`, which YAML 1.1 reads as text, is a whole number."""
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and annotation is not bool:
+            raise ValueError("takes a value, not true or false")
+        whole = int in (annotation, *get_args(annotation))
+        return _number(value) if whole else value
 
     @field_validator("validation")
     @classmethod
@@ -171,13 +181,14 @@ def read_file(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise SettingsError("no such settings file", given=path) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise SettingsError(
             "the settings file cannot be read", given=f"{path}: {error}", allowed="YAML or JSON"
         ) from error
-    if not isinstance(content or {}, dict):
+    content = {} if content is None else content
+    if not isinstance(content, dict):
         raise SettingsError("the settings file holds no mapping", given=path, allowed="lines such as `rank: 16`")
-    return dict(content or {})
+    return dict(content)
 
 
 def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
@@ -190,14 +201,13 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
         if not sign or not name:
             raise SettingsError("a setting is written key=value", given=word, allowed="for example rank=16")
         try:
-            values[name] = _number(yaml.safe_load(text)) if text else None
-        except yaml.YAMLError:
+            values[name] = yaml.safe_load(text if not text.startswith("#") else f"'{text}'") if text else None
+        except (yaml.YAMLError, ValueError):  # an impossible date, say
             values[name] = text
     return values
 
 
 def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-4 and nan as text."""
     if isinstance(value, str):
         try:
             return float(value)
@@ -209,7 +219,7 @@ def _number(value: Any) -> Any:
 def require_known(names: Sequence[str], origin: str = "settings") -> None:
     """Raises `SettingsError` naming every unknown name with the nearest known one."""
     known = list(TrainSettings.model_fields)
-    unknown = [name for name in names if name not in known]
+    unknown = [str(name) for name in names if name not in known]
     if not unknown:
         return
     hints = {name: OTHER_NAMES.get(name) or did_you_mean(name, known) for name in unknown}

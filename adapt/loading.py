@@ -22,14 +22,18 @@ HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 KNOWN_PIPELINES = {"StableDiffusionPipeline"}
 
 
+def bundled() -> dict[str, Path]:
+    """Name → folder of the backbones that come with adapt; these names go before folders of the same name."""
+    return {p.name: p for p in sorted(BUNDLED.iterdir()) if (p / "model_index.json").is_file()}
+
+
 def find(reference: str) -> Path:
     """The local folder of a backbone; a Hub id is downloaded into the Hub's cache first.
 
     Raises:
         BackboneError: nothing usable is there.
     """
-    bundled = {p.name: p for p in BUNDLED.iterdir() if (p / "model_index.json").is_file()}
-    path = bundled.get(reference, Path(reference))
+    path = bundled().get(reference, Path(reference))
     if path.suffix in PICKLES:
         raise BackboneError(
             f"{path.suffix} files can run code when opened and are never read",
@@ -49,7 +53,7 @@ def find(reference: str) -> Path:
         raise BackboneError(
             "no such base",
             given=reference,
-            allowed=f"{', '.join(bundled)}, a local diffusers folder, or a Hub id such as owner/name",
+            allowed=f"{', '.join(bundled())}, a local diffusers folder, or a Hub id such as owner/name",
         )
     return _download(reference)
 

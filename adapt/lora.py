@@ -156,19 +156,27 @@ def inject(
         inject_adapter_in_model(config, module, adapter_name=NAME)
     except ValueError as error:
         Injection(module, config).remove()  # what was put in before the fault
-        linear = sorted(
-            {n.rpartition(".")[2] for n, m in module.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
-        )
-        raise SettingsError(
-            "targets match no layer of the base, or one that takes no LoRA",
-            given=", ".join(targets),
-            allowed=f"ends of layer names such as {', '.join(linear[:12])}",
-        ) from error
+        raise _no_layers(module, targets) from error
     injection = Injection(module, config, Dice(seed))
     _start(injection, seed)
     if dropout:
         _plan_dropout(injection, dropout)
     return injection
+
+
+def require_layers(module: nn.Module, targets: Sequence[str]) -> None:
+    """Raises `SettingsError` when no layer's name ends with one of `targets`; injects nothing."""
+    if not any(f".{name}".endswith(f".{target}") for name, _ in module.named_modules() for target in targets):
+        raise _no_layers(module, targets)
+
+
+def _no_layers(module: nn.Module, targets: Sequence[str]) -> SettingsError:
+    ends = sorted({n.rpartition(".")[2] for n, m in module.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)})
+    return SettingsError(
+        "targets match no layer of the base, or one that takes no LoRA",
+        given=", ".join(targets),
+        allowed=f"ends of layer names such as {', '.join(ends)}",
+    )
 
 
 def _start(injection: Injection, seed: int) -> None:

@@ -62,6 +62,11 @@ def adapter(pristine):
     return _make(pristine[0])
 
 
+def _around(pipeline, backbone):
+    """The backbone of a pipeline that diffusers has adapted."""
+    return type(backbone)(pipeline, backbone.reference)
+
+
 @torch.no_grad()
 def _predict(backbone):
     return backbone.predict(X, T, backbone.condition(["a red fox", "a tulip"]))
@@ -175,11 +180,7 @@ def test_a_bare_file_keeps_its_strength_when_it_is_saved_again(tmp_path, backbon
     bare.save(tmp_path / "again")
     _same(Adapter.load(tmp_path / "again"), adapter)
     with bare.apply(backbone):
-        assert (_predict(backbone) - _predict(Plain(bare.to_diffusers(backbone), backbone))).abs().max() < 1e-4
-
-
-def Plain(pipeline, backbone):  # noqa: N802 - a backbone around a pipeline that diffusers has adapted
-    return type(backbone)(pipeline, backbone.reference)
+        assert (_predict(backbone) - _predict(_around(bare.to_diffusers(backbone), backbone))).abs().max() < 1e-4
 
 
 def test_a_file_beside_another_adapters_facts_does_not_borrow_them(tmp_path, adapter):
@@ -248,7 +249,7 @@ def test_no_path_of_this_machine_is_written(tmp_path, backbone, adapter):
     adapter.save(tmp_path / "style")
     for path in (tmp_path / "style").iterdir():
         content = path.read_bytes()
-        for private in (str(tmp_path), backbone.reference, os.path.expanduser("~") + "/"):
+        for private in (str(tmp_path), backbone.reference, str(Path.home()) + "/"):
             assert private.encode() not in content, (path.name, private)
 
 
@@ -268,7 +269,7 @@ def test_plain_diffusers_takes_every_layer_and_predicts_the_same(tmp_path, backb
     plain = _predict(backbone)
     with adapter.apply(backbone):
         ours = _predict(backbone)
-    theirs = _predict(Plain(pipeline, backbone))
+    theirs = _predict(_around(pipeline, backbone))
     assert (ours - plain).abs().max() > 0.01
     assert (ours - theirs).abs().max() <= 1e-5
 
@@ -279,7 +280,7 @@ def test_different_ranks_and_alphas_in_one_file_reach_diffusers(backbone, adapte
         for k, (name, pair) in enumerate(adapter.weights.modules["unet"].items())
     }
     mixed = Adapter(LoraWeights({"unet": pairs}))
-    theirs = _predict(Plain(mixed.to_diffusers(backbone), backbone))
+    theirs = _predict(_around(mixed.to_diffusers(backbone), backbone))
     with mixed.apply(backbone):
         assert (_predict(backbone) - theirs).abs().max() <= 1e-5
 
@@ -287,7 +288,7 @@ def test_different_ranks_and_alphas_in_one_file_reach_diffusers(backbone, adapte
 def test_the_pipeline_is_fresh_whatever_is_applied(backbone, adapter):
     with adapter.apply(backbone):
         ours = _predict(backbone)
-        theirs = _predict(Plain(adapter.to_diffusers(backbone), backbone))
+        theirs = _predict(_around(adapter.to_diffusers(backbone), backbone))
     assert (ours - theirs).abs().max() <= 1e-5
 
 

@@ -102,8 +102,6 @@ def _is_number(name):
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf", ".nan", ".inf", "1e999"])
 def test_numbers_are_finite(name, text, tmp_path):
     for origin in ({"overrides": [f"{name}={text}"]}, {"file": _file(tmp_path, f"{name}: {text}")}):
-        if name == "validation" and not text.strip("-.").replace("e", "").isdigit():
-            pass  # `nan` could be a folder, but is refused as a number all the same
         with pytest.raises(SettingsError, match=f"{name}: "):
             resolve(**origin)
 
@@ -115,13 +113,13 @@ def test_there_are_numbers_to_check():
 @pytest.mark.parametrize(
     "word",
     ["rank=0", "rank=-1", "rank=1.5", "rank=4096", "steps=0", "steps=-1", "batch_size=0", "learning_rate=0",
-     "learning_rate=-1e-4", "learning_rate=11", "flip=1.1", "dropout=1", "ema=1", "alpha=0", "precision=fp8",
+     "learning_rate=-1", "learning_rate=11", "flip=1.1", "dropout=1", "ema=1", "alpha=0", "precision=fp8",
      "schedule=cosin", "validation=1", "validation=-0.1", "validation=1.5", "seed=-1", "time_high=1.01",
      "targets=to_q", "guidance_scale=0.5", "min_snr_gamma=0", "resolution=8", "max_grad_norm=0", "time_sampling=beta"],
 )  # fmt: skip
 def test_values_out_of_range_are_named_with_what_was_given(word):
     name, _, value = word.partition("=")
-    with pytest.raises(SettingsError, match=rf"^{name}: .*given .*{value.removesuffix('e-4')}"):
+    with pytest.raises(SettingsError, match=rf"^{name}: .*given .*{value}"):
         resolve(overrides=[word])
 
 

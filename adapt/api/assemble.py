@@ -65,7 +65,7 @@ def encode(
     cache = TensorCache(default_folder())
     encoded = EncodedPictures(pictures, backbone, size, cache, flips=flips, background=settings.background)
     if accelerator.is_main_process and pictures:
-        with Progress("encoding", len(pictures)) as progress:
+        with Progress("encoding pictures and captions", len(pictures)) as progress:
             encoded.prepare(progress)
     return encoded
 

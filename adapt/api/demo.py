@@ -86,8 +86,8 @@ def comparison(adapter: Adapter, held_out: Path) -> Image.Image:
     pictures = find(held_out).pictures
     prompts = [picture.captions[0] for picture in pictures]
     backbone = Backbone.load("icons")
-    scale = adapter.recommended.get("guidance_scale")
-    base = generate(backbone, prompt=prompts, guidance_scale=scale)
+    steps, scale = int(adapter.recommended["steps"]), adapter.recommended["guidance_scale"]
+    base = generate(backbone, prompt=prompts, guidance_scale=scale, steps=steps)
     adapted = generate(backbone, prompt=prompts, adapters=[adapter])
     real = [Image.open(picture.path).convert("RGB") for picture in pictures if picture.path]
     return table(prompts, {"base": base, "adapted": adapted, "OpenMoji": real})

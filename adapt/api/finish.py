@@ -17,6 +17,7 @@ from adapt.config import TrainSettings
 from adapt.evaluation.proof import Proof, prove
 from adapt.formats import LoraWeights, read_lora
 from adapt.formats.diffusers_lora import portable
+from adapt.loading import bundled
 from adapt.progress import say
 from adapt.sampling.png import save_png
 from adapt.training.loop import Trainer
@@ -109,5 +110,7 @@ def facts(trainer: Trainer, chosen: int) -> Facts:
 
 
 def public(reference: str) -> str | None:
-    """The base's name when others know it too: never a path of this machine."""
+    """The base's name when others know it too (bundled, or a Hub id): never a path of this machine."""
+    if reference in bundled():
+        return reference
     return None if Path(reference).exists() or "\\" in reference else reference

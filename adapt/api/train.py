@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # settings and pictures are judged before torch is imported
 
     from adapt.adapter import Adapter
     from adapt.backbones import Backbone
+    from adapt.data import Judgement
     from adapt.evaluation.held_out import Measurement
     from adapt.evaluation.proof import Proof
     from adapt.training.checkpoint import State
@@ -256,20 +257,42 @@ def gather(data: str | Path, settings: TrainSettings) -> Pictures:
         DataError: a source is missing or holds pictures that cannot be used.
         SettingsError: a held-out fraction that leaves one side empty.
     """
-    from adapt.data import find, judge, split
-    from adapt.data.judge import lines
+    from adapt.data import split
 
-    found = find(data)
-    judgement = judge(found, settings.resolution or 0, progress=_judging())
+    judgement, warnings = _judged(data, settings)
     pictures = judgement.require(settings.skip_bad)
-    warnings = [*found.warnings, *lines(w for w in judgement.warnings if w.kind != "no caption")]  # found says that one
     held_out: tuple[Picture, ...] = ()
     if isinstance(settings.validation, float):
         pictures, held_out = split(pictures, settings.validation, settings.seed, judgement.digests)
     elif settings.validation is not None:
-        other = find(settings.validation)
-        held_out = judge(other, settings.resolution or 0).require(settings.skip_bad)
+        other, more = _judged(settings.validation, settings)
+        held_out = other.require(settings.skip_bad)
+        warnings += [*more, *_shared(judgement, other)]
     return Pictures(_triggered(pictures, settings.trigger), _triggered(held_out, settings.trigger), tuple(warnings))
+
+
+def _judged(source: str | Path, settings: TrainSettings) -> tuple[Judgement, list[str]]:
+    from adapt.data import find, judge
+    from adapt.data.judge import lines
+
+    found = find(source)
+    judgement = judge(found, settings.resolution or 0, background=settings.background, progress=_judging())
+    return judgement, [
+        *found.warnings,
+        *lines(w for w in judgement.warnings if w.kind != "no caption"),
+    ]  # found says it
+
+
+def _shared(train: Judgement, held_out: Judgement) -> list[str]:
+    """Held-out pictures that are trained on say nothing about others."""
+    both = set(train.digests.values()) & set(held_out.digests.values())
+    names = [name for name, digest in held_out.digests.items() if digest in both]
+    few = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+    return (
+        [f"Held-out pictures that are trained on as well ({len(names)}): {few}; remove them on one side"]
+        if names
+        else []
+    )
 
 
 def _judging() -> Any:
@@ -313,8 +336,12 @@ def settle(settings: TrainSettings, backbone: Backbone) -> TrainSettings:
     """The settings with every "the base's own" filled in, checked against the base.
 
     Raises:
-        SettingsError: a resolution that the base cannot take.
+        SettingsError: a resolution that the base cannot take, or targets that it does not have.
     """
+    from adapt.lora import require_layers
+
+    if settings.targets:
+        require_layers(backbone.denoiser, settings.targets)
     resolution = settings.resolution or backbone.resolution
     if resolution % backbone.scale_factor:
         raise SettingsError(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def train(
     data: Annotated[Path | None, typer.Argument(help="Pictures with captions: a folder, see docs/data.md.")] = None,
     settings: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]…", help="Settings, such as steps=500 rank=16.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings, such as steps=500 rank=16.")
     ] = None,
     base: Annotated[str, typer.Option(help="icons, a diffusers folder, or a Hub id.")] = "icons",
     output: Annotated[Path | None, typer.Option(help="The run's folder; default: runs/ and the name of DATA.")] = None,

@@ -145,8 +145,10 @@ class Trainer:
             while self.step < settings.steps:
                 started = time.perf_counter()
                 loss = self.take_step()
-                self._note(loss, time.perf_counter() - started, progress)
+                seconds = time.perf_counter() - started
+                self._record(loss, seconds)
                 self._look(self.step)
+                self._show(loss, seconds, progress)
                 stopped = self._stopped(stop)
                 if stopped or self.step % settings.save_every == 0 or self.step == settings.steps:
                     self.save()
@@ -157,15 +159,12 @@ class Trainer:
                         next=resume_command,
                     )
 
-    def _note(self, loss: float, seconds: float, progress: Progress) -> None:
+    def _record(self, loss: float, seconds: float) -> None:
+        values = {"step": self.step, "loss": loss, "learning_rate": self.learning_rate(self.step - 1)}
+        self.events.add("step", {**values, "seconds": round(seconds, 4)})
+
+    def _show(self, loss: float, seconds: float, progress: Progress) -> None:
         speed = self.course.settings.batch_size / seconds
-        values = {
-            "step": self.step,
-            "loss": loss,
-            "learning_rate": self.learning_rate(self.step - 1),
-            "seconds": round(seconds, 4),
-        }
-        self.events.add("step", values)
         if self.accelerator.is_main_process:
             progress(self.step, note=f"loss {loss:.4f}, {speed:.1f} pictures/s{self._standing()}")
 

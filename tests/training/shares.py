@@ -21,7 +21,8 @@ STEPS = 4
 
 
 def settings(**changes):
-    return tiny(**{"batch_size": 8, "accumulation": 1, "steps": STEPS, **changes})
+    common = {"batch_size": 8, "accumulation": 1, "steps": STEPS, "targets": ("conv_out", "conv2", "to_out.0")}
+    return tiny(**{**common, **changes})
 
 
 def record(base, data, dtype, **changes):
