@@ -11,6 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from adapt.data.plan import even
 from adapt.errors import AdapterError, SettingsError
 from adapt.formats import Pair
 
@@ -55,10 +56,7 @@ class PlannedDropout(nn.Module):
         return x * torch.stack(masks).to(x) / (1 - self.p)
 
     def _mask(self, position: int, row: Tensor) -> Tensor:
-        from adapt.data.plan import torch_generator
-
-        generator = torch_generator(self.dice.seed, f"lora-dropout-{self.layer}", self.dice.step, position)
-        return torch.rand(row.shape, generator=generator) >= self.p
+        return even(self.dice.seed, f"lora-dropout-{self.layer}", self.dice.step, position, row.shape) >= self.p
 
 
 @dataclass(frozen=True)
@@ -181,16 +179,13 @@ def _no_layers(module: nn.Module, targets: Sequence[str]) -> SettingsError:
 
 def _start(injection: Injection, seed: int) -> None:
     """Kaiming-uniform A as peft's, but from (seed, name), so that it depends on nothing that ran before."""
-    from adapt.data.plan import torch_generator
-
     for name, parameter in injection.parameters.items():
         parameter.requires_grad_(True)
         if parameter.dtype != torch.float64:
             parameter.data = parameter.data.float()
         if ".lora_A." in name:
             bound = parameter[0].numel() ** -0.5
-            generator = torch_generator(seed, f"lora-start-{name}", 0, 0)
-            parameter.data = (torch.rand(parameter.shape, generator=generator) * 2 * bound - bound).to(parameter)
+            parameter.data = ((2 * even(seed, f"lora-start-{name}", 0, 0, parameter.shape) - 1) * bound).to(parameter)
 
 
 def _plan_dropout(injection: Injection, p: float) -> None:

@@ -12,7 +12,7 @@ import torch
 from adapt.api.train import Pictures, make_accelerator, settle
 from adapt.backbones import Backbone
 from adapt.config import TrainSettings
-from adapt.data.plan import torch_generator
+from adapt.data.plan import normal
 from adapt.lora import inject
 
 
@@ -86,7 +86,7 @@ def _rounds(settings: TrainSettings, every: int, wanted: bool) -> int:
 
 def _forward(backbone: Backbone, rows: int, side: int) -> Callable[[], torch.Tensor]:
     shape = (rows, *backbone.latent_shape(side, side))
-    x = torch.randn(shape, generator=torch_generator(0, "forecast", 0, 0)).to(backbone.device, backbone.dtype)
+    x = normal(0, "forecast", 0, 0, shape).to(backbone.device, backbone.dtype)
     t = backbone.objective().times(torch.full((rows,), 0.5)).to(x.device)
     condition = backbone.null(1).expand(rows)
     return lambda: backbone.predict(x, t, condition)

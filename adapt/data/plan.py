@@ -26,10 +26,14 @@ def generator(seed: int, stream: str, step: int, position: int) -> np.random.Gen
     return np.random.Generator(np.random.Philox(key=_key(seed, stream), counter=[0, 0, position, step]))
 
 
-def torch_generator(seed: int, stream: str, step: int, position: int) -> torch.Generator:
-    """The same for torch, on the CPU: its seed is the first draw of `generator`."""
-    first = generator(seed, stream, step, position).integers(0, 2**63, dtype=np.uint64)
-    return torch.Generator().manual_seed(int(first))
+def normal(seed: int, stream: str, step: int, position: int, shape: Sequence[int]) -> Tensor:
+    """Standard normal numbers that depend on these four and on nothing else: fp32 on the CPU, of this shape."""
+    return torch.from_numpy(generator(seed, stream, step, position).standard_normal(tuple(shape), np.float32))
+
+
+def even(seed: int, stream: str, step: int, position: int, shape: Sequence[int]) -> Tensor:
+    """Even numbers in [0, 1), likewise."""
+    return torch.from_numpy(generator(seed, stream, step, position).random(tuple(shape), np.float32))
 
 
 @lru_cache(maxsize=4)
@@ -105,5 +109,4 @@ class Rows:
 
     def noise(self, shape: Sequence[int], stream: str = "noise") -> Tensor:
         """Standard normal noise (n, *shape), fp32 on the CPU."""
-        generators = [torch_generator(self.plan.seed, stream, self.step, p) for p in self.positions]
-        return torch.stack([torch.randn(tuple(shape), generator=g) for g in generators])
+        return torch.stack([normal(self.plan.seed, stream, self.step, p, shape) for p in self.positions])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from adapt.backbones import Backbone
-from adapt.data.plan import torch_generator
+from adapt.data.plan import normal
 from adapt.objectives import Objective, Plain, Target
 from conditioning import Condition
 
@@ -101,4 +101,4 @@ class HeldOut:
 
 def _noise(x: Tensor, k: int, picture: int) -> Tensor:
     """Fixed for ever, whatever the run's seed: measurements of different runs can be compared."""
-    return torch.randn(x.shape[1:], generator=torch_generator(0, "held-out", k, picture))
+    return normal(0, "held-out", k, picture, x.shape[1:])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adapt.adapter import Adapter
 from adapt.backbones import Backbone
-from adapt.data.plan import torch_generator
+from adapt.data.plan import normal
 from adapt.errors import AdapterError
 
 TOLERANCE = 1e-3
@@ -60,7 +60,7 @@ def predictions(backbone: Backbone, prompt: str) -> list[Tensor]:
     """Predictions at fixed noise and three times, each (1, C, *dims)."""
     objective, condition = backbone.objective(), backbone.condition([prompt])
     shape = backbone.latent_shape(backbone.resolution, backbone.resolution)
-    x_t = torch.randn((1, *shape), generator=torch_generator(0, "proof", 0, 0)).to(backbone.device, backbone.dtype)
+    x_t = normal(0, "proof", 0, 0, (1, *shape)).to(backbone.device, backbone.dtype)
     times = (objective.times(torch.tensor([q])).to(backbone.device) for q in QUANTILES)
     return [backbone.predict(x_t, t, condition) for t in times]
 

@@ -29,8 +29,8 @@ def test_a_dry_run_says_everything_and_writes_nothing(words, tmp_path, capsys):
     assert said["alpha"] == ["alpha", "8.0", "settings.yaml"]
     assert said["ema"][-1] == "default"
     assert said["resolution"] == ["resolution", "16", "the", "base"]
-    assert said["pictures"][1:] == "9 to train on, 3 held out".split()
-    assert said["steps"][1:3] == ["30", "of"] or "30" in said["steps"]
+    assert " ".join(said["pictures"][1:]) == "9 to train on, 3 held out"
+    assert said["steps"][1:3] == ["30", "of"]
     for word in ("time", "memory", "trains"):
         assert any(character.isdigit() for character in " ".join(said[word]))
     assert out.splitlines()[-1] == "nothing was trained or written"

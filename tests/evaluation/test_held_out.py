@@ -43,12 +43,12 @@ def test_the_batch_size_changes_nothing(backbone, held_out):
 
 def test_it_is_the_mean_loss_over_even_times(backbone, held_out):
     """By hand for one picture: four times in the middle of four equal shares, fixed noise."""
-    from adapt.data.plan import torch_generator
+    from adapt.data.plan import normal
 
     objective, x, rows = backbone.objective(), held_out.x[2:3], held_out.condition.rows(slice(2, 3))
     losses = []
     for k, t in enumerate((125, 375, 625, 875)):
-        noise = torch.randn(1, 4, 8, 8, generator=torch_generator(0, "held-out", k, 2))
+        noise = normal(0, "held-out", k, 2, (4, 8, 8))[None]
         t = torch.tensor([t])
         with torch.no_grad():
             prediction = backbone.predict(objective.noised(x, noise, t), t, rows)

@@ -1,4 +1,6 @@
-"""What tiny runs are trained on, and `train`, which runs one in this process."""
+"""What tiny runs are trained on, `train`, which runs one in this process, and a finished run to spoil."""
+
+import shutil
 
 import numpy as np
 import pytest
@@ -29,4 +31,33 @@ def train(captioned, tiny_base):
             settings = tiny(**changes)
         return adapt.train(data, output=output, base=str(base), settings=settings, existing=existing, allow=allow)
 
+    return run
+
+
+@pytest.fixture(scope="session")
+def whole(captioned, tiny_base, tmp_path_factory):
+    """A finished run, not to be changed."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    return adapt.train(captioned, output=folder, base=str(tiny_base), settings=tiny())
+
+
+@pytest.fixture
+def finished(whole, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(whole.folder, tmp_path / "finished" / "run")
+
+
+@pytest.fixture
+def cut(finished):
+    """The finished run as it was after step 4: its two checkpoints are 2 and 4."""
+    return cut_at(finished, 4)
+
+
+def cut_at(run, step):
+    """Everything that came after a step is taken away again."""
+    shutil.rmtree(run / "adapter")
+    shutil.rmtree(run / "checkpoints" / "step-000006")
+    for path in (run / "snapshots").iterdir():
+        if int(path.stem.removeprefix("step-")) > step:
+            path.unlink()
     return run

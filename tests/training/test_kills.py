@@ -80,7 +80,7 @@ def test_thirty_kills_change_no_byte(start, train, tmp_path):
     dice, kills, inside, half_written, runs = random.Random(SEED), 0, 0, 0, 0
     while kills < KILLS:
         folder = tmp_path / f"{runs}" / "run"
-        for attempt in range(100):
+        for _ in range(100):
             in_save = bool(dice.getrandbits(1)) and kills < KILLS
             child = start(folder, die=dice.randint(1, 40) if in_save else 0)
             if not in_save and kills < KILLS:

@@ -6,42 +6,12 @@ import shutil
 import signal
 
 import pytest
-from tiny_runs import RESULTS, content, tiny
+from tiny_runs import RESULTS, content
 
-import adapt
 from adapt.api import train as api
 from adapt.config import TrainSettings
-from adapt.errors import AdaptError, RunError, SettingsError, Stopped, TrainingError
+from adapt.errors import AdaptError, RunError, SettingsError, Stopped
 from adapt.training import checkpoint, events, loop
-
-
-@pytest.fixture(scope="module")
-def whole(captioned, tiny_base, tmp_path_factory):
-    """A finished run, not to be changed."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    return adapt.train(captioned, output=folder, base=str(tiny_base), settings=tiny())
-
-
-@pytest.fixture
-def finished(whole, tmp_path):
-    """A copy of it."""
-    return shutil.copytree(whole.folder, tmp_path / "finished" / "run")
-
-
-@pytest.fixture
-def cut(finished):
-    """The finished run as it was after step 4: its two checkpoints are 2 and 4."""
-    return cut_at(finished, 4)
-
-
-def cut_at(run, step):
-    """Everything that came after a step is taken away again."""
-    shutil.rmtree(run / "adapter")
-    shutil.rmtree(run / "checkpoints" / "step-000006")
-    for path in (run / "snapshots").iterdir():
-        if int(path.stem.removeprefix("step-")) > step:
-            path.unlink()
-    return run
 
 
 @pytest.fixture
@@ -231,69 +201,6 @@ def test_without_a_whole_checkpoint_nothing_starts_at_step_0(cut, train, lost):
     with pytest.raises(RunError, match="no whole checkpoint"):
         train(cut, existing="resume")
     assert content(cut) == before
-
-
-# ---------------------------------------------------------------------------------------------- numbers that are none
-def test_a_loss_that_is_not_finite_ends_the_run(cut, train, monkeypatch):
-    row_losses = loop.row_losses
-    monkeypatch.setattr(
-        loop, "row_losses", lambda c, rows: row_losses(c, rows) * (float("nan") if rows.step == 4 else 1)
-    )
-    before = content(cut, "checkpoints", "snapshots")
-    with pytest.raises(TrainingError, match=r"loss of step 5 .*seed 3, pictures \d\d.png.*lower learning_rate"):
-        train(cut, existing="resume")
-    assert content(cut, "checkpoints", "snapshots") == before and not (cut / "adapter").exists()
-
-
-def test_a_gradient_that_is_not_finite_ends_the_run(cut, train, monkeypatch):
-    clip = loop.optimizer.clip
-
-    def with_infinity(parameters, longest):
-        parameters[3].grad[0, 0] = float("inf")
-        return clip(parameters, longest)
-
-    monkeypatch.setattr(loop.optimizer, "clip", with_infinity)
-    with pytest.raises(TrainingError, match="gradient of step 5"):
-        train(cut, existing="resume")
-    assert not (cut / "adapter").exists()
-
-
-def test_a_held_out_loss_that_is_not_finite_ends_the_run(cut, train, monkeypatch):
-    monkeypatch.setattr(loop.HeldOut, "losses", lambda *_: [float("nan")] * 2)
-    with pytest.raises(TrainingError, match="held-out loss at step 6"):
-        train(cut, existing="resume")
-    assert checkpoint.newest(cut).step == 4 and not (cut / "adapter").exists()
-
-
-# ---------------------------------------------------------------------------------------------- what is chosen
-def test_the_step_with_the_lowest_held_out_loss_is_taken(cut, train, monkeypatch):
-    compare = loop.compare
-    monkeypatch.setattr(loop, "compare", lambda step, losses, base: compare(step, [9.0, 9.0], base))
-    result = train(cut, existing="resume")  # step 3 was measured before, honestly
-    assert result.chosen_step == 3 and [m.step for m in result.measurements] == [0, 3, 6]
-    from adapt.formats import read_lora
-
-    taken = read_lora(cut / "snapshots" / "step-000003.safetensors").modules["unet"]
-    for name, pair in result.adapter.weights.modules["unet"].items():
-        assert pair.up.equal(taken[name].up) and pair.down.equal(taken[name].down)
-
-
-def test_without_held_out_pictures_the_last_step_is_taken(train, tmp_path):
-    result = train(tmp_path / "run", steps=2, validation=None)
-    assert result.chosen_step == 2 and result.held_out is None
-
-
-def test_one_held_out_picture_has_no_standard_error(train, tmp_path):
-    """And no `Infinity`, which is not JSON, gets into any file."""
-    run = train(tmp_path / "run", steps=2, validation=0.125).folder
-
-    def refuse(word):
-        raise AssertionError(f"{word} is not JSON")
-
-    for path in (run / "adapter" / "adapter.json", run / "checkpoints" / "step-000002" / "state.json"):
-        json.loads(path.read_text(), parse_constant=refuse)
-    for line in (run / "events.jsonl").read_text().splitlines():
-        json.loads(line, parse_constant=refuse)
 
 
 def test_settings_are_judged_against_the_base_before_anything_is_written(train, tmp_path):
