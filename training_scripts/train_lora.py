@@ -14,7 +14,8 @@ from pathlib import Path
 
 from adapt import Backbone, TrainingResult
 from adapt.api.assemble import assemble
-from adapt.api.train import begin, conclude, gather, make_accelerator, resume, settle, writing
+from adapt.api.gather import gather
+from adapt.api.train import begin, conclude, make_accelerator, resume, settle, writing
 from adapt.config import resolve
 from adapt.errors import AdaptError
 from adapt.training import folder

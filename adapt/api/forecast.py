@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from adapt.api.train import Pictures, make_accelerator, settle
+from adapt.api.gather import Pictures
+from adapt.api.train import make_accelerator, settle
 from adapt.backbones import Backbone
 from adapt.config import TrainSettings
 from adapt.data.plan import normal

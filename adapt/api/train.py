@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapt import files
+from adapt.api.gather import Pictures, gather
 from adapt.config import TrainSettings, validate
-from adapt.data import Picture
 from adapt.errors import RunError, SettingsError
-from adapt.progress import Progress, say
+from adapt.progress import say
 from adapt.training import events, folder
 from adapt.training.folder import Existing
 from adapt.training.signals import StopRequest
@@ -24,25 +22,10 @@ if TYPE_CHECKING:  # settings and pictures are judged before torch is imported
 
     from adapt.adapter import Adapter
     from adapt.backbones import Backbone
-    from adapt.data import Judgement
     from adapt.evaluation.held_out import Measurement
     from adapt.evaluation.proof import Proof
     from adapt.training.checkpoint import State
     from adapt.training.loop import Trainer
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """What is trained on and what is measured on; both judged."""
-
-    train: tuple[Picture, ...]
-    held_out: tuple[Picture, ...]
-    warnings: tuple[str, ...]
-
-    def digest(self) -> str:
-        """Of all bytes and captions, in order."""
-        sums = [[hashlib.sha256(p.read()).hexdigest(), *p.captions] for p in (*self.train, *self.held_out)]
-        return hashlib.sha256(json.dumps([len(self.train), sums]).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -181,6 +164,7 @@ def begin(
     changes = folder.differences(folder.read(run), record) if resuming else {}
     folder.require_same_course(changes, allow)
     if accelerator.is_main_process:
+        say(_intent(backbone, pictures, settings))
         for warning in (*pictures.warnings, *lines(long_captions(pictures.train, backbone.count_tokens))):
             say(f"warning: {warning}")
     state = checkpoint.newest(run) if resuming and _saved_before(run) else None
@@ -188,6 +172,16 @@ def begin(
     if accelerator.is_main_process:
         files.write_json(run / folder.RUN, record)
     return Since(state, changes) if resuming else None
+
+
+def _intent(backbone: Backbone, pictures: Pictures, settings: TrainSettings) -> str:
+    """What will be done, in one line."""
+    seen = settings.steps * settings.batch_size / len(pictures.train)
+    return (
+        f"{backbone.reference}: {len(pictures.train)} pictures at {settings.resolution} px, {len(pictures.held_out)} held out; "
+        f"{settings.steps} steps of {settings.batch_size}, each picture is seen {seen:.1f} times; rank {settings.rank}, "
+        f"learning rate {settings.learning_rate:g}, seed {settings.seed}"
+    )
 
 
 def _saved_before(run: Path) -> bool:
@@ -247,68 +241,6 @@ def _result(run: Path, trainer: Trainer, chosen: int, proof: Proof | None) -> Tr
         history=events.losses(run),
         measurements=tuple(trainer.measurements),
     )
-
-
-# ---------------------------------------------------------------------------------------------------- what goes in
-def gather(data: str | Path, settings: TrainSettings) -> Pictures:
-    """Finds and judges everything before a model is loaded; imports no torch.
-
-    Raises:
-        DataError: a source is missing or holds pictures that cannot be used.
-        SettingsError: a held-out fraction that leaves one side empty.
-    """
-    from adapt.data import split
-
-    judgement, warnings = _judged(data, settings)
-    pictures = judgement.require(settings.skip_bad)
-    held_out: tuple[Picture, ...] = ()
-    if isinstance(settings.validation, float):
-        pictures, held_out = split(pictures, settings.validation, settings.seed, judgement.digests)
-    elif settings.validation is not None:
-        other, more = _judged(settings.validation, settings)
-        held_out = other.require(settings.skip_bad)
-        warnings += [*more, *_shared(judgement, other)]
-    return Pictures(_triggered(pictures, settings.trigger), _triggered(held_out, settings.trigger), tuple(warnings))
-
-
-def _judged(source: str | Path, settings: TrainSettings) -> tuple[Judgement, list[str]]:
-    from adapt.data import find, judge
-    from adapt.data.judge import lines
-
-    found = find(source)
-    judgement = judge(found, settings.resolution or 0, background=settings.background, progress=_judging())
-    return judgement, [
-        *found.warnings,
-        *lines(w for w in judgement.warnings if w.kind != "no caption"),
-    ]  # found says it
-
-
-def _shared(train: Judgement, held_out: Judgement) -> list[str]:
-    """Held-out pictures that are trained on say nothing about others."""
-    both = set(train.digests.values()) & set(held_out.digests.values())
-    names = [name for name, digest in held_out.digests.items() if digest in both]
-    few = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
-    return (
-        [f"Held-out pictures that are trained on as well ({len(names)}): {few}; remove them on one side"]
-        if names
-        else []
-    )
-
-
-def _judging() -> Any:
-    progress = Progress("looking at the pictures", 0)
-    return lambda done, total: progress(done, total) if total > 200 else None
-
-
-def _triggered(pictures: Sequence[Picture], trigger: str | None) -> tuple[Picture, ...]:
-    """The trigger before every caption that does not hold it."""
-    if not trigger:
-        return tuple(pictures)
-
-    def worded(caption: str) -> str:
-        return caption if trigger in caption else ", ".join(filter(None, (trigger, caption)))
-
-    return tuple(replace(p, captions=tuple(map(worded, p.captions or ("",)))) for p in pictures)
 
 
 def make_accelerator(settings: TrainSettings) -> Accelerator:
@@ -391,6 +323,3 @@ def versions() -> dict[str, str]:
         "adapt": adapt.__version__,
         **{name: version(name) for name in ("torch", "diffusers", "peft", "transformers")},
     }
-
-
-__all__ = ["Pictures", "TrainingResult", "train"]

@@ -14,7 +14,8 @@ from adapt.errors import SettingsError
 
 if TYPE_CHECKING:
     from adapt.api.forecast import Forecast
-    from adapt.api.train import Pictures, TrainingResult
+    from adapt.api.gather import Pictures
+    from adapt.api.train import TrainingResult
     from adapt.config import Resolved
     from adapt.evaluation.held_out import Measurement
     from adapt.training.folder import Existing
@@ -110,7 +111,7 @@ def _learned(m: Measurement) -> list[str]:
 
 # ---------------------------------------------------------------------------------------------------- saying, not doing
 def _dry_run(data: Path, base: str, resolved: Resolved, as_json: bool) -> None:
-    from adapt.api.train import gather
+    from adapt.api.gather import gather
 
     pictures = gather(data, resolved.settings)
     from adapt.api.forecast import forecast

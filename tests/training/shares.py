@@ -12,7 +12,8 @@ from tiny_runs import tiny
 
 import adapt
 from adapt.api.assemble import assemble
-from adapt.api.train import gather, make_accelerator, settle
+from adapt.api.gather import gather
+from adapt.api.train import make_accelerator, settle
 from adapt.backbones import Backbone
 from adapt.lora import PlannedDropout
 from adapt.training import loop

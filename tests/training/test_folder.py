@@ -101,13 +101,16 @@ def test_a_second_run_at_once_is_refused(run, train, tmp_path):
             os.read(done[0], 1)
 
     child = in_child(hold, tmp_path / "log")
-    assert os.read(ready[0], 1) == b"."
-    before = content(run)
-    with pytest.raises(RunError, match="another run is writing"):
-        train(run, existing="resume")
-    assert content(run) == before
-    os.kill(child, signal.SIGKILL)  # it leaves its lock behind
-    assert ended(child) == -signal.SIGKILL and (run / folder.LOCK).is_file()
+    try:
+        assert os.read(ready[0], 1) == b"."
+        before = content(run)
+        with pytest.raises(RunError, match="another run is writing"):
+            train(run, existing="resume")
+        assert content(run) == before
+    finally:
+        os.kill(child, signal.SIGKILL)  # it leaves its lock behind
+        code = ended(child)
+    assert code == -signal.SIGKILL and (run / folder.LOCK).is_file()
     train(run, existing="resume")
     assert not (run / folder.LOCK).exists()
 
