@@ -1,14 +1,15 @@
 """`adapt demo` with a short recipe: what it makes, and that a second call makes only what is missing."""
 
 import json
+from pathlib import Path
 
 import pytest
-from conftest import OPENMOJI
 from PIL import Image
 
 from adapt.api.demo import CELL, run_demo, table
 from adapt.cli.main import main
 
+OPENMOJI = Path(__file__).parents[1] / "examples" / "data" / "openmoji"
 RECIPE = """
 steps: 2
 batch_size: 2

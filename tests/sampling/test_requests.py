@@ -9,6 +9,15 @@ from adapt.sampling.prompts import read_prompts, requests_of
 from adapt.sampling.request import Request, settle
 
 NAN = float("nan")
+
+
+def _name(setting):
+    """The same in every process of xdist: a picture's repr holds its address."""
+    return "-".join(
+        f"{key}={type(value).__name__ if isinstance(value, Image.Image) else value!r}" for key, value in setting.items()
+    )
+
+
 BAD = [
     {"steps": 0},
     {"steps": -1},
@@ -33,7 +42,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("setting", BAD, ids=str)
+@pytest.mark.parametrize("setting", BAD, ids=_name)
 def test_a_bad_value_is_a_settings_error_that_names_it(setting):
     with pytest.raises(SettingsError) as caught:
         Request(**{"prompt": "a", **setting})

@@ -57,11 +57,23 @@ def test_fresh_starts_over_and_deletes_only_what_is_ours(run, made, train):
 
 def test_a_killed_clearing_leaves_a_run_not_the_rest_of_one(run, monkeypatch):
     """As long as anything of a run is left, it is called one: a new run never begins among old checkpoints."""
-    for stop in range(len(folder.OURS)):
-        half = shutil.copytree(run, run.with_name(f"half-{stop}"))
+    for number in range(len(folder.OURS)):
+        half = shutil.copytree(run, run.with_name(f"half-{number}"))
+        left = iter(range(number))
+
+        def dying(call, left=left):
+            def instead(*arguments, **options):
+                if next(left, None) is None:
+                    raise KeyboardInterrupt
+                return call(*arguments, **options)
+
+            return instead
+
         with monkeypatch.context() as patch:
-            patch.setattr(folder, "OURS", folder.OURS[:stop])
-            folder.clear(half)
+            patch.setattr(folder.shutil, "rmtree", dying(shutil.rmtree))
+            patch.setattr(folder.Path, "unlink", dying(folder.Path.unlink))
+            with pytest.raises(KeyboardInterrupt):
+                folder.clear(half)
         with pytest.raises(RunError, match="holds a run"):
             folder.check_output(half, "refuse")
 
@@ -223,3 +235,12 @@ def test_a_kill_between_two_renames_loses_no_folder(tmp_path, monkeypatch):
     assert ended(child) == -signal.SIGKILL and not old.exists()
     files.sweep(tmp_path)
     assert (old / "file").read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["adapter"]
+
+
+def test_what_a_kill_left_half_written_is_swept(run):
+    places = [run, run / "checkpoints", run / "snapshots", next((run / "previews").iterdir())]
+    for place in places:
+        (place / f"{files.TEMPORARY}0-a.png").write_bytes(b"half")
+        (place / f"{files.TEMPORARY}0-b").mkdir()
+    with folder.claimed(run):
+        assert not list(run.rglob(f"{files.TEMPORARY}*"))
