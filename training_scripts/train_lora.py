@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="pictures with captions")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="`adapt train --settings` lists them")
-    parser.add_argument("--base", default="icons", help="icons, a diffusers folder, or a Hub id")
+    parser.add_argument("--base", help="icons (the default), a diffusers folder, or a Hub id")
     parser.add_argument("--output", type=Path, required=True, help="the run's folder")
     parser.add_argument("--config", type=Path, help="a YAML file of settings")
     parser.add_argument("--resume", dest="existing", action="store_const", const="resume", help="go on with the run")
@@ -45,7 +45,7 @@ def train(words: argparse.Namespace) -> TrainingResult:
     settings = resolve(words.config, words.settings, stored).settings  # command line > file > the run > defaults
     pictures = gather(words.data, settings)  # found, judged, some held out
     accelerator = make_accelerator(settings)  # device, precision, processes
-    backbone = Backbone.load(words.base, device=accelerator.device)
+    backbone = Backbone.load(folder.base_of(run, resuming, words.base), device=accelerator.device)
     settings = settle(settings, backbone)  # the base's own values where none were given
 
     with writing(run, accelerator, words.existing):

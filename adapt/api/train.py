@@ -65,7 +65,7 @@ def train(
     data: str | Path,
     *,
     output: str | Path,
-    base: str = "icons",
+    base: str | None = None,
     settings: TrainSettings | None = None,
     existing: Existing = "refuse",
     allow: Sequence[str] = (),
@@ -76,7 +76,7 @@ def train(
     Args:
         data: pictures with captions (see `docs/data.md`).
         output: the run's folder; the adapter is in `adapter/` inside.
-        base: `icons`, a diffusers folder, or a Hub id.
+        base: `icons`, a diffusers folder, or a Hub id; None: `icons`, or the base of the run that is resumed.
         settings: see `TrainSettings`; None: the defaults, or the stored ones when a run is resumed.
         existing: what to do with a run in `output`: `refuse`, `resume`, `auto` (resume if there is one), `fresh`.
         allow: names of settings (also `data`, `base`) that may change at resume although they alter the course.
@@ -101,7 +101,7 @@ def train(
     accelerator = make_accelerator(settings)
     from adapt.backbones import Backbone
 
-    backbone = Backbone.load(base, device=accelerator.device)
+    backbone = Backbone.load(folder.base_of(run, resuming, base), device=accelerator.device)
     settings = settle(settings, backbone)
     from adapt.api.assemble import assemble
 

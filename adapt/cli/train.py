@@ -26,7 +26,9 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings, such as steps=500 rank=16.")
     ] = None,
-    base: Annotated[str, typer.Option(help="icons, a diffusers folder, or a Hub id.")] = "icons",
+    base: Annotated[
+        str | None, typer.Option(help="icons, a diffusers folder, or a Hub id; default: icons, or the resumed run's.")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="The run's folder; default: runs/ and the name of DATA.")] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file of settings.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")] = False,
@@ -49,7 +51,7 @@ def train(
         raise SettingsError("--resume and --fresh contradict each other", allowed="one of them")
     run = output or Path("runs") / data.absolute().name
     existing: Existing = "resume" if resume else "fresh" if fresh else "refuse"
-    resolved = prepare(run, existing, config, settings or [], base, dry_run)
+    resolved, base = prepare(run, existing, config, settings or [], base, dry_run)
     if dry_run:
         return _dry_run(data, base, resolved, json)
     from adapt.api.train import train as train_api
@@ -68,9 +70,14 @@ def train(
 
 
 def prepare(
-    run: Path, existing: Existing, config: Path | None, overrides: Sequence[str], base: str, dry_run: bool = False
-) -> Resolved:
-    """The settings, after everything that needs no torch has been judged. A resumed run starts from its own settings."""
+    run: Path,
+    existing: Existing,
+    config: Path | None,
+    overrides: Sequence[str],
+    base: str | None,
+    dry_run: bool = False,
+) -> tuple[Resolved, str]:
+    """Settings and base, after everything that needs no torch has been judged. A resumed run starts from its own."""
     from adapt import config as settings
     from adapt.loading import find, read_index
     from adapt.training import folder
@@ -78,8 +85,9 @@ def prepare(
     resuming = False if dry_run else folder.check_output(run, existing)
     stored = folder.read(run)["settings"] if resuming else None
     resolved = settings.resolve(config, overrides, stored)
+    base = folder.base_of(run, resuming, base)
     read_index(find(base))
-    return resolved
+    return resolved, base
 
 
 def tell(result: TrainingResult, as_json: bool) -> None:

@@ -127,6 +127,12 @@ def read(folder: Path) -> dict[str, Any]:
     return values
 
 
+def base_of(folder: Path, resuming: bool, given: str | None) -> str:
+    """The base that was given, else the resumed run's own, else `icons`."""
+    own = str(read(folder).get("base_reference", "icons")) if resuming else "icons"
+    return given or own
+
+
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Name → (then, now) for settings, data, base and machine of two `run.json`s."""
     flat_then, flat_now = ({**r["settings"], **{k: r[k] for k in FACTS}} for r in (then, now))

@@ -220,3 +220,11 @@ def test_a_run_of_other_settings_files(finished):
     with pytest.raises(RunError, match="--fresh"):
         api.train("nowhere", output=finished, existing="resume")
     assert TrainSettings()
+
+
+def test_a_resumed_run_keeps_its_base(tiny_base, pictures, tmp_path):
+    """Neither settings nor base need to be said again."""
+    run = tmp_path / "run"
+    first = api.train(pictures, output=run, base=str(tiny_base), settings=TrainSettings(steps=1, sampling_steps=1))
+    again = api.train(pictures, output=run, existing="resume")
+    assert again.adapter.digest == first.adapter.digest
