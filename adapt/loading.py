@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from adapt.backbones import Backbone
+    from adapt.types import TokenCounter
 
 BUNDLED = Path(__file__).parent / "bundled"
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
@@ -107,6 +109,47 @@ def read_index(folder: Path) -> dict[str, Any]:
 def family_of(index: dict[str, Any]) -> str:
     """The family's name, from the pipeline's class and its components'."""
     return "icons" if index.get("text_encoder", [None, None])[1] == "BertModel" else "stable-diffusion"
+
+
+def caption_counter(folder: Path) -> TokenCounter:
+    """Caption → its tokens, and how many the text encoder reads. The tokenizer is loaded when it is first asked; without
+    torch where the base has a `tokenizer.json`."""
+    where = folder / "tokenizer"
+
+    @cache
+    def fast() -> Any:
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(where / "tokenizer.json"))
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return tokenizer
+
+    @cache
+    def limit() -> int:
+        return int(json.loads((where / "tokenizer_config.json").read_text("utf-8"))["model_max_length"])
+
+    def count(caption: str) -> tuple[int, int]:
+        return len(fast().encode(caption).ids), limit()
+
+    return count if (where / "tokenizer.json").is_file() else _slow_counter(where)
+
+
+def _slow_counter(where: Path) -> TokenCounter:
+    """By transformers, for the older files of a tokenizer."""
+
+    @cache
+    def tokenizer() -> Any:
+        with quiet_libraries():
+            from transformers import AutoTokenizer
+
+            return AutoTokenizer.from_pretrained(where, local_files_only=True)
+
+    def count(caption: str) -> tuple[int, int]:
+        words = tokenizer()(caption, truncation=False, verbose=False).input_ids
+        return len(words), int(tokenizer().model_max_length)
+
+    return count
 
 
 def load(reference: str, *, dtype: torch.dtype, device: str | torch.device) -> Backbone:

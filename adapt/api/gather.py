@@ -39,12 +39,13 @@ def gather(data: str | Path, settings: TrainSettings) -> Pictures:
         SettingsError: a held-out fraction that leaves one side empty.
     """
     from adapt.data import split
+    from adapt.data.whole import groups
 
     judgement, warnings = _judged(data, settings)
     pictures = judgement.require(settings.skip_bad)
     held_out: tuple[Picture, ...] = ()
     if isinstance(settings.validation, float):
-        pictures, held_out = split(pictures, settings.validation, settings.seed, judgement.digests)
+        pictures, held_out = split(pictures, settings.validation, settings.seed, groups(judgement))
     elif settings.validation is not None:
         other, more = _judged(settings.validation, settings)
         held_out = other.require(settings.skip_bad)
@@ -55,13 +56,13 @@ def gather(data: str | Path, settings: TrainSettings) -> Pictures:
 def _judged(source: str | Path, settings: TrainSettings) -> tuple[Judgement, list[str]]:
     from adapt.data import find, judge
     from adapt.data.judge import lines
+    from adapt.data.whole import judge_whole
 
     found = find(source)
     judgement = judge(found, settings.resolution or 0, background=settings.background, progress=_judging())
-    return judgement, [
-        *found.warnings,
-        *lines(w for w in judgement.warnings if w.kind != "no caption"),
-    ]  # found says it
+    remarks = (*judgement.warnings, *judge_whole(found, judgement))
+    told = lines(remark for remark in remarks if remark.kind != "no caption")  # `found` says that one
+    return judgement, [*found.warnings, *told]
 
 
 def _shared(train: Judgement, held_out: Judgement) -> list[str]:

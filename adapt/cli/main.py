@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from adapt.cli.check import check
 from adapt.cli.demo import demo
 from adapt.cli.generate import generate
 from adapt.cli.train import train
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich help would take half of the time that `--help` has
 )
-for command in (train, generate, demo):
+for command in (check, train, generate, demo):
     app.command()(command)
 
 
@@ -47,8 +48,11 @@ def _root(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit code: 0 done, 2 the user's input, 4 Hub login, 101 a bug of ours, 130 / 143
-    stopped with the checkpoint saved."""
+    """Runs a command and returns its exit code.
+
+    0 done, 1 `check` found something, 2 the user's input, 4 Hub login, 101 a bug of ours, 130 / 143 stopped with the
+    checkpoint saved.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return int(app(words, standalone_mode=False) or 0)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from adapt.data.decode import examine
+from adapt.data.likeness import difference_hash, sharpness
 from adapt.data.picture import Found, Picture
 from adapt.data.wording import listed
 from adapt.errors import DataError
@@ -47,6 +48,25 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Look:
+    """What one usable picture shows of itself.
+
+    Attributes:
+        digest: of its size and pixels; equal for exact duplicates.
+        size: width and height in pixels.
+        likeness: 256 bits; nearly equal for near duplicates.
+        sharpness: variance of the Laplacian; small for soft pictures.
+    """
+
+    digest: str
+    size: tuple[int, int]
+    animated: bool
+    transparent: bool
+    likeness: int
+    sharpness: float
+
+
+@dataclass(frozen=True)
 class Judgement:
     """What was found out, in the order of the pictures.
 
@@ -54,18 +74,23 @@ class Judgement:
         pictures: all that were judged.
         faults: pictures that cannot be used, one finding each.
         warnings: what does not stop a training.
-        digests: name of each usable picture → digest of its size and pixels; equal for exact duplicates.
+        looks: name of each usable picture → what it shows of itself.
     """
 
     pictures: tuple[Picture, ...]
     faults: tuple[Finding, ...]
     warnings: tuple[Finding, ...]
-    digests: Mapping[str, str] = field(default_factory=dict)
+    looks: Mapping[str, Look] = field(default_factory=dict)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Name of each usable picture → digest of its size and pixels; equal for exact duplicates."""
+        return {name: look.digest for name, look in self.looks.items()}
 
     @property
     def usable(self) -> tuple[Picture, ...]:
         """The pictures without a fault."""
-        return tuple(picture for picture in self.pictures if picture.name in self.digests)
+        return tuple(picture for picture in self.pictures if picture.name in self.looks)
 
     def require(self, skip_bad: bool = False) -> tuple[Picture, ...]:
         """The pictures to train on: at least one.
@@ -100,17 +125,6 @@ def lines(findings: Iterable[Finding]) -> list[str]:
     return [_line(group) for group in groups.values()]
 
 
-@dataclass(frozen=True)
-class _Look:
-    """What one picture shows of itself."""
-
-    fault: Finding | None
-    digest: str = ""
-    size: tuple[int, int] = (0, 0)
-    animated: bool = False
-    transparent: bool = False
-
-
 def judge(
     found: Found,
     resolution: int,
@@ -135,8 +149,8 @@ def judge(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's words on odd files: the findings say what matters
         looks = list(_looks(pictures, background, progress))
-    faults = tuple(look.fault for look in looks if look.fault)
-    usable = [(picture, look) for picture, look in zip(pictures, looks, strict=True) if not look.fault]
+    faults = tuple(look for look in looks if isinstance(look, Finding))
+    usable = [(picture, look) for picture, look in zip(pictures, looks, strict=True) if isinstance(look, Look)]
     first_of: dict[str, str] = {}
     remarks: list[Finding] = []
     for picture, look in usable:
@@ -148,10 +162,10 @@ def judge(
     if 0 < len(usable) < FEW:
         message = f"Very few pictures ({len(usable)}): an adapter memorises them; {FEW} or more are better"
         remarks.append(Finding("", "few", message))
-    return Judgement(pictures, faults, tuple(remarks), {picture.name: look.digest for picture, look in usable})
+    return Judgement(pictures, faults, tuple(remarks), {picture.name: look for picture, look in usable})
 
 
-def _looks(pictures: tuple[Picture, ...], background: str, progress: Progress | None) -> Iterator[_Look]:
+def _looks(pictures: tuple[Picture, ...], background: str, progress: Progress | None) -> Iterator[Look | Finding]:
     """One look a picture, in their order. Pillow decodes outside Python's lock; each thread holds one picture."""
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         for done, look in enumerate(pool.map(lambda picture: _look(picture, background), pictures), 1):
@@ -160,20 +174,21 @@ def _looks(pictures: tuple[Picture, ...], background: str, progress: Progress | 
             yield look
 
 
-def _look(picture: Picture, background: str) -> _Look:
+def _look(picture: Picture, background: str) -> Look | Finding:
     try:
         decoded = examine(picture.read(), background)
     except DataError as error:
-        return _Look(Finding(picture.name, "unreadable", str(error)))
+        return Finding(picture.name, "unreadable", str(error))
     size = decoded.image.size
     if min(size) < SMALLEST_SIDE:
         message = f"is {size[0]} x {size[1]} pixels: {SMALLEST_SIDE} or more a side are needed"
-        return _Look(Finding(picture.name, "small", message))
+        return Finding(picture.name, "small", message)
     digest = hashlib.sha256(f"{size}".encode() + decoded.image.tobytes()).hexdigest()
-    return _Look(None, digest, size, decoded.animated, decoded.transparent)
+    likeness, sharp = difference_hash(decoded.image), sharpness(decoded.image)
+    return Look(digest, size, decoded.animated, decoded.transparent, likeness, sharp)
 
 
-def _about_pixels(picture: Picture, look: _Look, resolution: int) -> Iterator[Finding]:
+def _about_pixels(picture: Picture, look: Look, resolution: int) -> Iterator[Finding]:
     width, height = look.size
     if look.animated:
         yield Finding(picture.name, "animated", "is animated: its first frame is used")

@@ -1,0 +1,111 @@
+"""What is worth knowing of a set of pictures as a whole, once each has been looked at."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+
+from adapt.data.judge import Finding, Judgement
+from adapt.data.likeness import near_pairs
+from adapt.data.picture import Found, Picture
+
+BLURRED = 15.0
+"""Sharpness (see `likeness`) below which a picture is soft everywhere."""
+CUT = 0.25
+"""Share of a picture that a centre crop may take without a word."""
+UNEVEN = 3.0
+"""A class with so many times the pictures of another is learned so many times as often."""
+
+
+def judge_whole(found: Found, judgement: Judgement, trigger: str | None = None) -> tuple[Finding, ...]:
+    """Findings about likeness, sharpness, crops, captions and classes; a function of the pictures alone.
+
+    Args:
+        trigger: word that captions are expected to hold, or None.
+    """
+    pictures = judgement.usable
+    return (
+        *_alike(judgement),
+        *_soft(judgement),
+        *_cut(judgement),
+        *(() if found.kind == "classes" else _repeated(pictures)),
+        *_without_trigger(pictures, trigger),
+        *_uneven(pictures),
+    )
+
+
+def groups(judgement: Judgement) -> dict[str, str]:
+    """Name of each usable picture → name of the first that shows (nearly) the same: what `split` keeps on one side."""
+    first = {name: name for name in judgement.looks}
+
+    def root(name: str) -> str:
+        while first[name] != name:
+            name = first[name]
+        return name
+
+    for a, b in _pairs(judgement):
+        first[root(b)] = root(a)
+    return {name: root(name) for name in first}
+
+
+def _pairs(judgement: Judgement) -> list[tuple[str, str]]:
+    # A plain surface has no likeness to speak of: its hash is 0, whatever its colour.
+    return near_pairs({name: look.likeness for name, look in judgement.looks.items() if look.sharpness > 1})
+
+
+def _alike(judgement: Judgement) -> Iterator[Finding]:
+    exact = {name: look.digest for name, look in judgement.looks.items()}
+    told = set[str]()
+    for a, b in _pairs(judgement):
+        if b not in told and exact[a] != exact[b]:
+            told.add(b)
+            yield Finding(
+                b, "near duplicate", f"looks almost like {a}: keep one, or it counts twice and is copied sooner"
+            )
+
+
+def _soft(judgement: Judgement) -> Iterator[Finding]:
+    for name, look in judgement.looks.items():
+        if look.sharpness < BLURRED:
+            yield Finding(name, "blurry", "is soft everywhere, and so will be what is learned: a sharper one is better")
+
+
+def _cut(judgement: Judgement) -> Iterator[Finding]:
+    narrow = {finding.name for finding in judgement.warnings if finding.kind == "narrow"}
+    for name, look in judgement.looks.items():
+        lost = 1 - min(look.size) / max(look.size)
+        if lost > CUT and name not in narrow:
+            yield Finding(
+                name, "cropped", f"loses {lost:.0%} to the square centre crop: crop it yourself to choose what stays"
+            )
+
+
+def _repeated(pictures: tuple[Picture, ...]) -> Iterator[Finding]:
+    holders = defaultdict[str, list[str]](list)
+    for picture in pictures:
+        for caption in picture.captions:
+            holders[caption].append(picture.name)
+    for caption, names in holders.items():
+        if len(names) > 1:
+            message = (
+                f"has the caption of {len(names) - 1} more ({caption!r}): say what differs, or it cannot be asked for"
+            )
+            yield Finding(names[0], "repeated caption", message)
+
+
+def _without_trigger(pictures: tuple[Picture, ...], trigger: str | None) -> Iterator[Finding]:
+    for picture in pictures:
+        if trigger and not all(trigger in caption for caption in picture.captions or ("",)):
+            yield Finding(
+                picture.name, "no trigger", f"has a caption without {trigger!r}: trigger={trigger} puts it before them"
+            )
+
+
+def _uneven(pictures: tuple[Picture, ...]) -> Iterator[Finding]:
+    counts: Mapping[str, int] = Counter(p.label for p in pictures if p.label)
+    if counts and max(counts.values()) >= UNEVEN * min(counts.values()):
+        most, least = (f(counts, key=lambda label: counts[label]) for f in (max, min))
+        message = (
+            f"Classes are uneven: {counts[most]} of {most}, {counts[least]} of {least}; the small ones are learned less"
+        )
+        yield Finding("", "uneven classes", message)

@@ -1,0 +1,113 @@
+"""What is said of a set as a whole: likeness, sharpness, crops, captions, classes."""
+
+import random
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from adapt.data import Found, Picture, judge, split
+from adapt.data.likeness import NEAR, difference_hash, near_pairs, sharpness
+from adapt.data.whole import groups, judge_whole
+
+
+@pytest.fixture
+def scene():
+    """`scene(seed)`: coarse random blocks, as sharp and as different from one another as pictures are."""
+
+    def make(seed, size=(64, 64)):
+        values = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
+        return Image.fromarray(values).resize(size, Image.Resampling.NEAREST)
+
+    return make
+
+
+def found(encoded, images, captions=None, labels=None, kind="sidecars"):
+    texts = captions or [f"picture {i}" for i in range(len(images))]
+    marks = labels or [None] * len(images)
+    pictures = (
+        Picture(f"p{i}", None, encoded(image), (text,), mark)
+        for i, (image, text, mark) in enumerate(zip(images, texts, marks, strict=True))
+    )
+    return Found(tuple(pictures), (), kind)
+
+
+def remarks(a_set, trigger=None):
+    return {(f.name, f.kind) for f in judge_whole(a_set, judge(a_set, 0), trigger)}
+
+
+def test_the_same_picture_scaled_recompressed_and_brighter_is_a_near_duplicate(encoded, scene):
+    picture = scene(0)
+    variants = [picture, picture.resize((48, 48), Image.Resampling.LANCZOS), picture.point(lambda v: min(255, v + 12))]
+    jpeg = Picture("p9", None, encoded(picture, "JPEG", quality=60), ("again",))
+    a_set = found(encoded, [*variants, scene(1), scene(2)])
+    a_set = Found((*a_set.pictures, jpeg), (), "sidecars")
+    assert {name for name, kind in remarks(a_set) if kind == "near duplicate"} == {"p1", "p2", "p9"}
+
+
+def test_different_pictures_are_far_apart(scene):
+    hashes = [difference_hash(scene(i)) for i in range(60)]
+    assert min((a ^ b).bit_count() for i, a in enumerate(hashes) for b in hashes[:i]) > 3 * NEAR
+
+
+def test_near_pairs_are_those_of_comparing_all_with_all():
+    """No pair is lost by looking into bands only."""
+    dice = random.Random(0)
+    values = [dice.getrandbits(256) for _ in range(40)]
+    for value in list(values):
+        flips = dice.sample(range(256), dice.randrange(0, 2 * NEAR))
+        values.append(value ^ sum(1 << bit for bit in flips))
+    hashes = {f"p{i}": value for i, value in enumerate(values)}
+    names = list(hashes)
+    expected = [
+        (a, b) for i, a in enumerate(names) for b in names[i + 1 :] if (hashes[a] ^ hashes[b]).bit_count() <= NEAR
+    ]
+    assert expected and near_pairs(hashes) == expected
+
+
+def test_plain_surfaces_are_soft_but_not_alike(encoded):
+    plain = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue", "white")]
+    assert remarks(found(encoded, plain)) == {(f"p{i}", "blurry") for i in range(3)}
+
+
+def test_blur_lowers_sharpness_until_it_is_said(encoded, scene):
+    blurred = [scene(0).filter(ImageFilter.GaussianBlur(radius)) for radius in (0, 1, 2, 8)]
+    values = [sharpness(image) for image in blurred]
+    assert values == sorted(values, reverse=True)
+    assert ("p1", "blurry") in remarks(found(encoded, [blurred[0], blurred[3]]))
+    assert ("p0", "blurry") not in remarks(found(encoded, [blurred[0], blurred[3]]))
+
+
+def test_a_crop_that_takes_much_is_said_with_its_share(encoded, scene):
+    a_set = found(encoded, [scene(0, (64, 64)), scene(1, (80, 64)), scene(2, (64, 100))])
+    findings = [f for f in judge_whole(a_set, judge(a_set, 0)) if f.kind == "cropped"]
+    assert [f.name for f in findings] == ["p2"] and "36%" in findings[0].message
+
+
+def test_a_caption_of_several_pictures_is_said_but_not_that_of_a_class(encoded, scene):
+    images, captions = [scene(i) for i in range(3)], ["a cat", "a cat", "a dog"]
+    assert ("p0", "repeated caption") in remarks(found(encoded, images, captions))
+    assert not remarks(found(encoded, images, captions, kind="classes"))
+
+
+def test_captions_without_the_trigger_are_named(encoded, scene):
+    a_set = found(encoded, [scene(0), scene(1)], ["zxc, a cat", "a dog"])
+    assert remarks(a_set, "zxc") == {("p1", "no trigger")} and not remarks(a_set)
+
+
+def test_uneven_classes_are_counted(encoded, scene):
+    labels = ["cat"] * 3 + ["dog"]
+    a_set = found(encoded, [scene(i) for i in range(4)], labels=labels, kind="classes")
+    (finding,) = judge_whole(a_set, judge(a_set, 0))
+    assert finding.kind == "uneven classes" and "3 of cat, 1 of dog" in finding.message
+    even = found(encoded, [scene(i) for i in range(4)], labels=["cat", "cat", "dog", "dog"], kind="classes")
+    assert not remarks(even)
+
+
+def test_near_duplicates_stay_on_one_side_of_a_split(encoded, scene):
+    images = [image for i in range(6) for image in (scene(i), scene(i).resize((48, 48), Image.Resampling.LANCZOS))]
+    judgement = judge(found(encoded, images), 0)
+    same = groups(judgement)
+    for seed in range(10):
+        train, held_out = split(judgement.usable, 0.34, seed, same)
+        assert held_out and not {same[p.name] for p in train} & {same[p.name] for p in held_out}
