@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapt import files
 from adapt.errors import AdapterError
-from adapt.formats import FILE_NAME, LoraWeights, read_lora, write_lora
+from adapt.formats import FILE_NAME, LoraWeights, read, write_kohya, write_lora
 from adapt.formats.diffusers_lora import check_file
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Adapter:
         folder = file.absolute().parent
         folder = folder.parent if folder.name == "adapter" else folder
         name = folder.name if file.name == FILE_NAME else file.stem
-        return Adapter(read_lora(file), Adapter.read_facts(path), name, files.digest(file)[:10])
+        return Adapter(read(file), Adapter.read_facts(path), name, files.digest(file)[:10])
 
     def save(self, folder: str | Path) -> Adapter:
         """Writes the weights and `adapter.json` into `folder`; equal adapters are equal bytes. Returns it with its digest."""
@@ -151,6 +151,24 @@ class Adapter:
         write_lora(folder / FILE_NAME, self.weights, self.facts.lora)
         files.write_json(folder / FACTS_NAME, self.facts.as_dict())
         return replace(self, digest=files.digest(folder / FILE_NAME)[:10])
+
+    def export(self, path: Path, format: str) -> None:
+        """Writes the weights as one file for other programs and reads it back: every number must be the same.
+
+        Args:
+            format: `diffusers`, or `kohya` (ComfyUI, A1111, Forge, InvokeAI; Stable Diffusion 1.x and 2.x).
+
+        Raises:
+            AdapterError: the format cannot express this adapter, or what was written reads differently; no file is left.
+        """
+        if format == "kohya":
+            write_kohya(path, self.weights, title=self.name, trigger=self.trigger)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_lora(path, self.weights, self.facts.lora)
+        if not self.weights.equals(read(path)):
+            path.unlink()
+            raise AdapterError("the exported file reads differently from what was written", given=path)
 
     def check(self, backbone: Backbone) -> None:
         """Raises `AdapterError` when it was made for another base."""

@@ -27,7 +27,7 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
-def tiny_pipeline(prediction_type="epsilon", seed=0, width=16):
+def tiny_pipeline(prediction_type="epsilon", seed=0, width=16, text_width=16):
     """A tiny random `StableDiffusionPipeline`: 16 px pictures, 4 × 8 × 8 latents, a byte-level CLIP."""
     import torch
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -39,12 +39,12 @@ def tiny_pipeline(prediction_type="epsilon", seed=0, width=16):
     words = [*symbols, *(s + "</w>" for s in symbols), "<|startoftext|>", "<|endoftext|>"]
     tokenizer = CLIPTokenizer(vocab={w: i for i, w in enumerate(words)}, merges=[], model_max_length=24)
     text = CLIPTextConfig(
-        vocab_size=len(words), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        vocab_size=len(words), hidden_size=text_width, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
         max_position_embeddings=24, bos_token_id=len(words) - 2, eos_token_id=len(words) - 1, pad_token_id=len(words) - 1,
     )  # fmt: skip
     unet = UNet2DConditionModel(
         sample_size=8, block_out_channels=(width, width), layers_per_block=1, norm_num_groups=8, attention_head_dim=8,
-        cross_attention_dim=16, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        cross_attention_dim=text_width, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
     )  # fmt: skip
     vae = AutoencoderKL(
@@ -63,7 +63,7 @@ def tiny_pipeline(prediction_type="epsilon", seed=0, width=16):
 
 @pytest.fixture(scope="session")
 def make_tiny():
-    """prediction type, seed, width → a fresh tiny pipeline."""
+    """prediction type, seed, width, width of the text → a fresh tiny pipeline."""
     return tiny_pipeline
 
 

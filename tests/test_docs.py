@@ -63,7 +63,7 @@ ADAPT = commands("adapt")
 def test_the_collectors_find_something():
     pages = {page for page, _ in commands(*PROGRAMS)}
     assert {"README.md", "docs/data.md", "docs/training.md", "docs/generating.md"} <= pages
-    assert {words[1] for _, words in ADAPT} == {"check", "train", "generate", "demo"}
+    assert {words[1] for _, words in ADAPT} == {"check", "train", "generate", "export", "demo"}
     assert len(of(ADAPT, "train")) >= 8 and len(of(ADAPT, "generate")) >= 10
     assert {words[0] for _, words in commands(*PROGRAMS)} == set(PROGRAMS)
 
@@ -215,6 +215,7 @@ def test_every_setting_that_is_named_exists():
         ("train", ["docs/training.md", "docs/data.md", "README.md"]),
         ("demo", ["README.md", "docs/training.md"]),
         ("check", ["docs/data.md"]),
+        ("export", ["docs/adapter-format.md"]),
     ],
 )
 def test_every_option_is_documented(command, pages):

@@ -17,10 +17,14 @@ from adapt.config import TrainSettings
 from adapt.evaluation.proof import Proof, prove
 from adapt.formats import LoraWeights, read_lora
 from adapt.formats.diffusers_lora import portable
+from adapt.formats.kohya import BASES
 from adapt.loading import bundled
 from adapt.progress import say
 from adapt.sampling.png import save_png
 from adapt.training.loop import Trainer
+
+OTHERS = ("ComfyUI", "A1111", "Forge", "InvokeAI")
+"""Programs that take the file in `kohya/`."""
 
 
 def finish(trainer: Trainer, chosen: int) -> Proof:
@@ -52,12 +56,20 @@ def _write(folder: Path, trainer: Trainer, chosen: int) -> Proof:
     texts = prompts(course.settings, course.examples.pictures)
     say("proving the adapter in a fresh diffusers pipeline")
     proof = prove(written, course.backbone, texts[0])
+    if _speaks_kohya(course.backbone):
+        written.export(folder / "kohya" / f"{name}.safetensors", "kohya")
     samples = _samples(folder, written, course.backbone, course.settings, texts)
     text = card.render(
         name, adapter.facts, pipeline_class=course.backbone.pipeline_class, proof=proof.as_dict(), samples=samples
     )
     files.write(folder / "README.md", text)
     return proof
+
+
+def _speaks_kohya(backbone: Backbone) -> bool:
+    """Whether other programs draw with bases of this kind."""
+    text = getattr(backbone.denoiser.config, "cross_attention_dim", None)
+    return backbone.family == "stable-diffusion" and text in BASES
 
 
 def _samples(
@@ -106,6 +118,7 @@ def facts(trainer: Trainer, chosen: int) -> Facts:
         },
         training=training,
         versions=versions(),
+        loads_in=("adapt", "diffusers", *(OTHERS if _speaks_kohya(backbone) else ())),
     )
 
 

@@ -137,8 +137,11 @@ def _alphas(path: Path, metadata: Mapping[str, str]) -> dict[str, dict[str, Any]
     return configs
 
 
-def check_file(path: Path) -> None:
+def check_file(path: Path) -> list[str]:
     """What can be said of an adapter file without torch: it is there, it is safetensors, its header and length are whole.
+
+    Returns:
+        The names of its tensors.
 
     Raises:
         AdapterError: see above.
@@ -172,6 +175,7 @@ def check_file(path: Path) -> None:
             given=f"{path} ({path.stat().st_size} of {8 + length + end} bytes)",
             next="copy or download it again",
         )
+    return [name for name in entries if name != "__metadata__"]
 
 
 def open_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

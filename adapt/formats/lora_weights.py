@@ -29,6 +29,11 @@ class Pair:
     def rank(self) -> int:
         return int(self.down.shape[0])
 
+    def equals(self, other: Pair) -> bool:
+        """Whether both hold the same numbers; alpha to the precision of fp32, in which kohya's files keep it."""
+        same = self.down.equal(other.down) and self.up.equal(other.up)
+        return same and abs(self.alpha - other.alpha) <= 1e-6 * abs(self.alpha)
+
     def delta(self) -> Tensor:
         """ΔW in fp32, (out, in) or (out, in, k, k)."""
         down, up = self.down.float(), self.up.float()
@@ -60,3 +65,11 @@ class LoraWeights:
 
     def __len__(self) -> int:
         return sum(len(pairs) for pairs in self.modules.values())
+
+    def equals(self, other: LoraWeights) -> bool:
+        """Whether both hold the same layers with the same numbers; header entries do not matter."""
+        mine, theirs = (
+            {(c, m): pair for c, pairs in weights.modules.items() for m, pair in pairs.items()}
+            for weights in (self, other)
+        )
+        return mine.keys() == theirs.keys() and all(pair.equals(theirs[key]) for key, pair in mine.items())
