@@ -55,8 +55,9 @@ class EncodedPictures:
     ) -> None:
         self.pictures, self.encoder, self.size, self.cache = tuple(pictures), encoder, size, cache
         self.flips, self.background = flips, background
-        self._media_key = encoder.content_key(media_component)
-        self._text_key = encoder.content_key(text_component)
+        # Another torch may round otherwise: a run that is resumed must find what it began with, or know that it is new.
+        self._media_key = f"{encoder.content_key(media_component)} torch {torch.__version__}"
+        self._text_key = f"{encoder.content_key(text_component)} torch {torch.__version__}"
         self._digests: dict[int, str] = {}
         self._recent = _Recent(memory)
 
