@@ -47,6 +47,7 @@ def render(
         pictures=facts.training["pictures"],
         training=[(key.replace("_", " "), value) for key, value in facts.training.items() if key != "held_out"],
         held_out=facts.training.get("held_out"),
+        anchor_above=facts.training.get("anchor_above"),
         proof=proof,
         **facts.recommended,
     )

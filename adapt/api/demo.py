@@ -47,7 +47,8 @@ class Demo:
         return [
             *([] if self.done else ["everything is there already; --fresh starts over"]),
             f"held-out loss  {m['base']:.4f} before, {m['loss']:.4f} after ({m['ratio']:.2f} of it; "
-            f"{abs(m['change']):.1f} standard errors over {m['pictures']} pictures that were not trained on)",
+            f"{abs(m['change']):.1f} standard errors over {m['pictures']} pictures that chose the step;",
+            "               at noisy times the base counts as right: docs/training.md)",
             f"adapter        {adapter}",
             f"comparison     {self.folder / 'comparison.png'}",
             "",
