@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint clean setup
+.PHONY: demo test test-all lint docs clean setup
 
 setup: $(READY)
 
@@ -29,6 +29,10 @@ test: lint
 
 test-all: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "slow or not slow"
+
+# Pages that are written from the code.
+docs: $(READY)
+	$(BIN)/python -m adapt.config.table > docs/settings.md
 
 clean:
 	rm -rf $(VENV) runs dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -16,7 +16,8 @@ import yaml
 import adapt
 from adapt.adapter import Facts
 from adapt.cli.main import app, main
-from adapt.config import TrainSettings, kind, require_known
+from adapt.config import TrainSettings, require_known
+from adapt.config.table import markdown, ordered
 from adapt.sampling import schedulers
 from adapt.sampling.prompts import OPTIONS
 
@@ -177,20 +178,9 @@ def test_the_commands_in_the_examples_can_be_parsed(script):
 
 
 # ------------------------------------------------------------------------------------------------ settings and options
-def settings_table():
-    def default(value):
-        return "none" if value is None else str(value)
-
-    rows = [
-        f"| `{n}` | {default(f.default)} | {kind(n)} | {f.description} |" for n, f in TrainSettings.model_fields.items()
-    ]
-    return "\n".join(["| setting | default | at resume | what it is |", "|---|---|---|---|", *rows])
-
-
-def test_the_table_of_settings_is_the_code_s():
-    text = (ROOT / "docs" / "training.md").read_text("utf-8")
-    table = re.search(r"<!-- settings.*?-->\n(.*?)\n<!-- end of settings -->", text, re.S)[1]
-    assert table == settings_table(), f"put this into docs/training.md:\n{settings_table()}"
+def test_the_page_of_settings_is_the_code_s():
+    assert (ROOT / "docs" / "settings.md").read_text("utf-8") == markdown(), "run `make docs`"
+    assert sorted(ordered()) == sorted(TrainSettings.model_fields)
 
 
 def test_every_setting_that_is_named_exists():

@@ -123,9 +123,11 @@ def _dry_run(data: Path, base: str, resolved: Resolved, as_json: bool) -> None:
 
     pictures = gather(data, resolved.settings)
     from adapt.api.forecast import forecast
+    from adapt.config.table import ordered
 
     settled, cost = forecast(base, pictures, resolved.settings)
-    values = settled.model_dump(mode="json")
+    dumped = settled.model_dump(mode="json")
+    values = {name: dumped[name] for name in ordered()}
     origins = {n: "the base" if o == "default" and values[n] != getattr(resolved.settings, n) and
                getattr(resolved.settings, n) is None else o for n, o in resolved.origins.items()}  # fmt: skip
     if as_json:
@@ -164,8 +166,9 @@ def _table(rows: Sequence[tuple[str, str, str]]) -> None:
 
 def _list_settings(as_json: bool) -> None:
     from adapt.config import TrainSettings
+    from adapt.config.table import ordered
 
-    fields = TrainSettings.model_fields
+    fields = {name: TrainSettings.model_fields[name] for name in ordered()}
     if as_json:
         return typer.echo(json_.dumps(TrainSettings.model_json_schema()))
     _table([(name, _short(field.default), field.description or "") for name, field in fields.items()])

@@ -1,13 +1,13 @@
-"""Trains the autoencoder: 64 × 64 px -> 8 × 8 × 8 latents, 1.65 M parameters.
+"""Trains the autoencoder: 64 × 64 px -> 8 × 8 × 8 latents, 1.65 M parameters (preset `cpu`).
 
-python autoencoder.py DATA OUT --seconds 1500
-python autoencoder.py DATA OUT2 --decoder-of OUT --seconds 480
+python autoencoder.py DATA OUT --seconds 3000 [--start VAE] [--measure OPENMOJI]
+python autoencoder.py DATA OUT2 --decoder-of OUT --seconds 3000
 
-The second form keeps the encoder, so latents stay what they are, and trains the decoder on outlined pictures as well.
+Everything that is drawn is learned, outlined and recoloured variants too, but for the names that are kept `unseen`.
+The second form keeps the encoder, so latents stay what they are, and trains the decoder alone on inexact latents.
 """
 
 import argparse
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +17,14 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from loop import Run, learning_rate
+from presets import PRESETS, Machine, build_autoencoder, machine
 
-SETS = ["noto", "fluent-emoji-flat"]
-OUTLINED = [f"{name}-outlined" for name in SETS]
-UNSEEN = "openmoji"
-BATCH = 12
 LATENT_NOISE = 0.1
-"""Standard deviation added to the decoder's input: a denoiser's latents are never exact."""
+"""Standard deviation added to the decoder's input, of the latents' own: a denoiser's latents are never exact."""
+
+KL = 1e-4
+SHIFT = 3
+"""Pixels a picture is moved at most, over white."""
 
 
 @dataclass(frozen=True)
@@ -36,22 +37,8 @@ class Stage:
     clip: float
 
 
-WHOLE = Stage(peak=2e-3, warmup=100, weight_decay=1e-4, clip=1.0)
-DECODER = Stage(peak=1e-3, warmup=50, weight_decay=0.01, clip=math.inf)
-
-
-def build() -> AutoencoderKL:
-    """Few channels at full resolution, where most of the cost is; no attention."""
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(16, 32, 64, 96),
-        layers_per_block=1,
-        latent_channels=8,
-        norm_num_groups=8,
-        mid_block_add_attention=False,
-        sample_size=64,
-    )
+WHOLE = Stage(peak=1.2e-3, warmup=100, weight_decay=1e-4, clip=1.0)
+DECODER = Stage(peak=1e-3, warmup=50, weight_decay=1e-4, clip=1.0)
 
 
 def edges(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -60,84 +47,115 @@ def edges(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def reconstruction(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """L1 + L2 + half the L1 of the edges, of pictures (B, 3, H, W)."""
+    """L1 + 2 L2 + half the L1 of the edges + half the L1 of the colours at a quarter, of pictures (B, 3, H, W)."""
     sharpness = sum(F.l1_loss(a, b) for a, b in zip(edges(y), edges(x), strict=True))
-    return F.l1_loss(y, x) + F.mse_loss(y, x) + 0.5 * sharpness
+    colours = F.l1_loss(F.avg_pool2d(y, 4), F.avg_pool2d(x, 4))
+    return F.l1_loss(y, x) + 2 * F.mse_loss(y, x) + 0.5 * sharpness + 0.5 * colours
 
 
-def autoencoder_losses(vae: AutoencoderKL, data: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The loss of one random batch after another: reconstruction, its colours at a quarter, and a little KL."""
+def varied(x: torch.Tensor) -> torch.Tensor:
+    """Mirrored half the time, moved a little, its three colour planes exchanged one time in four."""
+    if torch.rand(()) < 0.5:
+        x = x.flip(-1)
+    if torch.rand(()) < 0.25:
+        x = x[:, torch.randperm(3)]
+    down, across = torch.randint(0, 2 * SHIFT + 1, (2,)).tolist()
+    moved = F.pad(x, [SHIFT] * 4, value=255)
+    return moved[..., down : down + x.shape[-2], across : across + x.shape[-1]]
+
+
+def batches(data: torch.Tensor, batch: int, device: torch.device) -> Iterator[torch.Tensor]:
+    """Random pictures (batch, 3, H, W) in [-1, 1]."""
     while True:
-        x = pictures.scaled(data[torch.randint(len(data), (BATCH,))])
-        if torch.rand(()) < 0.5:
-            x = x.flip(-1)
-        posterior = vae.encode(x.to(memory_format=torch.channels_last)).latent_dist
-        y = vae.decode(posterior.sample()).sample
-        colours = F.l1_loss(F.avg_pool2d(y, 4), F.avg_pool2d(x, 4))
-        kl = posterior.kl().mean() / posterior.mean[0].numel()  # per latent number
-        yield reconstruction(y, x) + 0.5 * colours + 1e-4 * kl
+        x = varied(data[torch.randint(len(data), (batch,))])
+        yield pictures.scaled(x.to(device)).contiguous(memory_format=torch.channels_last)
 
 
-def decoder_losses(vae: AutoencoderKL, data: torch.Tensor, z: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The same for the decoder alone, on the frozen encoder's latents `z`: reconstruction only."""
-    while True:
-        i = torch.randint(len(data), (BATCH,))
-        noisy = z[i] + LATENT_NOISE * torch.randn_like(z[i])
-        y = vae.decode(noisy.contiguous(memory_format=torch.channels_last)).sample
-        yield reconstruction(y, pictures.scaled(data[i]))
+def autoencoder_loss(vae: AutoencoderKL, x: torch.Tensor) -> torch.Tensor:
+    """Reconstruction and a little KL a latent number."""
+    posterior = vae.encode(x).latent_dist
+    kl = posterior.kl().mean() / posterior.mean[0].numel()
+    return reconstruction(vae.decode(posterior.sample()).sample, x) + KL * kl
+
+
+def decoder_loss(vae: AutoencoderKL, x: torch.Tensor) -> torch.Tensor:
+    """Reconstruction from the frozen encoder's latents, made inexact by a random amount."""
+    with torch.no_grad():
+        z = vae.encode(x).latent_dist.mode()
+        z = z + LATENT_NOISE * z.std() * torch.rand(len(z), 1, 1, 1, device=z.device) * torch.randn_like(z)
+    return reconstruction(vae.decode(z).sample, x)
 
 
 @torch.no_grad()
 def encode(vae: AutoencoderKL, data: torch.Tensor) -> torch.Tensor:
-    """uint8 pictures -> the posterior's mode (N, 8, 8, 8), unscaled."""
-    return torch.cat([vae.encode(pictures.scaled(x)).latent_dist.mode() for x in data.split(64)])
+    """uint8 pictures -> the posterior's mode (N, C, h, w), unscaled, on the CPU."""
+    return torch.cat([vae.encode(pictures.scaled(x).to(vae.device)).latent_dist.mode().cpu() for x in data.split(64)])
 
 
 @torch.no_grad()
-def psnr(vae: AutoencoderKL, data: torch.Tensor) -> float:
-    """Mean peak signal-to-noise ratio of uint8 pictures after encoding and decoding, in dB."""
-    y = torch.cat([vae.decode(z).sample.clamp(-1, 1) for z in encode(vae, data).split(64)])
-    return (10 * torch.log10(4 / (y - pictures.scaled(data)).square().mean((1, 2, 3)))).mean().item()
+def psnr(vae: AutoencoderKL, data: torch.Tensor) -> torch.Tensor:
+    """Peak signal-to-noise ratio of each uint8 picture after encoding and decoding, in dB: shape (N,)."""
+    y = torch.cat([vae.decode(z.to(vae.device)).sample.clamp(-1, 1).cpu() for z in encode(vae, data).split(64)])
+    return 10 * torch.log10(4 / (y - pictures.scaled(data)).square().mean((1, 2, 3)))
 
 
-def train(args: argparse.Namespace) -> AutoencoderKL:
-    """Runs one of the two stages and returns the averaged autoencoder."""
-    clean = pictures.load(args.data, SETS)
+def start(args: argparse.Namespace) -> tuple[Stage, AutoencoderKL]:
+    """The stage and the weights that it begins with."""
     if args.decoder_of:
-        stage, vae = DECODER, AutoencoderKL.from_pretrained(args.decoder_of / "vae")
+        vae = AutoencoderKL.from_pretrained(args.decoder_of / "vae")
         vae.encoder.requires_grad_(False), vae.quant_conv.requires_grad_(False)
-        # The outlined ones twice: about as many as the clean ones.
-        data = torch.cat([clean, pictures.load(args.data, OUTLINED * 2)])
-        losses = decoder_losses(vae, data, encode(vae, data))
-    else:
-        stage, vae = WHOLE, build()
-        losses = autoencoder_losses(vae, clean)
-    vae.to(memory_format=torch.channels_last).train()
+        return DECODER, vae
+    return WHOLE, AutoencoderKL.from_pretrained(args.start) if args.start else build_autoencoder(PRESETS[args.preset])
+
+
+def train(args: argparse.Namespace, drawn: pictures.Drawn, on: Machine) -> AutoencoderKL:
+    """Runs one of the two stages and returns the averaged autoencoder."""
+    stage, vae = start(args)
+    vae.to(device=on.device, memory_format=torch.channels_last).train()
+    loss = decoder_loss if args.decoder_of else autoencoder_loss
+    step = torch.compile(loss) if on.compiled else loss
     trained = [p for p in vae.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, stage.peak, betas=(0.9, 0.99), weight_decay=stage.weight_decay)
-    run = Run(args.out, vae, optimizer, batch=BATCH, seconds=args.seconds, samples=args.samples, decay=0.995)
+    batch = PRESETS[args.preset].picture_batch
+    run = Run(args.out, vae, optimizer, batch=batch, seconds=args.seconds, samples=args.samples, decay=0.997)
+    data = batches(drawn.pictures(drawn.where(lambda row: not row.unseen)), batch, on.device)
     for spent in run.steps():
-        rate = learning_rate(run.step, spent, peak=stage.peak, warmup=stage.warmup, flat=0, floor=0.02)
-        run.update(next(losses), rate, stage.clip)
+        rate = learning_rate(run.step, spent, peak=stage.peak, warmup=stage.warmup, flat=0.3, floor=0.02)
+        with on.mixed:
+            value = step(vae, next(data))
+        run.update(value, rate, stage.clip)
     run.finish()
     return vae
+
+
+def report(vae: AutoencoderKL, drawn: pictures.Drawn, name: str) -> None:
+    """Prints PSNR with its standard error over the pictures as drawn that the autoencoder never saw."""
+    chosen = drawn.where(lambda row: row.kind == "plain" and row.unseen)
+    values = psnr(vae, drawn.pictures(chosen))
+    error = values.std() / len(values) ** 0.5
+    print(f"PSNR {values.mean():.2f} ± {error:.2f} dB on {len(values)} unseen pictures of {name}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder that prepare.py wrote")
     parser.add_argument("out", type=Path, help="folder for vae/, log and state")
+    parser.add_argument("--preset", choices=PRESETS, default="cpu")
+    parser.add_argument("--start", type=Path, metavar="VAE", help="begin with this vae/ folder instead of random weights")
     parser.add_argument("--decoder-of", type=Path, metavar="OUT", help="train only the decoder of this earlier run")
-    parser.add_argument("--seconds", type=float, default=1500)
+    parser.add_argument("--measure", type=Path, help="a folder of prepare.py --plain to measure on as well")
+    parser.add_argument("--seconds", type=float, default=3000)
     parser.add_argument("--samples", type=int, help="stop after so many pictures, if sooner")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--compile", action="store_true", help="torch.compile: about a quarter faster, a minute to start")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    vae = train(args)
+    drawn = pictures.read(args.data)
+    vae = train(args, drawn, machine(args.threads, args.compile))
     vae.save_pretrained(args.out / "vae")
-    for sets, every in ((SETS, 40), ([UNSEEN], 50)):
-        print(f"PSNR {psnr(vae, pictures.load(args.data, sets)[::every]):.1f} dB on {' + '.join(sets)}")
+    report(vae, drawn, "the training sets")
+    if args.measure:
+        report(vae, pictures.read(args.measure), "sets never trained on")
 
 
 if __name__ == "__main__":

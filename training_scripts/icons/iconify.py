@@ -3,12 +3,12 @@
 import io
 import json
 import re
+import subprocess
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import resvg_py
 from PIL import Image
 
@@ -31,6 +31,7 @@ class IconSet:
     """One package: its `prefix` (`noto`), `icons` by hyphenated name, default (width, height), `categories` by name."""
 
     prefix: str
+    licence: str
     icons: dict[str, dict[str, Any]]
     size: tuple[float, float]
     categories: dict[str, str]
@@ -39,8 +40,8 @@ class IconSet:
         """The visible icons without the skin-tone variants, in the package's order."""
         return [n for n, icon in self.icons.items() if not icon.get("hidden") and not SKIN_TONE.search(n)]
 
-    def render(self, name: str, size: int, outline: Outline | None = None) -> np.ndarray:
-        """Draws an icon on white: uint8, shape (size, size, 3)."""
+    def render(self, name: str, size: int, outline: Outline | None = None) -> Image.Image:
+        """Draws an icon: RGBA, size × size."""
         icon = self.icons[name]
         width, height = icon.get("width", self.size[0]), icon.get("height", self.size[1])
         body = icon["body"]
@@ -49,19 +50,27 @@ class IconSet:
             body = f"<g {stroke}>{body}</g>"
         box = f"{icon.get('left', 0)} {icon.get('top', 0)} {width} {height}"
         svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}">{body}</svg>'
-        # Drawn four times too large and shrunk: Lanczos keeps thin lines that the renderer would blur.
-        png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size * 4, height=size * 4))
-        drawing = Image.open(io.BytesIO(png)).convert("RGBA")
-        page = Image.new("RGBA", drawing.size, "white")
-        page.alpha_composite(drawing)
-        return np.asarray(page.convert("RGB").resize((size, size), Image.Resampling.LANCZOS))
+        png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size))
+        return Image.open(io.BytesIO(png)).convert("RGBA")
 
 
 def read(package: Path) -> IconSet:
     """Reads a package from its tgz or from the folder that the tgz unpacks to."""
-    icons, metadata = _json(package, "icons.json"), _json(package, "metadata.json")
+    icons, info, metadata = (_json(package, f"{part}.json") for part in ("icons", "info", "metadata"))
     categories = {name: category for category, names in metadata.get("categories", {}).items() for name in names}
-    return IconSet(icons["prefix"], icons["icons"], (icons.get("width", 16), icons.get("height", 16)), categories)
+    size = (icons.get("width", 16), icons.get("height", 16))
+    return IconSet(icons["prefix"], info["license"]["spdx"], icons["icons"], size, categories)
+
+
+def download(package: str, folder: Path) -> Path:
+    """Fetches `noto@1.2.9` from the npm registry, unless the tgz is there already."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"iconify-json-{package.replace('@', '-')}.tgz"
+    if not file.exists():
+        subprocess.run(
+            ["npm", "pack", "--silent", f"@iconify-json/{package}"], cwd=folder, check=True, stdout=subprocess.DEVNULL
+        )
+    return file
 
 
 def caption(name: str) -> str:

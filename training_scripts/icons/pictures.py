@@ -1,25 +1,42 @@
-"""What `prepare.py` wrote, as tensors. Pictures are uint8 (N, 3, 64, 64) at rest and float in [-1, 1] at work."""
+"""What `prepare.py` drew, as tensors. Pictures are uint8 (N, 3, size, size) at rest and float in [-1, 1] at work."""
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from iconify import CATEGORIES
 from PIL import Image
+from prepare import Row
 
 
-def load(data: Path, sets: list[str]) -> torch.Tensor:
-    """All pictures of `sets`, one after another: uint8 (N, 3, 64, 64)."""
-    arrays = [np.load(data / f"{name}.npz")["pictures"] for name in sets]
-    return torch.from_numpy(np.concatenate(arrays)).permute(0, 3, 1, 2).contiguous()
+@dataclass(frozen=True)
+class Drawn:
+    """A folder that `prepare.py` wrote: its rows, and their pictures when they are asked for."""
+
+    folder: Path
+    size: int
+    rows: list[Row]
+
+    @cached_property
+    def _stored(self) -> np.ndarray:
+        return np.load(self.folder / "pictures.npy", mmap_mode="r")
+
+    def where(self, wanted: Callable[[Row], bool]) -> list[int]:
+        """Numbers of the rows that are `wanted`."""
+        return [i for i, row in enumerate(self.rows) if wanted(row)]
+
+    def pictures(self, numbers: list[int]) -> torch.Tensor:
+        """uint8 (len(numbers), 3, size, size)."""
+        return torch.from_numpy(self._stored[numbers]).permute(0, 3, 1, 2).contiguous()
 
 
-def learned(data: Path, name: str) -> tuple[list[str], torch.Tensor]:
-    """Captions and pictures of the icons that the denoiser learns: those of `CATEGORIES`."""
-    labels: list[tuple[str, str]] = json.loads((data / f"{name}.json").read_text())
-    rows = [i for i, (_, category) in enumerate(labels) if category in CATEGORIES]
-    return [labels[i][0] for i in rows], load(data, [name])[rows]
+def read(folder: Path) -> Drawn:
+    """Reads `rows.json`; pictures stay on disk until they are used."""
+    said = json.loads((folder / "rows.json").read_text())
+    return Drawn(folder, said["size"], [Row(**row) for row in said["rows"]])
 
 
 def scaled(pictures: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,21 @@
+"""The settings of a training run, from files and command lines."""
+
+from adapt.config.fields import COURSE, SHOW
+from adapt.config.names import OTHER_NAMES
+from adapt.config.resolve import Resolved, parse_overrides, read_file, require_known, resolve, validate
+from adapt.config.settings import SECTIONS, TrainSettings, kind
+
+__all__ = [
+    "COURSE",
+    "OTHER_NAMES",
+    "SECTIONS",
+    "SHOW",
+    "Resolved",
+    "TrainSettings",
+    "kind",
+    "parse_overrides",
+    "read_file",
+    "require_known",
+    "resolve",
+    "validate",
+]

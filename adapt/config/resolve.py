@@ -1,0 +1,107 @@
+"""Where settings come from: command line over file over defaults, each value with its origin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from adapt.config.names import OTHER_NAMES
+from adapt.config.settings import TrainSettings
+from adapt.errors import SettingsError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Settings and, for each name, `default`, the file or `command line`."""
+
+    settings: TrainSettings
+    origins: Mapping[str, str]
+
+
+def resolve(
+    file: Path | None = None, overrides: Sequence[str] = (), stored: Mapping[str, Any] | None = None
+) -> Resolved:
+    """Settings from a YAML or JSON file and `key=value` words.
+
+    Args:
+        stored: the settings of a run that is resumed; they stand where defaults would.
+
+    Raises:
+        SettingsError: the file is missing or unreadable; a key is unknown; a value is not allowed. All faults at once.
+    """
+    values = dict(stored or {})
+    origins = {name: "the run" if name in values else "default" for name in TrainSettings.model_fields}
+    for origin, given in ((str(file), read_file(file) if file else {}), ("command line", parse_overrides(overrides))):
+        require_known(list(given), origin)
+        values.update(given)
+        origins.update(dict.fromkeys(given, origin))
+    return Resolved(validate(values), origins)
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """A YAML (or JSON, which is YAML) file with one mapping."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise SettingsError("no such settings file", given=path) from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise SettingsError(
+            "the settings file cannot be read", given=f"{path}: {error}", allowed="YAML or JSON"
+        ) from error
+    content = {} if content is None else content
+    if not isinstance(content, dict):
+        raise SettingsError("the settings file holds no mapping", given=path, allowed="lines such as `rank: 16`")
+    return dict(content)
+
+
+def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
+    """`["rank=8", "previews=[red fox, tulip]"]` → values, read as YAML."""
+    import yaml
+
+    values = {}
+    for word in words:
+        name, sign, text = word.partition("=")
+        if not sign or not name:
+            raise SettingsError("a setting is written key=value", given=word, allowed="for example rank=16")
+        try:
+            values[name] = yaml.safe_load(text if not text.startswith("#") else f"'{text}'") if text else None
+        except (yaml.YAMLError, ValueError):  # an impossible date, say
+            values[name] = text
+    return values
+
+
+def require_known(names: Sequence[str], origin: str = "settings") -> None:
+    """Raises `SettingsError` naming every unknown name with the nearest known one."""
+    known = list(TrainSettings.model_fields)
+    unknown = [str(name) for name in names if name not in known]
+    if not unknown:
+        return
+    hints = {name: OTHER_NAMES.get(name) or did_you_mean(name, known) for name in unknown}
+    named = ", ".join(f"{name} (did you mean {hint}?)" if hint else name for name, hint in hints.items())
+    raise SettingsError(
+        f"unknown {'setting' if len(unknown) == 1 else 'settings'}: {named}",
+        given=f"from {origin}",
+        next="`adapt train --settings` lists every setting",
+    )
+
+
+def validate(values: Mapping[str, Any]) -> TrainSettings:
+    """The model, or one `SettingsError` that names every fault."""
+    try:
+        return TrainSettings.model_validate(dict(values))
+    except ValidationError as error:
+        faults = [_fault(e) for e in error.errors()]
+        raise SettingsError("; ".join(dict.fromkeys(faults))) from error
+
+
+def _fault(error: Any) -> str:
+    name = str(error["loc"][0]) if error["loc"] else ""
+    given = f", given {error['input']!r}" if name else ""
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{name}: {message[0].lower() + message[1:]}{given}" if name else message
