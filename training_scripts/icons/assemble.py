@@ -1,17 +1,22 @@
 """Puts denoiser, autoencoder, scheduler and a pruned MiniLM together as a diffusers pipeline folder.
 
-python assemble.py WEIGHTS OUT --packages noto.tgz fluent-emoji-flat.tgz twemoji.tgz openmoji.tgz
+python assemble.py DATA WEIGHTS OUT [--vae VAE] [--spellable MEASURE]
 
-WEIGHTS has `unet/`, `vae/` and `scheduler/`. Plain `StableDiffusionPipeline.from_pretrained(OUT)` loads the result.
+WEIGHTS has `unet/`, `vae/` and `scheduler/`; `--vae` takes a later decoder of the same encoder instead.
+Plain `StableDiffusionPipeline.from_pretrained(OUT)` loads the result.
 All weights are stored in fp16 and load as fp32.
 """
 
 import argparse
 import json
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import captions
 import iconify
 import minilm
+import pictures
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import BertTokenizerFast
@@ -19,14 +24,14 @@ from transformers import BertTokenizerFast
 PROMPTS = ("red apple", "a green cactus", "dog", "a small boat on the water", "two birds in a tree", "")
 
 
-def assemble(weights: Path, out: Path, captions: list[str]) -> None:
-    """Writes the pipeline folder `out`; `captions` decide which rare words the text encoder keeps."""
+def assemble(weights: Path, vae: AutoencoderKL, out: Path, spoken: list[str]) -> None:
+    """Writes the pipeline folder `out`; `spoken` decides which rare words the text encoder keeps."""
     tokenizer, encoder = minilm.load()
-    rows = minilm.kept_rows(tokenizer, captions)
+    rows = minilm.kept_rows(tokenizer, spoken)
     minilm.prune(encoder, rows)
     minilm.save_tokenizer(rows, out / "tokenizer")
     pipeline = StableDiffusionPipeline(
-        vae=AutoencoderKL.from_pretrained(weights / "vae"),
+        vae=vae,
         unet=UNet2DConditionModel.from_pretrained(weights / "unet"),
         scheduler=DDIMScheduler.from_pretrained(weights / "scheduler", steps_offset=1),  # unused here; 0 only warns
         tokenizer=BertTokenizerFast.from_pretrained(out / "tokenizer"),
@@ -60,25 +65,51 @@ def _edit(config: Path, changes: dict[str, str | None]) -> None:
     config.write_text(json.dumps({k: v for k, v in data.items() if changes.get(k, "") is not None}, indent=2) + "\n")
 
 
-def largest_difference(out: Path, captions: list[str]) -> float:
+def largest_difference(out: Path, spoken: list[str]) -> float:
     """Largest |difference| between the states of the pruned encoder and of the full one rounded to fp16."""
     tokenizer, encoder = minilm.load()
-    expected = minilm.encode(tokenizer, encoder.half().float(), captions)
+    expected = minilm.encode(tokenizer, encoder.half().float(), spoken)
     pipeline = StableDiffusionPipeline.from_pretrained(out)
     assert isinstance(pipeline.tokenizer, BertTokenizerFast)
-    return (minilm.encode(pipeline.tokenizer, pipeline.text_encoder.eval(), captions) - expected).abs().max().item()
+    return (minilm.encode(pipeline.tokenizer, pipeline.text_encoder.eval(), spoken) - expected).abs().max().item()
+
+
+def load_vae(weights: Path, later: Path | None) -> AutoencoderKL:
+    """The denoiser's autoencoder, or a later one with its scaling factor: the encoders must be the same."""
+    vae = AutoencoderKL.from_pretrained(weights / "vae")
+    if later is None:
+        return vae
+    newer = AutoencoderKL.from_pretrained(later)
+    pairs = zip(vae.encoder.parameters(), newer.encoder.parameters(), strict=True)
+    if not all(torch.equal(a, b) for a, b in pairs):
+        raise SystemExit(f"{later} has another encoder than {weights / 'vae'}: its latents are not the denoiser's")
+    newer.register_to_config(scaling_factor=vae.config.scaling_factor)
+    return newer
+
+
+def manifest(drawn: pictures.Drawn, sources: list[dict[str, str]]) -> dict[str, Any]:
+    """What the weights were made from: packages with licences, pictures by set and kind, those kept unseen."""
+    learned = Counter(f"{row.set} {row.kind}" for row in drawn.rows if row.category in iconify.CATEGORIES)
+    seen = Counter(f"{row.set} {row.kind}" for row in drawn.rows if not row.unseen)
+    return {"sources": sources, "size": drawn.size, "denoiser": dict(learned), "autoencoder": dict(seen)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("weights", type=Path, help="folder with unet/, vae/ and scheduler/")
+    parser.add_argument("data", type=Path, help="folder that prepare.py wrote")
+    parser.add_argument("weights", type=Path, help="folder that denoiser.py wrote")
     parser.add_argument("out", type=Path, help="pipeline folder to write")
-    parser.add_argument("--packages", type=Path, nargs="+", required=True, help="whose icon names stay spellable")
+    parser.add_argument("--vae", type=Path, help="vae/ folder of a later decoder")
+    parser.add_argument("--spellable", type=Path, nargs="*", default=[], help="more folders whose names stay spellable")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    names = sorted({iconify.caption(name) for package in args.packages for name in iconify.read(package).icons})
-    assemble(args.weights, args.out, names)
-    sample = [*names[:: max(1, len(names) // 300)][:300], *PROMPTS]
+    drawn = pictures.read(args.data)
+    names = {iconify.caption(row.name) for folder in (args.data, *args.spellable) for row in pictures.read(folder).rows}
+    spoken = sorted(names | {text for row in drawn.rows[::7] for text, _ in captions.phrasings(row)})
+    assemble(args.weights, load_vae(args.weights, args.vae), args.out, spoken)
+    said = json.loads((args.data / "rows.json").read_text())
+    (args.out / "training_data.json").write_text(json.dumps(manifest(drawn, said["sources"]), indent=1) + "\n")
+    sample = [*spoken[:: max(1, len(spoken) // 300)][:300], *PROMPTS]
     difference = largest_difference(args.out, sample)
     size = sum(file.stat().st_size for file in args.out.rglob("*") if file.is_file())
     print(f"{args.out}: {size / 1e6:.1f} MB; {len(sample)} prompts differ by at most {difference:.1e}")

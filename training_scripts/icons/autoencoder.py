@@ -29,7 +29,7 @@ SHIFT = 3
 
 @dataclass(frozen=True)
 class Stage:
-    """How one of the two stages is optimised: learning rate, warm-up steps, weight decay, largest gradient norm."""
+    """How one of the stages is optimised: learning rate, warm-up steps, weight decay, largest gradient norm."""
 
     peak: float
     warmup: int
@@ -37,7 +37,8 @@ class Stage:
     clip: float
 
 
-WHOLE = Stage(peak=1.2e-3, warmup=100, weight_decay=1e-4, clip=1.0)
+WHOLE = Stage(peak=1.5e-3, warmup=100, weight_decay=1e-4, clip=1.0)
+CONTINUED = Stage(peak=4e-4, warmup=100, weight_decay=1e-4, clip=1.0)
 DECODER = Stage(peak=1e-3, warmup=50, weight_decay=1e-4, clip=1.0)
 
 
@@ -105,11 +106,13 @@ def start(args: argparse.Namespace) -> tuple[Stage, AutoencoderKL]:
         vae = AutoencoderKL.from_pretrained(args.decoder_of / "vae")
         vae.encoder.requires_grad_(False), vae.quant_conv.requires_grad_(False)
         return DECODER, vae
-    return WHOLE, AutoencoderKL.from_pretrained(args.start) if args.start else build_autoencoder(PRESETS[args.preset])
+    if args.start:
+        return CONTINUED, AutoencoderKL.from_pretrained(args.start)
+    return WHOLE, build_autoencoder(PRESETS[args.preset])
 
 
 def train(args: argparse.Namespace, drawn: pictures.Drawn, on: Machine) -> AutoencoderKL:
-    """Runs one of the two stages and returns the averaged autoencoder."""
+    """Runs one of the stages and returns the averaged autoencoder."""
     stage, vae = start(args)
     vae.to(device=on.device, memory_format=torch.channels_last).train()
     loss = decoder_loss if args.decoder_of else autoencoder_loss
@@ -141,13 +144,17 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder that prepare.py wrote")
     parser.add_argument("out", type=Path, help="folder for vae/, log and state")
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
-    parser.add_argument("--start", type=Path, metavar="VAE", help="begin with this vae/ folder instead of random weights")
+    parser.add_argument(
+        "--start", type=Path, metavar="VAE", help="begin with this vae/ folder instead of random weights"
+    )
     parser.add_argument("--decoder-of", type=Path, metavar="OUT", help="train only the decoder of this earlier run")
     parser.add_argument("--measure", type=Path, help="a folder of prepare.py --plain to measure on as well")
     parser.add_argument("--seconds", type=float, default=3000)
     parser.add_argument("--samples", type=int, help="stop after so many pictures, if sooner")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--compile", action="store_true", help="torch.compile: about a quarter faster, a minute to start")
+    parser.add_argument(
+        "--compile", action="store_true", help="torch.compile: about a quarter faster, a minute to start"
+    )
     args = parser.parse_args()
     torch.manual_seed(0)
     drawn = pictures.read(args.data)

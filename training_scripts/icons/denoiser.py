@@ -1,69 +1,77 @@
-"""Trains the denoiser on the latents of one icon set and MiniLM's states of the icons' names.
+"""Trains the denoiser on the latents of the icons and MiniLM's states of their captions.
 
-python denoiser.py DATA VAE OUT --seconds 5700
+python denoiser.py DATA VAE OUT --seconds 20000 [--start UNET]
 
-VAE is the `vae/` folder of the last autoencoder stage. OUT gets `unet/`, `vae/` (with its scaling factor) and
-`scheduler/`, which `assemble.py` takes, beside a cache, the log and the state to go on from.
+VAE is the `vae/` folder of the autoencoder (a decoder that is trained on afterwards changes nothing here). OUT gets `unet/`,
+`vae/` (with its scaling factor) and `scheduler/`, which `assemble.py` takes, beside a cache, the log and the state to go on
+from. `--samples` and `--seconds` count over all sittings: the same command goes on.
 """
 
 import argparse
+import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import captions
 import minilm
+import numpy as np
 import pictures
 import torch
 import torch.nn.functional as F
 from autoencoder import encode
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from iconify import CATEGORIES
 from loop import Run, learning_rate
+from presets import PRESETS, Machine, build_denoiser, build_scheduler, machine
 from safetensors.torch import load_file, save_file
 
-CHANNELS = (96, 192)
 CAPTION_DROPOUT = 0.1
 PEAK = 8e-4
+SHARES = {"plain": 0.50, "recoloured": 0.27, "outlined": 0.15, "mirrored": 0.08}
+"""How often each kind of picture is learned."""
 
 
-def build() -> UNet2DConditionModel:
-    """10 M parameters on 8 × 8 × 8 latents; heads of 32 channels, cross-attention at both levels."""
-    return UNet2DConditionModel(
-        sample_size=8,
-        in_channels=8,
-        out_channels=8,
-        block_out_channels=CHANNELS,
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D",) * 2,
-        up_block_types=("CrossAttnUpBlock2D",) * 2,
-        mid_block_type="UNetMidBlock2DCrossAttn",
-        cross_attention_dim=384,
-        attention_head_dim=tuple(c // 32 for c in CHANNELS),  # diffusers reads this as the number of heads
-        norm_num_groups=32,
-    )
+@dataclass(frozen=True)
+class Learned:
+    """What is learned: pictures in latents, captions in states, and which belongs to which.
+
+    Attributes:
+        latents: (N, C, h, w) of unit deviation.
+        states: (M + 1, tokens, 384), fp16; the empty caption last.
+        kinds: kind of each picture (N,).
+        said: for each picture, (captions' numbers, their weights).
+        factor: 1 / deviation of the raw latents.
+    """
+
+    latents: torch.Tensor
+    states: torch.Tensor
+    kinds: list[str]
+    said: list[tuple[list[int], list[float]]]
+    factor: float
 
 
-def build_scheduler() -> DDIMScheduler:
-    """v-prediction down to zero signal: backgrounds become really white (Lin et al. 2023, arXiv 2305.08891)."""
-    return DDIMScheduler(
-        beta_schedule="scaled_linear",
-        beta_start=0.00085,
-        beta_end=0.012,
-        prediction_type="v_prediction",
-        rescale_betas_zero_snr=True,
-        timestep_spacing="trailing",
-        clip_sample=False,
-        steps_offset=1,
-    )
-
-
-def cache(data: Path, name: str, vae: AutoencoderKL, file: Path) -> dict[str, torch.Tensor]:
-    """`latents` (N, 8, 8, 8) of unit deviation, `states` (N + 1, 16, 384) with the empty caption last, `factor` ()."""
+def learned(drawn: pictures.Drawn, vae: AutoencoderKL, folder: Path) -> Learned:
+    """Encodes everything once; later sittings find it in `folder`."""
+    rows = drawn.where(lambda row: row.category in CATEGORIES)
+    phrasings = [list(captions.phrasings(drawn.rows[i])) for i in rows]
+    numbers = {text: k for k, text in enumerate(dict.fromkeys(text for row in phrasings for text, _ in row))}
+    file = folder / "cache.safetensors"
     if not file.exists():
-        captions, drawn = pictures.learned(data, name)
-        z = encode(vae, drawn)
-        factor = 1 / z.std()
-        states = minilm.encode(*minilm.load(), [*captions, ""])
-        save_file({"latents": z * factor, "states": states, "factor": factor}, file)
-    return load_file(file)
+        save_file(_encoded(drawn.pictures(rows), vae, [*numbers, ""]), file)
+    cached = load_file(file)
+    said = [([numbers[text] for text, _ in row], [weight for _, weight in row]) for row in phrasings]
+    return Learned(
+        cached["latents"], cached["states"], [drawn.rows[i].kind for i in rows], said, cached["factor"].item()
+    )
+
+
+def _encoded(drawn: torch.Tensor, vae: AutoencoderKL, texts: list[str]) -> dict[str, torch.Tensor]:
+    print(f"encoding {len(drawn)} pictures and {len(texts)} captions", flush=True)
+    z = encode(vae, drawn)
+    factor = 1 / z.std()
+    states = minilm.encode(*minilm.load(), texts).half()
+    return {"latents": z * factor, "states": states, "factor": factor}
 
 
 def times(batch: int) -> torch.Tensor:
@@ -74,38 +82,46 @@ def times(batch: int) -> torch.Tensor:
     return torch.where(torch.rand(batch) < 0.04, 999, t)
 
 
-def epochs(count: int, batch: int) -> Iterator[torch.Tensor]:
-    """Row numbers (B,): every row once an epoch, in a new order each time."""
-    batch = min(batch, count)
+def draws(data: Learned, batch: int, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Latents (B, C, h, w) and states (B, tokens, 384): kinds by SHARES, every picture of a kind equally often."""
+    lot = np.random.default_rng(seed)
+    members = {kind: [i for i, k in enumerate(data.kinds) if k == kind] for kind in SHARES}
+    shares = np.array([SHARES[kind] * bool(members[kind]) for kind in SHARES])
     while True:
-        order = torch.randperm(count)
-        yield from order[: count - count % batch].split(batch)
+        kinds = lot.choice(list(SHARES), batch, p=shares / shares.sum())
+        rows = [members[kind][lot.integers(len(members[kind]))] for kind in kinds]
+        texts = [lot.choice(said, p=np.array(weights) / sum(weights)) for said, weights in (data.said[i] for i in rows)]
+        dropped = lot.random(batch) < CAPTION_DROPOUT
+        yield data.latents[rows], data.states[np.where(dropped, len(data.states) - 1, texts)].float()
 
 
 def velocity_loss(
-    unet: UNet2DConditionModel, x: torch.Tensor, states: torch.Tensor, signal: torch.Tensor
+    unet: UNet2DConditionModel, x: torch.Tensor, states: torch.Tensor, t: torch.Tensor, signal: torch.Tensor
 ) -> torch.Tensor:
-    """Squared error of v = √ᾱ·noise − √(1−ᾱ)·x at random times; `signal` is ᾱ by time step."""
-    t = times(len(x))
-    a = signal[t].sqrt()[:, None, None, None]
-    b = (1 - signal[t]).clamp(min=0).sqrt()[:, None, None, None]
+    """Squared error of v = √ᾱ·noise − √(1−ᾱ)·x at times t; `signal` is ᾱ at them (B,)."""
+    a = signal.sqrt()[:, None, None, None]
+    b = (1 - signal).clamp(min=0).sqrt()[:, None, None, None]
     noise = torch.randn_like(x)
     x_t = (a * x + b * noise).contiguous(memory_format=torch.channels_last)
-    return F.mse_loss(unet(x_t, t, states).sample, a * noise - b * x)
+    return F.mse_loss(unet(x_t, t, states).sample.float(), a * noise - b * x)
 
 
-def train(args: argparse.Namespace, cached: dict[str, torch.Tensor], scheduler: DDIMScheduler) -> UNet2DConditionModel:
+def train(args: argparse.Namespace, data: Learned, scheduler: DDIMScheduler, on: Machine) -> UNet2DConditionModel:
     """Returns the averaged denoiser."""
-    unet = build().to(memory_format=torch.channels_last)
+    preset = PRESETS[args.preset]
+    unet = UNet2DConditionModel.from_pretrained(args.start) if args.start else build_denoiser(preset)
+    unet.to(device=on.device, memory_format=torch.channels_last).train()
+    step = torch.compile(velocity_loss) if on.compiled else velocity_loss
     optimizer = torch.optim.AdamW(unet.parameters(), PEAK, betas=(0.9, 0.99), weight_decay=0.01)
-    run = Run(args.out, unet, optimizer, batch=args.batch, seconds=args.seconds, samples=args.samples, decay=0.998)
-    latents, states = cached["latents"], cached["states"]
+    batch = args.batch or preset.latent_batch
+    run = Run(args.out, unet, optimizer, batch=batch, seconds=args.seconds, samples=args.samples, decay=0.9995)
     signal = scheduler.alphas_cumprod.float()
-    rows = epochs(len(latents), args.batch)
+    rows = draws(data, batch, seed=run.step)
     for spent in run.steps():
-        i = next(rows)
-        dropped = (torch.rand(len(i)) < CAPTION_DROPOUT)[:, None, None]
-        loss = velocity_loss(unet, latents[i], torch.where(dropped, states[-1], states[i]), signal)
+        x, states = next(rows)
+        t = times(batch)
+        with on.mixed:
+            loss = step(unet, *(value.to(on.device) for value in (x, states, t, signal[t])))
         run.update(loss, learning_rate(run.step, spent, peak=PEAK, warmup=200, flat=0.5, floor=0.03), clip=1.0)
     run.finish()
     return unet
@@ -116,21 +132,24 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder that prepare.py wrote")
     parser.add_argument("vae", type=Path, help="vae/ folder that autoencoder.py wrote")
     parser.add_argument("out", type=Path, help="folder for unet/, vae/, scheduler/, cache, log and state")
-    parser.add_argument("--set", default="noto", help="the icon set to learn")
-    parser.add_argument("--seconds", type=float, default=5700)
+    parser.add_argument("--preset", choices=PRESETS, default="cpu")
+    parser.add_argument("--start", type=Path, metavar="UNET", help="begin with this unet/ folder, not random weights")
+    parser.add_argument("--seconds", type=float, default=20_000)
     parser.add_argument("--samples", type=int, help="stop after so many latents, if sooner")
-    parser.add_argument("--batch", type=int, default=24)
+    parser.add_argument("--batch", type=int, help="latents a step; the preset's if not given")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--compile", action="store_true", help="torch.compile: faster, a minute or two to start")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     args.out.mkdir(parents=True, exist_ok=True)
     vae, scheduler = AutoencoderKL.from_pretrained(args.vae), build_scheduler()
-    cached = cache(args.data, args.set, vae, args.out / "cache.safetensors")
-    vae.register_to_config(scaling_factor=round(cached["factor"].item(), 6))
+    on = machine(args.threads, args.compile)
+    data = learned(pictures.read(args.data), vae.to(on.device), args.out)
+    vae.register_to_config(scaling_factor=round(data.factor, 6))
     vae.save_pretrained(args.out / "vae")
     scheduler.save_pretrained(args.out / "scheduler")
-    train(args, cached, scheduler).save_pretrained(args.out / "unet")
+    train(args, data, scheduler, on).save_pretrained(args.out / "unet")
+    (args.out / "learned.json").write_text(json.dumps({"pictures": len(data.kinds), "captions": len(data.states) - 1}))
 
 
 if __name__ == "__main__":

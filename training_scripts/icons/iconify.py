@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import resvg_py
 from PIL import Image
 
 CATEGORIES = ("Activities", "Animals & Nature", "Food & Drink", "Objects", "Smileys & Emotion", "Travel & Places")
@@ -42,6 +41,8 @@ class IconSet:
 
     def render(self, name: str, size: int, outline: Outline | None = None) -> Image.Image:
         """Draws an icon: RGBA, size × size."""
+        import resvg_py  # of the extra `icons`: what only reads rows does without
+
         icon = self.icons[name]
         width, height = icon.get("width", self.size[0]), icon.get("height", self.size[1])
         body = icon["body"]
