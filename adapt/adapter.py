@@ -1,13 +1,12 @@
 """The adapter: what training produces, and what is shared.
 
-On disk a folder: `pytorch_lora_weights.safetensors` (plain diffusers takes it), `adapter.json` (the facts needed to use it),
-`samples/`, `README.md`. A bare `.safetensors` in diffusers' form is accepted too.
+On disk a folder: `pytorch_lora_weights.safetensors` (plain diffusers takes it) or `peft/` (for kinds that this file cannot
+hold), `adapter.json` (the facts needed to use it), `samples/`, `README.md`. A bare `.safetensors` is accepted too.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from adapt import files
 from adapt.errors import AdapterError
-from adapt.formats import FILE_NAME, LoraWeights, read, write_kohya, write_lora
+from adapt.formats import FILE_NAME, Layer, LoraWeights, read, write_kohya, write_lora, write_peft
 from adapt.formats.diffusers_lora import check_file
+from adapt.formats.peft_folder import CONFIG_NAME, FOLDER, WEIGHTS_NAME, read_config
+from adapt.formats.readers import LOADER
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -27,6 +28,14 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 FACTS_NAME = "adapter.json"
+INSIDE = (
+    FILE_NAME,
+    f"{FOLDER}/{WEIGHTS_NAME}",
+    f"adapter/{FILE_NAME}",
+    f"adapter/{FOLDER}/{WEIGHTS_NAME}",
+    WEIGHTS_NAME,
+)
+"""Where the weights stand in an adapter's folder, a run's, or a folder of peft's."""
 MAPPINGS = ("base", "lora", "recommended", "training", "versions")
 
 
@@ -66,7 +75,7 @@ class Adapter:
     """LoRA weights and the facts needed to use them.
 
     Attributes:
-        weights: by component and module.
+        weights: by component and module; of one kind, as a rule.
         facts: see `Facts`; empty for a bare file.
         name: for messages and file names.
         digest: first 10 hexadecimal digits of the weights file's sha256; "" until saved or loaded.
@@ -94,16 +103,18 @@ class Adapter:
         """
         path = Path(path)
         if path.is_dir():
-            inside = [path / FILE_NAME, path / "adapter" / FILE_NAME]
-            path = next((p for p in inside if p.is_file()), inside[0])
-            if not path.is_file():
+            found = next((path / name for name in INSIDE if (path / name).is_file()), None)
+            if found is None:
                 raise AdapterError(
                     "the folder holds no adapter",
-                    given=path.parent,
-                    allowed=f"a folder with {FILE_NAME}",
+                    given=path,
+                    allowed=f"a folder with {FILE_NAME}, or with peft's {CONFIG_NAME}",
                     next="for an unfinished run: adapt train … --resume",
                 )
+            path = found
         check_file(path)
+        if path.name == WEIGHTS_NAME:
+            read_config(path.with_name(CONFIG_NAME))
         return path
 
     @staticmethod
@@ -113,9 +124,8 @@ class Adapter:
         Raises:
             AdapterError: unreadable, or written by a newer adapt.
         """
-        weights = Adapter.locate(path)
-        file = weights.with_name(FACTS_NAME)
-        if weights.name != FILE_NAME or not file.is_file():
+        folder = home(Adapter.locate(path))
+        if folder is None or not (file := folder / FACTS_NAME).is_file():
             return Facts()
         try:
             values = dict(json.loads(file.read_text("utf-8")))
@@ -139,36 +149,75 @@ class Adapter:
             AdapterError: not there, pickles, damaged, half a pair, shapes that do not fit, values that are not finite.
         """
         file = Adapter.locate(path)
-        folder = file.absolute().parent
-        folder = folder.parent if folder.name == "adapter" else folder
-        name = folder.name if file.name == FILE_NAME else file.stem
-        return Adapter(read(file), Adapter.read_facts(path), name, files.digest(file)[:10])
+        return Adapter(read(file), Adapter.read_facts(path), _name(file), files.digest(file)[:10])
 
     def save(self, folder: str | Path) -> Adapter:
         """Writes the weights and `adapter.json` into `folder`; equal adapters are equal bytes. Returns it with its digest."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        write_lora(folder / FILE_NAME, self.weights, self.facts.lora)
+        if self.loader == "diffusers":
+            file = folder / FILE_NAME
+            write_lora(file, self.weights, self.facts.lora)
+        else:
+            file = folder / FOLDER / WEIGHTS_NAME
+            write_peft(file.parent, self.weights, self.facts.lora)
         files.write_json(folder / FACTS_NAME, self.facts.as_dict())
-        return replace(self, digest=files.digest(folder / FILE_NAME)[:10])
+        return replace(self, digest=files.digest(file)[:10])
 
-    def export(self, path: Path, format: str) -> None:
+    @property
+    def loader(self) -> str:
+        """`diffusers` or `peft`: the library that loads its own file.
+
+        Raises:
+            AdapterError: it mixes kinds that no one library loads.
+        """
+        loaders = {LOADER[kind] for kind in self.weights.kinds}
+        if len(loaders) > 1:
+            raise AdapterError(
+                "no library loads an adapter of several kinds", given=", ".join(sorted(self.weights.kinds))
+            )
+        return loaders.pop() if loaders else "diffusers"
+
+    def export(self, path: Path, format: str, *, text_width: int | None = None) -> None:
         """Writes the weights as one file for other programs and reads it back: every number must be the same.
 
         Args:
             format: `diffusers`, or `kohya` (ComfyUI, A1111, Forge, InvokeAI; Stable Diffusion 1.x and 2.x).
+            text_width: of the base's cross-attention; None: as the layers say.
 
         Raises:
             AdapterError: the format cannot express this adapter, or what was written reads differently; no file is left.
         """
         if format == "kohya":
-            write_kohya(path, self.weights, title=self.name, trigger=self.trigger)
+            written = write_kohya(path, self.weights, title=self.name, trigger=self.trigger, width=text_width)
+        elif self.loader != "diffusers":
+            raise AdapterError(
+                "diffusers' LoRA file cannot hold this adapter: its pipelines take no key without lora in it",
+                given=", ".join(sorted(self.weights.kinds)),
+                next="the folder's own peft/ loads with peft, --format kohya in UIs; --nearest RANK makes a plain LoRA of it",
+            )
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_lora(path, self.weights, self.facts.lora)
-        if not self.weights.equals(read(path)):
+            written = self.weights
+        if not written.equals(read(path)):
             path.unlink()
             raise AdapterError("the exported file reads differently from what was written", given=path)
+
+    def nearest(self, backbone: Backbone, rank: int) -> tuple[Adapter, float]:
+        """The plain LoRA of this rank nearest to what it does to the base's weights, for programs that cannot take its kind.
+
+        Returns:
+            The LoRA, and what it leaves out: ‖ΔW - its ΔW‖ / ‖ΔW‖ over all layers.
+
+        Raises:
+            AdapterError: made for another base.
+        """
+        from adapt.lora.nearest import nearest_weights
+
+        self.check(backbone)
+        weights, left_out = nearest_weights(backbone.modules, self.weights, rank)
+        return Adapter(weights, replace(self.facts, lora={}, loads_in=("adapt", "diffusers")), self.name), left_out
 
     def check(self, backbone: Backbone) -> None:
         """Raises `AdapterError` when it was made for another base."""
@@ -199,34 +248,52 @@ class Adapter:
         from adapt.lora import Applied
 
         self.check(backbone)
-        pairs = {f"{c}.{name}": pair for c, ps in self.weights.modules.items() for name, pair in ps.items()}
-        return Applied(backbone.modules, pairs, scale)
+        return Applied(backbone.modules, self.layers(), scale)
+
+    def layers(self) -> dict[str, Layer]:
+        """By `<component>.<layer>`."""
+        return {f"{c}.{name}": layer for c, layers in self.weights.modules.items() for name, layer in layers.items()}
 
     def merge(self, backbone: Backbone, scale: float = 1.0) -> None:
         """Adds it to the backbone's weights for good."""
         self.apply(backbone, scale)
 
     def to_diffusers(self, backbone: Backbone) -> DiffusionPipeline:
-        """A fresh plain diffusers pipeline of the same base with this adapter loaded by diffusers itself, in eval mode.
+        """A fresh plain diffusers pipeline of the same base with this adapter loaded by diffusers itself (LoHa, LoKr: by peft
+        into its network), in eval mode.
 
         Raises:
-            AdapterError: diffusers did not take every layer, or one with another strength.
+            AdapterError: the library did not take every layer, or one with another strength.
         """
         from adapt.loading import find, load_pipeline
+        from adapt.lora.through_peft import load_by_peft, require_taken
         from adapt.quiet import quiet_libraries
 
         self.check(backbone)
         pipeline = load_pipeline(find(backbone.reference), backbone.pipeline_class, backbone.dtype).to(backbone.device)
         with tempfile.TemporaryDirectory() as folder, quiet_libraries():
             self.save(folder)
-            pipeline.load_lora_weights(folder, weight_name=FILE_NAME, use_safetensors=True)
-        for name, pairs in self.weights.modules.items():
+            if self.loader == "diffusers":
+                pipeline.load_lora_weights(folder, weight_name=FILE_NAME, use_safetensors=True)
+            else:
+                load_by_peft(getattr(pipeline, next(iter(self.weights.modules))), Path(folder) / FOLDER)
+        for name, layers in self.weights.modules.items():
             module = getattr(pipeline, name)
             module.requires_grad_(False).eval()
-            taken = {key: layer for key, layer in module.named_modules() if hasattr(layer, "lora_A")}
-            if taken.keys() != pairs.keys():
-                raise AdapterError(f"diffusers took {len(taken)} of {len(pairs)} layers of {name}")
-            for key, pair in pairs.items():
-                if not all(math.isclose(scale, pair.alpha / pair.rank) for scale in taken[key].scaling.values()):
-                    raise AdapterError(f"diffusers takes {name}.{key} with another strength", allowed=pair.alpha)
+            require_taken(module, layers, name, self.loader)
         return pipeline
+
+
+def home(weights: Path) -> Path | None:
+    """The adapter's folder of a weights file that stands in one; None for a bare file."""
+    if weights.name == FILE_NAME:
+        return weights.parent
+    return weights.parent.parent if (weights.name, weights.parent.name) == (WEIGHTS_NAME, FOLDER) else None
+
+
+def _name(weights: Path) -> str:
+    """What the adapter is called after: its run, its folder, or its file."""
+    folder = home(weights.absolute())
+    if folder is None:
+        return weights.absolute().parent.name if weights.name == WEIGHTS_NAME else weights.stem
+    return folder.parent.name if folder.name == "adapter" else folder.name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,6 +112,19 @@ def family_of(index: dict[str, Any]) -> str:
     return "icons" if index.get("text_encoder", [None, None])[1] == "BertModel" else "stable-diffusion"
 
 
+def frame_of(folder: Path) -> tuple[int, int] | None:
+    """The side in pixels of the pictures that a base makes by default, and its pixels a latent, from its configuration alone;
+    None where that does not say it."""
+    try:
+        denoiser = next(path for name in ("unet", "transformer") if (path := folder / name / "config.json").is_file())
+        sample = json.loads(denoiser.read_text("utf-8"))["sample_size"]
+        blocks = json.loads((folder / "vae" / "config.json").read_text("utf-8"))["block_out_channels"]
+        scale = 2 ** (len(blocks) - 1)
+        return int(sample) * scale, scale
+    except (OSError, ValueError, KeyError, TypeError, StopIteration):
+        return None
+
+
 def caption_counter(folder: Path) -> TokenCounter:
     """Caption → its tokens, and how many the text encoder reads. The tokenizer is loaded when it is first asked; without
     torch where the base has a `tokenizer.json`."""
@@ -158,18 +172,27 @@ def load(reference: str, *, dtype: torch.dtype, device: str | torch.device) -> B
     index = read_index(folder)
     from adapt.backbones import FAMILIES
 
-    return FAMILIES[family_of(index)](load_pipeline(folder, index["_class_name"], dtype).to(device), reference)
+    family = FAMILIES[family_of(index)]
+    pipeline = load_pipeline(folder, index["_class_name"], dtype, family.full_precision)
+    return family(pipeline.to(device), reference)
 
 
-def load_pipeline(folder: Path, class_name: str, dtype: torch.dtype) -> Any:
-    """The plain diffusers pipeline: safetensors only, no remote code, no network."""
+def load_pipeline(folder: Path, class_name: str, dtype: torch.dtype, full_precision: Sequence[str] = ()) -> Any:
+    """The plain diffusers pipeline: safetensors only, no remote code, no network.
+
+    Args:
+        full_precision: components that are not held in less than float32.
+    """
     os.environ.setdefault("DIFFUSERS_DISABLE_REMOTE_CODE", "1")
     with quiet_libraries():
         import diffusers
+        import torch
 
+        wide = dict.fromkeys(full_precision, torch.promote_types(dtype, torch.float32))
+        dtypes = {"default": dtype, **wide} if wide else dtype
         try:
             return getattr(diffusers, class_name).from_pretrained(
-                folder, dtype=dtype, use_safetensors=True, local_files_only=True,
+                folder, dtype=dtypes, use_safetensors=True, local_files_only=True,
                 safety_checker=None, feature_extractor=None, requires_safety_checker=False,
             )  # fmt: skip
         except (OSError, ValueError) as error:

@@ -48,7 +48,7 @@ def _make(backbone, rank=2, alpha=5.0, seed=0, **facts):
     injection = inject(backbone.denoiser, rank=rank, alpha=alpha, dropout=0.0, targets=TARGETS, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     values = {n: 0.15 * torch.randn(p.shape, generator=generator) for n, p in injection.parameters.items()}
-    pairs = injection.pairs(values)
+    pairs = injection.layers(values)
     injection.remove()
     known = {
         "base": {"reference": None, "family": backbone.family, "fingerprint": backbone.fingerprint()},

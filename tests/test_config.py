@@ -76,7 +76,8 @@ WRONG = ({"a": 1}, [[1]], object())
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_setting_refuses_a_wrong_kind(name):
-    for value in WRONG:
+    mapping = "dict" in str(TrainSettings.model_fields[name].annotation)
+    for value in WRONG[mapping:]:
         with pytest.raises(SettingsError, match=rf"^{name}: "):
             validate({name: value})
 

@@ -121,7 +121,7 @@ def test_targets_that_fit_no_layer_are_named_and_nothing_stays_inside(unet):
 def test_delta_is_that_of_peft(unet):
     injection = _trained(_inject(unet, rank=3, alpha=7.0))
     layers = {name: layer for name, layer in unet.named_modules() if isinstance(layer, LoraLayer)}
-    pairs = injection.pairs()
+    pairs = injection.layers()
     assert pairs.keys() == layers.keys()
     kinds = {type(layer.base_layer) for layer in layers.values()}
     assert kinds == {nn.Linear, nn.Conv2d}
@@ -138,14 +138,14 @@ def test_delta_of_a_linear_layer_by_hand():
 
 @pytest.mark.parametrize("alpha", [1.0, 0.1, 7.0, 16.0])
 def test_alpha_is_kept_exactly(base, alpha):
-    pairs = _inject(copy.deepcopy(base), rank=49, alpha=alpha).pairs()
+    pairs = _inject(copy.deepcopy(base), rank=49, alpha=alpha).layers()
     assert {pair.alpha for pair in pairs.values()} == {alpha}
     assert {pair.rank for pair in pairs.values()} == {49}
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.5, -1.0, 2.0])
 def test_applied_weights_are_w_plus_scaled_delta(base, unet, scale):
-    pairs = _trained(_inject(copy.deepcopy(base))).pairs()
+    pairs = _trained(_inject(copy.deepcopy(base))).layers()
     before = _bits(unet)
     with Applied({"unet": unet}, {f"unet.{name}": pair for name, pair in pairs.items()}, scale):
         for name, tensor in unet.state_dict().items():
@@ -174,7 +174,7 @@ def test_injected_and_applied_predict_the_same(base, unet):
     injected, plain = _predict(unet), _predict(base)
     assert (injected - plain).abs().max() > 0.05
     other = copy.deepcopy(base)
-    with Applied({"unet": other}, {f"unet.{n}": p for n, p in injection.pairs().items()}, 1.0):
+    with Applied({"unet": other}, {f"unet.{n}": p for n, p in injection.layers().items()}, 1.0):
         assert (_predict(other) - injected).abs().max() <= 1e-5
 
 
@@ -217,15 +217,15 @@ def test_holding_other_values_is_temporary(unet):
 def test_pairs_of_an_average_are_not_the_parameters(unet):
     injection = _inject(unet)
     values = {name: torch.ones_like(p) for name, p in injection.parameters.items()}
-    assert all(pair.up.eq(1).all() for pair in injection.pairs(values).values())
-    first = next(iter(injection.pairs().values()))
+    assert all(pair.up.eq(1).all() for pair in injection.layers(values).values())
+    first = next(iter(injection.layers().values()))
     first.up.add_(1)
     assert not any(p.any() for n, p in injection.parameters.items() if ".lora_B." in n)
 
 
 def test_unload_restores_bit_for_bit_also_nested_and_after_an_exception(base, unet):
     before = _bits(unet)
-    pairs = [_trained(_inject(copy.deepcopy(base)), seed=seed).pairs() for seed in (1, 2)]
+    pairs = [_trained(_inject(copy.deepcopy(base)), seed=seed).layers() for seed in (1, 2)]
     first, second = ({f"unet.{n}": p for n, p in found.items()} for found in pairs)
     with Applied({"unet": unet}, first, 1.0):
         once = _bits(unet)
@@ -308,5 +308,5 @@ def test_every_layer_is_dropped_by_plan_when_training_only(base, unet):
     assert torch.equal(found[0], found[1])
     assert not any(torch.equal(found[0], other) for other in (calm, *found[2:]))
     layers = [m for m in unet.modules() if isinstance(m, PlannedDropout)]
-    assert sorted(m.layer for m in layers) == list(range(len(injection.pairs())))
+    assert sorted(m.layer for m in layers) == list(range(len(injection.layers())))
     assert not any(isinstance(m, nn.Dropout) and m.p == 0.5 for m in unet.modules())

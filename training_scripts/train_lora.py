@@ -12,13 +12,15 @@ import os
 import sys
 from pathlib import Path
 
-from adapt import Backbone, TrainingResult
+from adapt import TrainingResult
 from adapt.api.assemble import assemble
-from adapt.api.gather import gather
-from adapt.api.train import begin, conclude, make_accelerator, resume, settle, writing
+from adapt.api.gather import completed, gather
+from adapt.api.machine import load_base, make_accelerator
+from adapt.api.train import begin, conclude, counted, resume, settle, writing
 from adapt.config import resolve
 from adapt.errors import AdaptError
 from adapt.training import folder
+from adapt.training.launch import together
 from adapt.training.signals import StopRequest
 
 
@@ -43,12 +45,14 @@ def train(words: argparse.Namespace) -> TrainingResult:
     resuming = folder.check_output(run, words.existing)
     stored = folder.read(run)["settings"] if resuming else None
     settings = resolve(words.config, words.settings, stored).settings  # command line > file > the run > defaults
+    settings = completed(words.data, settings)  # what kohya's dataset_config says besides its pictures
     pictures = gather(words.data, settings)  # found, judged, some held out
+    settings = counted(settings, pictures)  # epochs, as steps
     accelerator = make_accelerator(settings)  # device, precision, processes
-    backbone = Backbone.load(folder.base_of(run, resuming, words.base), device=accelerator.device)
+    backbone = load_base(folder.base_of(run, resuming, words.base), settings, accelerator)
     settings = settle(settings, backbone)  # the base's own values where none were given
 
-    with writing(run, accelerator, words.existing):
+    with together(accelerator.num_processes), writing(run, accelerator, words.existing):
         since = begin(run, backbone, pictures, settings, accelerator, resuming, words.allow)
         trainer = assemble(run, backbone, pictures.train, pictures.held_out, settings, accelerator)
         if since:

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import shutil
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from adapt import card, files
 from adapt.adapter import Adapter, Facts
-from adapt.api.assemble import prompts
-from adapt.api.generate import generate
+from adapt.api.generate import applied, with_scale
+from adapt.api.machine import in_full, in_precision
+from adapt.api.network import readers, text_width
+from adapt.api.previews import captions_of, requests
 from adapt.api.train import versions
 from adapt.backbones import Backbone
-from adapt.config import TrainSettings
 from adapt.evaluation.proof import Proof, prove
 from adapt.formats import LoraWeights, read_lora
 from adapt.formats.diffusers_lora import portable
-from adapt.formats.kohya import BASES
+from adapt.formats.readers import IN_UIS
 from adapt.loading import bundled
 from adapt.progress import say
+from adapt.sampling.draw import draw
 from adapt.sampling.png import save_png
+from adapt.sampling.request import Request, settle
 from adapt.training.loop import Trainer
-
-OTHERS = ("ComfyUI", "A1111", "Forge", "InvokeAI")
-"""Programs that take the file in `kohya/`."""
 
 
 def finish(trainer: Trainer, chosen: int) -> Proof:
@@ -44,21 +45,24 @@ def finish(trainer: Trainer, chosen: int) -> Proof:
         files.replace_folder(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    trainer.events.add("finished", {"step": trainer.step, "chosen_step": chosen, "proof": proof.as_dict()})
+    told = {"step": trainer.step, "chosen_step": chosen, "weights": trainer.watch.weights_of(chosen)}
+    trainer.events.add("finished", {**told, "proof": proof.as_dict()})
     return proof
 
 
 def _write(folder: Path, trainer: Trainer, chosen: int) -> Proof:
     course, name = trainer.course, trainer.folder.name
     snapshot = read_lora(trainer.snapshot_path(chosen))
-    adapter = Adapter(LoraWeights(snapshot.modules), facts(trainer, chosen), name).save(folder)
+    layers = in_precision(snapshot.modules, course.settings.save_precision)
+    adapter = Adapter(LoraWeights(layers), facts(trainer, chosen), name).save(folder)
     written = Adapter.load(folder)
-    texts = prompts(course.settings, course.examples.pictures)
+    asked = requests(course.settings, captions_of(course.examples.pictures))
     say("proving the adapter in a fresh diffusers pipeline")
-    proof = prove(written, course.backbone, texts[0])
-    if _speaks_kohya(course.backbone):
-        written.export(folder / "kohya" / f"{name}.safetensors", "kohya")
-    samples = _samples(folder, written, course.backbone, course.settings, texts)
+    proof = prove(written, in_full(course.backbone), asked[0].prompt)
+    width = text_width(course.backbone)
+    if width and course.settings.kind in IN_UIS:
+        written.export(folder / "kohya" / f"{name}.safetensors", "kohya", text_width=width)
+    samples = _samples(folder, written, course.backbone, asked, public=bool(course.settings.previews))
     text = card.render(
         name, adapter.facts, pipeline_class=course.backbone.pipeline_class, proof=proof.as_dict(), samples=samples
     )
@@ -66,23 +70,22 @@ def _write(folder: Path, trainer: Trainer, chosen: int) -> Proof:
     return proof
 
 
-def _speaks_kohya(backbone: Backbone) -> bool:
-    """Whether other programs draw with bases of this kind."""
-    text = getattr(backbone.denoiser.config, "cross_attention_dim", None)
-    return backbone.family == "stable-diffusion" and text in BASES
-
-
 def _samples(
-    folder: Path, adapter: Adapter, backbone: Backbone, settings: TrainSettings, texts: list[str]
+    folder: Path, adapter: Adapter, backbone: Backbone, asked: Sequence[Request], public: bool
 ) -> list[tuple[str, str]]:
-    """Pictures in `samples/`, without any text inside. Captions of training pictures are not told to anyone."""
+    """Pictures in `samples/`, without any text inside. Captions of training pictures are not told to anyone.
+
+    Args:
+        public: whether the prompts are the user's own.
+    """
     (folder / "samples").mkdir()
-    drawn = generate(backbone, prompt=texts, adapters=[adapter])
+    with applied(backbone, [with_scale(adapter)]):
+        drawn = draw(backbone, [settle(request, backbone, adapter.recommended) for request in asked])
     found = []
-    for number, (picture, prompt) in enumerate(zip(drawn, texts, strict=True), 1):
+    for number, (picture, request) in enumerate(zip(drawn, asked, strict=True), 1):
         file = f"samples/{number:02d}.png"
         save_png(folder / file, picture)
-        found.append((file, prompt if settings.previews else ""))
+        found.append((file, request.prompt if public else ""))
     return found
 
 
@@ -94,10 +97,11 @@ def facts(trainer: Trainer, chosen: int) -> Facts:
         "pictures": len(course.examples),
         "steps": trainer.step,
         "chosen_step": chosen,
-        "held_out": measured[0].as_dict() if measured else None,
+        "weights": trainer.watch.weights_of(chosen),
+        "held_out": measured[0].summary() if measured else None,
         **{
             name: getattr(settings, name)
-            for name in ("batch_size", "resolution", "rank", "alpha", "learning_rate", "seed")
+            for name in ("batch_size", "resolution", "kind", "rank", "alpha", "learning_rate", "seed")
         },
         "anchor_above": settings.anchor_above,
     }
@@ -118,7 +122,7 @@ def facts(trainer: Trainer, chosen: int) -> Facts:
         },
         training=training,
         versions=versions(),
-        loads_in=("adapt", "diffusers", *(OTHERS if _speaks_kohya(backbone) else ())),
+        loads_in=readers(settings, backbone),
     )
 
 

@@ -8,32 +8,45 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from adapt.api.gather import Pictures
-from adapt.api.train import make_accelerator, settle
+from adapt.api.machine import Resting, load_base, make_accelerator, tune
+from adapt.api.network import put_in, readers
+from adapt.api.previews import captions_of
+from adapt.api.previews import rows as previewed
+from adapt.api.sizes import augmentation, draws, in_use, shelves
+from adapt.api.train import counted, settle
 from adapt.backbones import Backbone
 from adapt.config import TrainSettings
+from adapt.data.buckets import Size
 from adapt.data.plan import normal
-from adapt.lora import inject
+from adapt.training.schedule import forwards, rounds
+from adapt.training.update import Update
 
 
 @dataclass(frozen=True)
 class Forecast:
     """Attributes:
     pictures, held_out: how many.
-    epochs: times that each picture is seen.
+    epochs: times that each picture is seen, one of one repeat at one resolution.
+    buckets: sizes that pictures are brought to.
+    largest: width and height of the largest; `step_seconds` and memory are those of its batches.
     encode_seconds: for all pictures; less where the cache has them.
     step_seconds: an optimizer step.
     measure_seconds: one measurement of the held-out loss.
     preview_seconds: one round of previews.
     total_seconds: the whole run, without loading.
     memory_gib: highest memory of the process (GPU memory on a GPU).
-    trainable: LoRA parameters.
+    trainable: parameters of the adapter.
+    loads_in: programs that will be able to take it.
     """
 
     pictures: int
     held_out: int
     epochs: float
+    buckets: int
+    largest: tuple[int, int]
     encode_seconds: float
     step_seconds: float
     measure_seconds: float
@@ -41,6 +54,7 @@ class Forecast:
     total_seconds: float
     memory_gib: float
     trainable: int
+    loads_in: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -48,49 +62,74 @@ class Forecast:
 
 def forecast(base: str, pictures: Pictures, settings: TrainSettings) -> tuple[TrainSettings, Forecast]:
     """Loads the base, takes three steps on noise and throws them away. Returns the settled settings too."""
+    settings = counted(settings, pictures)
     accelerator = make_accelerator(settings)
-    backbone = Backbone.load(base, device=accelerator.device)
+    backbone = load_base(base, settings, accelerator)
     settings = settle(settings, backbone)
     assert settings.resolution is not None and settings.sampling_steps is not None, "settled"
-    side, rows = settings.resolution, settings.batch_size // accelerator.num_processes // settings.accumulation
-    encode = _timed(lambda: backbone.encode_media(torch.zeros(1, 3, side, side)))
-    injection = inject(
-        backbone.denoiser, rank=settings.rank, alpha=settings.alpha or settings.rank, dropout=0.0,
-        targets=settings.targets or backbone.lora_targets, seed=0,
-    )  # fmt: skip
-    forward = _forward(backbone, rows, side)
-    micro = _timed(lambda: torch.autograd.backward(forward().square().mean()))
+    buckets = in_use(pictures.train, shelves(settings, backbone.scale_factor))
+    width, height = largest = max(buckets, key=lambda size: size[0] * size[1])
+    rows = settings.batch_size // accelerator.num_processes // settings.accumulation
+    encode = _timed(lambda: backbone.encode_media(torch.zeros(1, 3, height, width)))
+    loads_in = readers(settings, backbone)
+    still = {"dropout": 0.0, "rank_dropout": 0.0, "module_dropout": 0.0}  # there is no Plan here to ask
+    injection = put_in(backbone, settings.model_copy(update=still))
+    tune(backbone.denoiser, settings, accelerator.device)
+    forward, update = _forward(backbone, rows, largest, accelerator), Update(settings, injection, accelerator.device)
+    if settings.unload:
+        Resting(backbone).rest()
+        _forget_peak(accelerator.device)
+    predicted = _beside(forward) if settings.prior_prompt else forward
+    micro = _timed(lambda: torch.autograd.backward(update.scaled(predicted().float().square().mean())))
+    applied = _timed(lambda: _apply(update))
     with torch.no_grad():
         glance = _timed(forward)
-    step = micro * settings.accumulation * (1 + _taught(settings) * glance / micro)
+    step = micro * settings.accumulation * (1 + _taught(settings) * glance / micro) + applied
     count, held_out = len(pictures.train), len(pictures.held_out)
-    measure = held_out * settings.validation_times * glance / rows
-    preview = (len(settings.previews) or 4) * settings.sampling_steps * 2 * glance / rows
-    encoded = (count * (1 + (settings.flip > 0)) + held_out) * encode
-    total = encoded + settings.steps * step + _rounds(settings, settings.validate_every, bool(held_out)) * measure
-    total += _rounds(settings, settings.preview_every, True) * preview
+    measure = forwards(settings, held_out, count) * glance / rows
+    preview = len(previewed(settings, captions_of(pictures.train))) * settings.sampling_steps * 2 * glance / rows
+    versions = augmentation(settings).variants * max(1, len(settings.resolutions)) * (1 + (settings.flip > 0))
+    encoded = (count * versions + held_out) * encode
+    total = encoded + settings.steps * step + rounds(settings) * measure
+    total += (settings.steps // settings.preview_every + 1) * preview
     return settings, Forecast(
-        pictures=count, held_out=held_out, epochs=settings.steps * settings.batch_size / count, encode_seconds=encoded,
+        pictures=count, held_out=held_out, epochs=settings.steps * settings.batch_size / draws(pictures.train, settings),
+        buckets=len(buckets), largest=largest, encode_seconds=encoded,
         step_seconds=step, measure_seconds=measure, preview_seconds=preview, total_seconds=total,
         memory_gib=_memory(accelerator.device), trainable=sum(p.numel() for p in injection.parameters.values()),
+        loads_in=loads_in,
     )  # fmt: skip
 
 
 def _taught(settings: TrainSettings) -> float:
-    """Whether a step also asks the base, as a number of forward passes."""
-    return 0.0 if settings.anchor_above is None else 1.0
+    """How often a step also asks the base, at most, as a number of forward passes."""
+    asks = (settings.anchor_above is not None, settings.prior_prompt is not None, settings.prior_target == "base")
+    return float(sum(asks))
 
 
-def _rounds(settings: TrainSettings, every: int, wanted: bool) -> int:
-    return (settings.steps // every + 1) * wanted
+def _beside(forward: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+    """With the words of a class, each step predicts twice before it goes back."""
+    return lambda: forward() + forward()
 
 
-def _forward(backbone: Backbone, rows: int, side: int) -> Callable[[], torch.Tensor]:
-    shape = (rows, *backbone.latent_shape(side, side))
+def _apply(update: Update) -> None:
+    """A whole step of the optimizer, which keeps its state as in a run, with the gradients that are there."""
+    for parameter in update.parameters.values():
+        parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    update.apply(0, 0.0)
+
+
+def _forward(backbone: Backbone, rows: int, size: Size, accelerator: Accelerator) -> Callable[[], torch.Tensor]:
+    shape = (rows, *backbone.latent_shape(size[1], size[0]))
     x = normal(0, "forecast", 0, 0, shape).to(backbone.device, backbone.dtype)
     t = backbone.objective().times(torch.full((rows,), 0.5)).to(x.device)
     condition = backbone.null(1).expand(rows)
-    return lambda: backbone.predict(x, t, condition)
+
+    def forward() -> torch.Tensor:
+        with accelerator.autocast():
+            return backbone.predict(x, t, condition)
+
+    return forward
 
 
 def _timed(work: Callable[[], object], repeats: int = 2) -> float:
@@ -102,6 +141,12 @@ def _timed(work: Callable[[], object], repeats: int = 2) -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return (time.perf_counter() - started) / repeats
+
+
+def _forget_peak(device: torch.device) -> None:
+    """Counts GPU memory from here on: encoding is over when training begins."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def _memory(device: torch.device) -> float:

@@ -9,12 +9,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapt.config import TrainSettings
+from adapt.api.previews import rows
+from adapt.config import TrainSettings, require_settled, validate
 from adapt.data import Picture
+from adapt.data.tags import Tags
+from adapt.errors import DataError, SettingsError
+from adapt.evaluation.hold_out_size import hold_out_share
 from adapt.progress import Progress
+from adapt.training import trackers
 
 if TYPE_CHECKING:
     from adapt.data import Judgement
+    from adapt.data.whole import Crop
 
 
 @dataclass(frozen=True)
@@ -26,43 +32,123 @@ class Pictures:
     warnings: tuple[str, ...]
 
     def digest(self) -> str:
-        """Of all bytes and captions, in order."""
-        sums = [[hashlib.sha256(p.read()).hexdigest(), *p.captions] for p in (*self.train, *self.held_out)]
+        """Of all bytes and captions, in order, and of how often and where each picture counts."""
+        sums = [_facts(picture) for picture in (*self.train, *self.held_out)]
         return hashlib.sha256(json.dumps([len(self.train), sums]).encode()).hexdigest()[:16]
 
 
-def gather(data: str | Path, settings: TrainSettings) -> Pictures:
-    """Finds and judges everything before a model is loaded; imports no torch.
+def _facts(picture: Picture) -> list[Any]:
+    """What is the same of all pictures is not written: data of one source has the digest that it always had."""
+    bytes_of = picture.digest or hashlib.sha256(picture.read()).hexdigest()
+    mask = picture.mask
+    more = {
+        "repeats": picture.repeats if picture.repeats != 1 else None,
+        "prior": picture.prior or None,
+        "keep_tags": picture.keep_tags,
+        "mask": hashlib.sha256(mask.read()).hexdigest() if isinstance(mask, Picture) else mask,
+    }
+    told = {name: value for name, value in more.items() if value is not None}
+    return [bytes_of, *picture.captions, *([told] if told else [])]
+
+
+def settings_of(data: str | Path) -> dict[str, Any]:
+    """Settings that the data brings along: those of kohya's `dataset_config`, by our names.
 
     Raises:
-        DataError: a source is missing or holds pictures that cannot be used.
-        SettingsError: a held-out fraction that leaves one side empty.
+        SettingsError: the file is wrong; all faults are named.
+    """
+    if Path(data).suffix.lower() != ".toml":
+        return {}
+    from adapt.data.dataset_config import settings_in
+
+    return settings_in(Path(data))
+
+
+def completed(data: str | Path, settings: TrainSettings) -> TrainSettings:
+    """The settings, with those that the data brings along where none were given.
+
+    Raises:
+        SettingsError: as `settings_of`, or a setting that the data leaves open is not given.
+    """
+    brought = settings_of(data)
+    if not set(brought) - settings.model_fields_set:
+        return settings
+    values = {**brought, **{name: getattr(settings, name) for name in settings.model_fields_set}}
+    require_settled(values)
+    return validate(values)
+
+
+def gather(data: str | Path, settings: TrainSettings, base: str | None = None) -> Pictures:
+    """Finds and judges everything before a model is loaded; imports no torch.
+
+    Args:
+        data: see `adapt.data.find`.
+        settings: what is made of the pictures.
+        base: whose size is asked for where the settings have none; None: then sizes are not judged.
+
+    Raises:
+        DataError: a source is missing or holds pictures that cannot be used, or masks that are asked for are not there.
+        SettingsError: a held-out fraction that leaves one side empty, or a list of sources that is wrong.
     """
     from adapt.data import split
     from adapt.data.whole import groups
 
-    judgement, warnings = _judged(data, settings)
+    trackers.require(settings.trackers)
+    rows(settings)  # the prompt file of the previews
+    frame = _frame(base, settings)
+    judgement, warnings = _judged(data, settings, frame)
     pictures = judgement.require(settings.skip_bad)
+    _require_masks(pictures, judgement, settings)
+    _require_prior(pictures, settings)
     held_out: tuple[Picture, ...] = ()
-    if isinstance(settings.validation, float):
-        pictures, held_out = split(pictures, settings.validation, settings.seed, groups(judgement))
-    elif settings.validation is not None:
-        other, more = _judged(settings.validation, settings)
-        held_out = other.require(settings.skip_bad)
+    taught = [picture for picture in pictures if not picture.prior]
+    share, note = hold_out_share(settings.validation, len(taught))
+    warnings += [note] if note else []
+    if isinstance(share, float):
+        held_out = split(taught, share, settings.seed, groups(judgement))[1]
+        aside = {picture.name for picture in held_out}
+        pictures = tuple(picture for picture in pictures if picture.name not in aside)
+    elif share is not None:
+        other, more = _judged(share, settings, frame)
+        held_out = tuple(picture for picture in other.require(settings.skip_bad) if not picture.prior)
         warnings += [*more, *_shared(judgement, other)]
-    return Pictures(_triggered(pictures, settings.trigger), _triggered(held_out, settings.trigger), tuple(warnings))
+    train = _triggered(pictures, settings.trigger)
+    warnings += [*_unmoved(train, settings), *_unmirrored(train, settings)]
+    held_out = _plain(_varied(_triggered(held_out, settings.trigger), settings))
+    return Pictures(_varied(train, settings), held_out, tuple(warnings))
 
 
-def _judged(source: str | Path, settings: TrainSettings) -> tuple[Judgement, list[str]]:
+def _frame(base: str | None, settings: TrainSettings) -> tuple[int, int]:
+    """Largest side that pictures are brought to, 0 where it is not known yet, and pixels a latent."""
+    from adapt.loading import find, frame_of
+
+    side, scale = (frame_of(find(base)) if base else None) or (0, 0)
+    return max(settings.resolutions, default=settings.resolution or side), scale
+
+
+def _judged(source: str | Path, settings: TrainSettings, frame: tuple[int, int]) -> tuple[Judgement, list[str]]:
     from adapt.data import find, judge
-    from adapt.data.judge import lines
+    from adapt.data.folders import Reading
+    from adapt.data.judge import lines, verdicts_of
     from adapt.data.whole import judge_whole
 
-    found = find(source)
-    judgement = judge(found, settings.resolution or 0, background=settings.background, progress=_judging())
-    remarks = (*judgement.warnings, *judge_whole(found, judgement))
+    found = find(source, Reading(settings.repeats, settings.masks))
+    with verdicts_of(source, settings.background) as verdicts:
+        judgement = judge(found, frame[0], background=settings.background, progress=_judging(), verdicts=verdicts)
+    remarks = (*judgement.warnings, *judge_whole(found, judgement, cut=_crop(settings, *frame)))
     told = lines(remark for remark in remarks if remark.kind != "no caption")  # `found` says that one
     return judgement, [*found.warnings, *told]
+
+
+def _crop(settings: TrainSettings, side: int, scale: int) -> Crop:
+    """What is cut off. Sides that do not fit the base are refused later, by `settle`."""
+    from adapt.data.buckets import buckets, default_step
+    from adapt.data.whole import SQUARE
+
+    if not settings.buckets or not scale or side % scale:
+        return SQUARE
+    step = settings.bucket_step or default_step(side, scale)
+    return SQUARE if side % step else buckets(side, step, settings.bucket_aspect).cut_away
 
 
 def _shared(train: Judgement, held_out: Judgement) -> list[str]:
@@ -82,12 +168,90 @@ def _judging() -> Any:
     return lambda done, total: progress(done, total) if total > 200 else None
 
 
+def _require_prior(pictures: Sequence[Picture], settings: TrainSettings) -> None:
+    """Settings of prior pictures that are nowhere would silently do nothing."""
+    if any(picture.prior for picture in pictures):
+        return
+    if settings.prior_target == "base":
+        name = "prior_target=base"
+    elif settings.prior_weight != 1 and settings.prior_prompt is None:
+        name = f"prior_weight={settings.prior_weight:g}"
+    else:
+        return
+    raise SettingsError(
+        f"{name} is for pictures marked as prior, and there are none",
+        next="mark a source with `prior: true`, or keep a class without pictures: prior_prompt='a dog'",
+    )
+
+
+def _require_masks(pictures: Sequence[Picture], judgement: Judgement, settings: TrainSettings) -> None:
+    """Masks that are asked for and are nowhere would silently do nothing."""
+    if settings.masks == "files" and not any(picture.mask for picture in pictures):
+        raise DataError(
+            "There are no masks", allowed="cat-masklabel.png or mask/cat.png for cat.png", next="masks=none"
+        )
+    if settings.masks == "alpha" and not any(look.transparent for look in judgement.looks.values()):
+        raise DataError("No picture is transparent anywhere", allowed="an alpha channel as mask", next="masks=none")
+
+
+# ------------------------------------------------------------------------------------------------ captions
 def _triggered(pictures: Sequence[Picture], trigger: str | None) -> tuple[Picture, ...]:
-    """The trigger before every caption that does not hold it."""
+    """The trigger of its source, else of the run, before every caption that does not hold it; prior pictures have none."""
+    return tuple(_with_trigger(picture, None if picture.prior else picture.trigger or trigger) for picture in pictures)
+
+
+def _with_trigger(picture: Picture, trigger: str | None) -> Picture:
+    from adapt.data.captions import holds
+
+    def worded(caption: str, word: str) -> str:
+        return caption if holds(caption, word) else ", ".join(filter(None, (word, caption)))
+
     if not trigger:
+        return replace(picture, trigger=None)
+    captions = tuple(worded(caption, trigger) for caption in picture.captions or ("",))
+    return replace(picture, captions=captions, trigger=trigger)
+
+
+def _plain(pictures: Sequence[Picture]) -> tuple[Picture, ...]:
+    """Held-out pictures keep their captions as they were written."""
+    return tuple(replace(picture, captions=picture.plain, tags=None) for picture in pictures)
+
+
+def _varied(pictures: Sequence[Picture], settings: TrainSettings) -> tuple[Picture, ...]:
+    """The pictures with what moves in their captions."""
+    if not (settings.shuffle_tags or settings.tag_dropout):
         return tuple(pictures)
+    return tuple(replace(picture, tags=_tags(picture, settings)) for picture in pictures)
 
-    def worded(caption: str) -> str:
-        return caption if trigger in caption else ", ".join(filter(None, (trigger, caption)))
 
-    return tuple(replace(p, captions=tuple(map(worded, p.captions or ("",)))) for p in pictures)
+def _tags(picture: Picture, settings: TrainSettings) -> Tags:
+    return Tags(
+        settings.seed,
+        shuffle=settings.shuffle_tags,
+        keep=settings.keep_tags if picture.keep_tags is None else picture.keep_tags,
+        dropout=settings.tag_dropout,
+        variants=settings.tag_variants,
+        fence=settings.keep_tags_separator,
+        trigger=picture.trigger,
+    )
+
+
+def _unmoved(pictures: Sequence[Picture], settings: TrainSettings) -> list[str]:
+    """Captions in which there is nothing to shuffle: prose, or one tag."""
+    from adapt.data.tags import parts_of
+    from adapt.data.wording import listed
+
+    if not settings.shuffle_tags:
+        return []
+    still = [p.name for p in pictures if all(len(parts_of(c, _tags(p, settings)).free) < 2 for c in p.captions)]
+    return [f"Captions without two tags to shuffle ({len(still)}): {listed(still)}"] if still else []
+
+
+def _unmirrored(pictures: Sequence[Picture], settings: TrainSettings) -> list[str]:
+    from adapt.data.wording import listed
+
+    if not settings.flip:
+        return []
+    kept = [picture.name for picture in pictures if not picture.flippable]
+    text = f"Pictures that are never mirrored, because a caption says left or right ({len(kept)})"
+    return [f"{text}: {listed(kept)}"] if kept else []

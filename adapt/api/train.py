@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapt import files
-from adapt.api.gather import Pictures, gather
+from adapt.api.gather import Pictures, completed, gather
+from adapt.api.network import digest_of, readers, settled_network
+from adapt.api.origins import origins_of, said_of
+from adapt.api.sizes import draws, in_use, remarks, shelves
 from adapt.config import TrainSettings, validate
-from adapt.errors import RunError, SettingsError
+from adapt.config.run import steps_of
+from adapt.errors import RunError
 from adapt.progress import say
 from adapt.training import events, folder
 from adapt.training.folder import Existing
+from adapt.training.launch import together
 from adapt.training.signals import StopRequest
 
 if TYPE_CHECKING:  # settings and pictures are judged before torch is imported
@@ -70,6 +75,7 @@ def train(
     existing: Existing = "refuse",
     allow: Sequence[str] = (),
     resume_command: str = "the same call with existing='resume'",
+    origins: Mapping[str, str] | None = None,
 ) -> TrainingResult:
     """Teaches a backbone a folder of pictures.
 
@@ -81,6 +87,7 @@ def train(
         existing: what to do with a run in `output`: `refuse`, `resume`, `auto` (resume if there is one), `fresh`.
         allow: names of settings (also `data`, `base`) that may change at resume although they alter the course.
         resume_command: told to the user when a signal stops the run.
+        origins: where each setting came from, for the report.
 
     Returns:
         The adapter and how it came about; see `TrainingResult`.
@@ -95,18 +102,23 @@ def train(
     if Path(data).resolve() in (run.resolve(), *run.resolve().parents):
         raise RunError("the output folder lies inside the pictures", given=run, next="give an --output elsewhere")
     resuming = folder.check_output(run, existing)
-    if settings is None:
-        settings = validate(folder.read(run)["settings"]) if resuming else TrainSettings()
-    pictures = gather(data, settings)
-    accelerator = make_accelerator(settings)
-    from adapt.backbones import Backbone
+    if settings is None and resuming:
+        settings = validate(folder.read(run)["settings"])
+        origins = dict.fromkeys(settings.model_fields_set, "the run")
+    settings = settings or TrainSettings()
+    origins = said_of(settings) if origins is None else origins
+    settings = completed(data, settings)
+    pictures = gather(data, settings, folder.base_of(run, resuming, base))
+    settings = counted(settings, pictures)
+    from adapt.api.machine import load_base, make_accelerator
 
-    backbone = Backbone.load(folder.base_of(run, resuming, base), device=accelerator.device)
+    accelerator = make_accelerator(settings)
+    backbone = load_base(folder.base_of(run, resuming, base), settings, accelerator)
     settings = settle(settings, backbone)
     from adapt.api.assemble import assemble
 
-    with writing(run, accelerator, existing):
-        since = begin(run, backbone, pictures, settings, accelerator, resuming, allow)
+    with together(accelerator.num_processes), writing(run, accelerator, existing):
+        since = begin(run, backbone, pictures, settings, accelerator, resuming, allow, origins)
         trainer = assemble(run, backbone, pictures.train, pictures.held_out, settings, accelerator)
         if since:
             resume(trainer, since)
@@ -149,6 +161,7 @@ def begin(
     accelerator: Accelerator,
     resuming: bool = False,
     allow: Sequence[str] = (),
+    origins: Mapping[str, str] | None = None,
 ) -> Since | None:
     """Says what is worth a warning and writes `run.json`. Returns None for a run that starts now.
 
@@ -160,13 +173,16 @@ def begin(
 
     if accelerator.is_main_process and not resuming and (run / folder.RUN).exists():
         raise RunError("another run has used this output folder meanwhile", given=run, next="give another --output")
-    record = describe(backbone, pictures, settings, accelerator)
-    changes = folder.differences(folder.read(run), record) if resuming else {}
+    record, before = describe(backbone, pictures, settings, accelerator), folder.read(run) if resuming else {}
+    changes = folder.differences(before, record) if resuming else {}
     folder.require_same_course(changes, allow)
     if accelerator.is_main_process:
         say(_intent(backbone, pictures, settings))
-        for warning in (*pictures.warnings, *lines(long_captions(pictures.train, backbone.count_tokens))):
+        sizes = remarks(pictures.train, settings, backbone.scale_factor)
+        findings = [*pictures.warnings, *sizes, *lines(long_captions(pictures.train, backbone.count_tokens))]
+        for warning in findings:
             say(f"warning: {warning}")
+        record |= {"findings": findings, "origins": origins_of(settings, origins, before.get("origins"))}
     state = checkpoint.newest(run) if resuming and _saved_before(run) else None
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
@@ -176,12 +192,21 @@ def begin(
 
 def _intent(backbone: Backbone, pictures: Pictures, settings: TrainSettings) -> str:
     """What will be done, in one line."""
-    seen = settings.steps * settings.batch_size / len(pictures.train)
+    seen = settings.steps * settings.batch_size / draws(pictures.train, settings)
     return (
-        f"{backbone.reference}: {len(pictures.train)} pictures at {settings.resolution} px, {len(pictures.held_out)} held out; "
-        f"{settings.steps} steps of {settings.batch_size}, each picture is seen {seen:.1f} times; rank {settings.rank}, "
-        f"learning rate {settings.learning_rate:g}, seed {settings.seed}"
+        f"{backbone.reference}: {len(pictures.train)} pictures at {_sizes(backbone, pictures, settings)}, "
+        f"{len(pictures.held_out)} held out; "
+        f"{settings.steps} steps of {settings.batch_size}, each picture is seen {seen:.1f} times; {settings.kind} of rank "
+        f"{settings.rank}, learning rate {settings.learning_rate:g}, seed {settings.seed}; "
+        f"loads in {', '.join(readers(settings, backbone))}"
     )
+
+
+def _sizes(backbone: Backbone, pictures: Pictures, settings: TrainSettings) -> str:
+    """`512 px`, or how many buckets at which resolutions."""
+    sides = "/".join(map(str, settings.resolutions or [settings.resolution]))
+    found = in_use(pictures.train, shelves(settings, backbone.scale_factor))
+    return f"{sides} px in {len(found)} buckets" if settings.buckets else f"{sides} px"
 
 
 def _saved_before(run: Path) -> bool:
@@ -215,15 +240,20 @@ def resume(trainer: Trainer, since: Since) -> None:
 
 
 def conclude(trainer: Trainer) -> TrainingResult:
-    """Exports the chosen step, proves the file in diffusers, draws samples, writes the card.
+    """Exports the chosen step, proves the file in diffusers, draws samples, writes the card and the report.
 
     Raises:
         AdapterError: the exported adapter does not do in diffusers what it does here.
     """
     from adapt.api.finish import finish
+    from adapt.api.machine import take_off
+    from adapt.report import write_report
 
     chosen, accelerator = trainer.chosen(), trainer.accelerator
+    take_off(trainer.course.backbone, accelerator)
     proof = finish(trainer, chosen) if accelerator.is_main_process else None
+    if accelerator.is_main_process:
+        say(f"report: {write_report(trainer.folder)}")
     accelerator.wait_for_everyone()
     return _result(trainer.folder, trainer, chosen, proof)
 
@@ -243,47 +273,32 @@ def _result(run: Path, trainer: Trainer, chosen: int, proof: Proof | None) -> Tr
     )
 
 
-def make_accelerator(settings: TrainSettings) -> Accelerator:
-    """Device, precision and processes, as `accelerate launch` or the machine says.
-
-    Raises:
-        SettingsError: the batch cannot be shared evenly.
-    """
-    import torch
-    from accelerate import Accelerator
-
-    # Accelerate joins processes on CPUs only when it is told so: without it, each would train for itself.
-    accelerator = Accelerator(mixed_precision=settings.precision, cpu=not torch.accelerator.is_available())
-    parts = accelerator.num_processes * settings.accumulation
-    if settings.batch_size % parts:
-        raise SettingsError(
-            "batch_size cannot be shared evenly",
-            given=settings.batch_size,
-            allowed=f"a multiple of processes × accumulation = {parts}",
-        )
-    return accelerator
+def counted(settings: TrainSettings, pictures: Pictures) -> TrainSettings:
+    """The settings with `epochs`, if that is what was given, told in steps."""
+    if settings.epochs is None:
+        return settings
+    steps = steps_of(settings.epochs, draws(pictures.train, settings), settings.batch_size)
+    return settings.model_copy(update={"steps": steps, "epochs": None})
 
 
 def settle(settings: TrainSettings, backbone: Backbone) -> TrainSettings:
     """The settings with every "the base's own" filled in, checked against the base.
 
     Raises:
-        SettingsError: a resolution that the base cannot take, or targets that it does not have.
+        SettingsError: a resolution that the base cannot take, targets or patterns that it does not have, an `init_from` that
+            does not fit, or times, weights or noise that make no sense with what it predicts.
+        AdapterError: an `init_from` that cannot be read, or was made for another base.
     """
-    from adapt.lora import require_layers
+    from adapt.api.objective import make_objective
 
-    if settings.targets:
-        require_layers(backbone.denoiser, settings.targets)
-    resolution = settings.resolution or backbone.resolution
-    if resolution % backbone.scale_factor:
-        raise SettingsError(
-            "resolution does not fit the base", given=resolution, allowed=f"a multiple of {backbone.scale_factor}"
-        )
+    network = settled_network(settings, backbone)
+    make_objective(backbone, settings)
+    resolution = settings.resolution or max(settings.resolutions, default=backbone.resolution)
+    shelves(settings.model_copy(update={"resolution": resolution}), backbone.scale_factor)
     return settings.model_copy(
         update={
             "resolution": resolution,
-            "alpha": settings.alpha or float(settings.rank),
-            "targets": settings.targets or backbone.lora_targets,
+            **network,
             "time_sampling": settings.time_sampling or backbone.time_sampling,
             "guidance_scale": settings.guidance_scale or backbone.guidance_scale,
             "sampling_steps": settings.sampling_steps or backbone.sampling_steps,
@@ -303,6 +318,7 @@ def describe(
         "data": pictures.digest(),
         "base": [backbone.family, backbone.fingerprint(), *(backbone.content_key(c) for c in sorted(backbone.modules))],
         "base_reference": backbone.reference,
+        "init_from_digest": digest_of(settings),
         "pictures": [len(pictures.train), len(pictures.held_out)],
         "machine": {
             **versions(),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from adapt.objectives import Objective, TimeSampling, objective_of
+from adapt.objectives import Loss, Objective, TimeSampling, Weighting, objective_of
 from conditioning import Condition, Part, TextConditioner
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ class Backbone(ABC):
     time_sampling: ClassVar[str] = "uniform"
     guidance_scale: ClassVar[float] = 7.5
     sampling_steps: ClassVar[int] = 30
+    full_precision: ClassVar[tuple[str, ...]] = ()
+    """Components that stay in float32 whatever the base is held in: some VAEs (SDXL's) overflow in float16."""
 
     def __init__(self, pipeline: DiffusionPipeline, reference: str) -> None:
         self.pipeline, self.reference = pipeline, reference
@@ -80,9 +82,19 @@ class Backbone(ABC):
     def dtype(self) -> torch.dtype:
         return next(self.denoiser.parameters()).dtype
 
-    def objective(self, sampling: TimeSampling | None = None, min_snr_gamma: float | None = None) -> Objective:
-        """The objective it was trained with; `sampling` defaults to the family's."""
-        return objective_of(self.scheduler_config, sampling or TimeSampling(self.time_sampling), min_snr_gamma)
+    def objective(
+        self,
+        sampling: TimeSampling | None = None,
+        weighting: Weighting | None = None,
+        loss: Loss | None = None,
+        *,
+        zero_terminal_snr: bool = False,
+    ) -> Objective:
+        """The objective it was trained with; `sampling` defaults to the family's. The rest as in `objective_of`."""
+        sampling, dims = sampling or TimeSampling(self.time_sampling), self.latent_shape(self.resolution, self.resolution)
+        return objective_of(
+            self.scheduler_config, sampling, weighting, loss, zero_terminal_snr=zero_terminal_snr, own_dims=dims[1:]
+        )
 
     def fingerprint(self) -> str:
         """Digest of the denoiser's class, configuration and shapes: equal for bases that can take the same adapter."""
@@ -153,6 +165,6 @@ class Backbone(ABC):
 
 
 def _base_state(module: nn.Module) -> list[tuple[str, Tensor]]:
-    """Parameters of the pretrained model: without injected LoRA and without peft's `base_layer` in the names."""
+    """Parameters of the pretrained model: without an injected adapter and without peft's `base_layer` in the names."""
     named = ((name.replace(".base_layer.", "."), p) for name, p in module.named_parameters())
-    return sorted((name, p) for name, p in named if ".lora_" not in name)
+    return sorted((name, p) for name, p in named if not any(mark in name for mark in (".lora_", ".hada_", ".lokr_")))

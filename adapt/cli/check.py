@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json as json_
-from dataclasses import asdict
+from collections import defaultdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,43 +13,90 @@ import typer
 if TYPE_CHECKING:
     from adapt.data import Finding, Judgement
     from adapt.data.picture import Found
+    from adapt.data.whole import Crop
     from adapt.types import TokenCounter
 
 FRACTION, FEWEST = 0.1, 20
 """Of so many pictures on, a tenth is proposed to be held out."""
 
 
+@dataclass(frozen=True)
+class Report:
+    """What was found out.
+
+    Attributes:
+        found: the pictures.
+        findings: what is wrong with them or worth knowing.
+        held_out: names that could be held out.
+        cut: name of each picture → share of it that is cut off.
+    """
+
+    found: Found
+    findings: tuple[Finding, ...]
+    held_out: list[str]
+    cut: dict[str, float]
+
+
 def check(
-    data: Annotated[Path, typer.Argument(help="Pictures with captions: a folder, see docs/data.md.")],
-    base: Annotated[str, typer.Option(help="Whose text encoder reads the captions.")] = "icons",
+    data: Annotated[
+        Path, typer.Argument(help="Pictures with captions: a folder, a list of sources …, see docs/data.md.")
+    ],
+    base: Annotated[
+        str, typer.Option(help="Whose text encoder reads the captions, and whose size is asked for.")
+    ] = "icons",
     resolution: Annotated[
-        int | None, typer.Option(help="Side in pixels that pictures are brought to; default: as they are.")
+        int | None, typer.Option(min=16, help="Side in pixels that pictures are brought to; default: the base's own.")
     ] = None,
+    buckets: Annotated[bool, typer.Option("--buckets", help="Judge crops as with buckets=true.")] = False,
     trigger: Annotated[str | None, typer.Option(help="Word that captions are expected to hold.")] = None,
     exit_zero: Annotated[bool, typer.Option("--exit-zero", help="Exit with 0 also when there are findings.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> int:
-    """Judge a folder of pictures: 0 clean, 1 findings, 2 cannot be read. Changes nothing."""
+    """Judge a set of pictures: 0 clean, 1 findings, 2 cannot be read. Changes nothing."""
     from adapt.data import find, judge
-    from adapt.data.whole import judge_whole
-    from adapt.loading import caption_counter
+    from adapt.data.folders import Reading
+    from adapt.data.judge import verdicts_of
+    from adapt.data.whole import judge_whole, shares_cut
+    from adapt.loading import caption_counter, frame_of
     from adapt.loading import find as find_base
 
     folder = find_base(base)
-    found = find(data)
-    judgement = judge(found, resolution or 0, _counter(found, caption_counter(folder)))
-    findings = [*judgement.faults, *judgement.warnings, *judge_whole(found, judgement, trigger)]
-    held_out = propose(judgement)
-    if json:
-        typer.echo(json_.dumps(_as_dict(found, findings, held_out), ensure_ascii=False))
-    else:
-        _tell(found, findings, held_out)
+    side, scale = frame_of(folder) or (0, 8)
+    cut = crop(resolution or side, scale, buckets)
+    found = find(data, Reading(masks="files"))
+    with verdicts_of(data) as verdicts:
+        judgement = judge(found, resolution or side, _counter(found, caption_counter(folder)), verdicts=verdicts)
+    findings = (*judgement.faults, *judgement.warnings, *judge_whole(found, judgement, trigger, cut))
+    found = replace(found, warnings=(*found.warnings, *left_open(data)))
+    report = Report(found, findings, propose(judgement), shares_cut(judgement, cut))
+    typer.echo(json_.dumps(as_dict(report), ensure_ascii=False) if json else "\n".join(told(report)))
     return 1 if findings and not exit_zero else 0
 
 
-def _counter(found: Found, counter: TokenCounter) -> TokenCounter | None:
-    """No counter where there is no caption to count."""
-    return counter if any(picture.captions for picture in found.pictures) else None
+def left_open(data: Path) -> list[str]:
+    """Settings that a `dataset_config` names without saying one value for the whole run."""
+    from adapt.api.gather import settings_of
+    from adapt.config import Unsettled
+
+    return [
+        f"{value.reason}: a training has to be told"
+        for value in settings_of(data).values()
+        if isinstance(value, Unsettled)
+    ]
+
+
+def crop(side: int, scale: int, buckets: bool) -> Crop:
+    """What is cut off with square crops, or with the buckets that a run would choose."""
+    from adapt.data.buckets import buckets as of_area
+    from adapt.data.buckets import default_step
+    from adapt.data.whole import SQUARE
+    from adapt.errors import SettingsError
+
+    if not buckets:
+        return SQUARE
+    if not side or side % scale:
+        raise SettingsError("resolution does not fit the base", given=side, allowed=f"a multiple of {scale}")
+    return of_area(side, default_step(side, scale)).cut_away
 
 
 def propose(judgement: Judgement) -> list[str]:
@@ -56,27 +104,61 @@ def propose(judgement: Judgement) -> list[str]:
     from adapt.data import split
     from adapt.data.whole import groups
 
-    if len(judgement.usable) < FEWEST:
+    taught = [picture for picture in judgement.usable if not picture.prior]
+    if len(taught) < FEWEST:
         return []
-    return [picture.name for picture in split(judgement.usable, FRACTION, 0, groups(judgement))[1]]
+    return [picture.name for picture in split(taught, FRACTION, 0, groups(judgement))[1]]
 
 
-def _as_dict(found: Found, findings: list[Finding], held_out: list[str]) -> dict[str, Any]:
-    notes = [asdict(finding) for finding in findings]
-    head = {"pictures": len(found.pictures), "captions": found.kind, "notes": list(found.warnings)}
-    return {**head, "findings": notes, "held_out": {"setting": f"validation={FRACTION}", "names": held_out}}
+def as_dict(report: Report) -> dict[str, Any]:
+    """For `--json`."""
+    found = report.found
+    return {
+        "pictures": len(found.pictures),
+        "captions": found.kind,
+        "notes": list(found.warnings),
+        "draws": shares(found),
+        "findings": [asdict(finding) for finding in report.findings],
+        "cut": {name: round(share, 4) for name, share in report.cut.items()},
+        "held_out": {"setting": f"validation={FRACTION}", "names": report.held_out},
+    }
 
 
-def _tell(found: Found, findings: list[Finding], held_out: list[str]) -> None:
+def told(report: Report) -> list[str]:
+    """The same as lines."""
     from adapt.data.judge import lines
 
-    typer.echo(f"{len(found.pictures)} pictures, captions from: {found.kind}")
-    for note in found.warnings:
-        typer.echo(f"note     {note}")
-    for line in lines(findings):
-        typer.echo(f"finding  {line}")
-    if held_out:
-        typer.echo(
-            f"advice   validation={FRACTION} holds out {len(held_out)} of them, so that the best step can be chosen"
-        )
-    typer.echo("nothing was found" if not findings else f"{len(findings)} findings")
+    found, findings = report.found, report.findings
+    advice = f"validation={FRACTION} holds out {len(report.held_out)} of them, so that the best step can be chosen"
+    return [
+        f"{len(found.pictures)} pictures, captions from: {found.kind}",
+        *(f"draws    {share:.1%} from {name}" for name, share in shares(found).items()),
+        *(f"note     {note}" for note in found.warnings),
+        *(f"finding  {line}" for line in lines(findings)),
+        *(
+            [f"cut      {_mean(report.cut):.1%} of a picture on average, {max(report.cut.values()):.1%} at most"]
+            if report.cut
+            else []
+        ),
+        *([f"advice   {advice}"] if report.held_out else []),
+        f"{len(findings)} findings" if findings else "nothing was found",
+    ]
+
+
+def shares(found: Found) -> dict[str, float]:
+    """Of several sources: name → share of the draws."""
+    if found.kind != "sources":
+        return {}
+    draws = defaultdict[str, float](float)
+    for picture in found.pictures:
+        draws[picture.name.split("/")[0]] += picture.repeats
+    return {name: value / sum(draws.values()) for name, value in draws.items()}
+
+
+def _counter(found: Found, counter: TokenCounter) -> TokenCounter | None:
+    """No counter where there is no caption to count."""
+    return counter if any(picture.captions for picture in found.pictures) else None
+
+
+def _mean(shares: dict[str, float]) -> float:
+    return sum(shares.values()) / len(shares)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json as json_
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from adapt.errors import RunError, SettingsError
+
+if TYPE_CHECKING:
+    from adapt.adapter import Adapter
 
 FORMATS = ("diffusers", "kohya")
 
@@ -19,10 +22,20 @@ def export(
         str, typer.Option(metavar="|".join(FORMATS), help="kohya: ComfyUI, A1111, Forge, InvokeAI.")
     ] = "kohya",
     output: Annotated[Path | None, typer.Option(help="The file; default: NAME-FORMAT.safetensors.")] = None,
+    nearest: Annotated[
+        int | None,
+        typer.Option(
+            metavar="RANK", min=1, help="Make it the nearest plain LoRA of this rank; says what that leaves out."
+        ),
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="With --nearest: the base it was made for; default: as the adapter says.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Write an adapter in another program's format; the file is read back before it counts."""
     from adapt.adapter import Adapter
+    from adapt.progress import say
 
     if format not in FORMATS:
         raise SettingsError("unknown format", given=format, allowed=", ".join(FORMATS))
@@ -32,5 +45,23 @@ def export(
         raise SettingsError("adapters are written as .safetensors", given=path)
     if path.exists():
         raise RunError("the file is there already", given=path, next="give another --output")
-    Adapter.load(adapter).export(path, format)
-    typer.echo(json_.dumps({"path": str(path), "format": format}) if json else str(path))
+    loaded, left_out = Adapter.load(adapter), None
+    if nearest is not None:
+        loaded, left_out = _nearest(loaded, nearest, base)
+        say(
+            f"the nearest LoRA of rank {nearest} leaves out {100 * left_out:.2g} % of what the adapter does to the weights"
+        )
+    loaded.export(path, format)
+    told = {"path": str(path), "format": format, **({} if left_out is None else {"left_out": left_out})}
+    typer.echo(json_.dumps(told) if json else str(path))
+
+
+def _nearest(adapter: Adapter, rank: int, base: str | None) -> tuple[Adapter, float]:
+    from adapt.backbones import Backbone
+
+    reference = base or adapter.facts.base.get("reference")
+    if reference is None:
+        raise SettingsError(
+            "--nearest looks at the base's weights, and the adapter does not say which", next="give --base"
+        )
+    return adapter.nearest(Backbone.load(reference), rank)

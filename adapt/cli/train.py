@@ -6,7 +6,7 @@ import json as json_
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -16,13 +16,15 @@ if TYPE_CHECKING:
     from adapt.api.forecast import Forecast
     from adapt.api.gather import Pictures
     from adapt.api.train import TrainingResult
-    from adapt.config import Resolved
+    from adapt.config import Resolved, TrainSettings
     from adapt.evaluation.held_out import Measurement
     from adapt.training.folder import Existing
 
 
 def train(
-    data: Annotated[Path | None, typer.Argument(help="Pictures with captions: a folder, see docs/data.md.")] = None,
+    data: Annotated[
+        Path | None, typer.Argument(help="Pictures with captions: a folder, a list of sources …, see docs/data.md.")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings, such as steps=500 rank=16.")
     ] = None,
@@ -39,6 +41,9 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done and what it costs; train nothing.")
     ] = False,
+    num_processes: Annotated[
+        int, typer.Option(min=1, help="Share each batch among so many processes on this machine: one a GPU, say.")
+    ] = 1,
     list_settings: Annotated[bool, typer.Option("--settings", help="List every setting and stop.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
@@ -49,14 +54,23 @@ def train(
         raise SettingsError("give the folder of pictures", next="adapt train ./my-pictures")
     if resume and fresh:
         raise SettingsError("--resume and --fresh contradict each other", allowed="one of them")
-    run = output or Path("runs") / data.absolute().name
+    run = output or Path("runs") / run_name(data)
     existing: Existing = "resume" if resume else "fresh" if fresh else "refuse"
-    resolved, base = prepare(run, existing, config, settings or [], base, dry_run)
+    resolved, base = prepare(run, existing, config, settings or [], base, dry_run, data)
+    if num_processes > 1:
+        flags = {"--resume": resume, "--fresh": fresh, "--dry-run": dry_run, "--json": json}
+        words = [str(data), *(settings or []), "--base", base, "--output", str(run)]
+        words += ["--config", str(config)] if config else []
+        words += [word for name in allow or [] for word in ("--allow", name)]
+        _launch(["train", *words, *(flag for flag, given in flags.items() if given)], resolved.settings, num_processes)
+    from adapt.training.launch import follow_launcher
+
+    follow_launcher()
     if dry_run:
         return _dry_run(data, base, resolved, json)
     from adapt.api.train import train as train_api
 
-    again = shlex.join(["adapt", "train", str(data), "--base", base, "--output", str(run), "--resume"])
+    again = shlex.join(["adapt", "train", str(data), "--base", base, "--output", str(run), *_processes(), "--resume"])
     result = train_api(
         data,
         output=run,
@@ -65,8 +79,32 @@ def train(
         existing=existing,
         allow=allow or [],
         resume_command=again,
+        origins=resolved.origins,
     )
     tell(result, json)
+
+
+def _launch(words: Sequence[str], settings: TrainSettings, processes: int) -> NoReturn:
+    """The same command in several processes, whose exit code becomes this one's."""
+    from adapt.training.launch import launch, require_even, require_outermost
+
+    require_outermost()
+    require_even(settings, processes)
+    raise typer.Exit(launch(words, processes))
+
+
+def _processes() -> list[str]:
+    from adapt.training.launch import launched
+
+    return ["--num-processes", str(launched())] if launched() else []
+
+
+def run_name(data: Path) -> str:
+    """`my-images` of `./my-images`, `my-sources` of `my-sources.yaml`, `shards` of `shards/{000..003}.tar`."""
+    path = data.absolute()
+    if "{" in path.name:
+        return path.parent.name or "archives"
+    return path.stem if path.suffix in (".yaml", ".yml", ".json", ".toml", ".tar", ".parquet") else path.name
 
 
 def prepare(
@@ -76,17 +114,22 @@ def prepare(
     overrides: Sequence[str],
     base: str | None,
     dry_run: bool = False,
+    data: Path | None = None,
 ) -> tuple[Resolved, str]:
     """Settings and base, after everything that needs no torch has been judged. A resumed run starts from its own."""
     from adapt import config as settings
+    from adapt.adapter import Adapter
+    from adapt.api.gather import settings_of
     from adapt.loading import find, read_index
     from adapt.training import folder
 
     resuming = False if dry_run else folder.check_output(run, existing)
     stored = folder.read(run)["settings"] if resuming else None
-    resolved = settings.resolve(config, overrides, stored)
+    resolved = settings.resolve(config, overrides, stored, (str(data), settings_of(data) if data else {}))
     base = folder.base_of(run, resuming, base)
     read_index(find(base))
+    if resolved.settings.init_from:
+        Adapter.locate(resolved.settings.init_from)
     return resolved, base
 
 
@@ -101,7 +144,7 @@ def tell(result: TrainingResult, as_json: bool) -> None:
 def summary(result: TrainingResult) -> list[str]:
     """What was learned, and what to do with it."""
     adapter, proof = result.folder / "adapter", result.proof
-    taken = f"diffusers takes all {proof.layers} layers; predictions differ by {proof.difference:.1e} at most"
+    taken = f"{proof.reader} takes all {proof.layers} layers; predictions differ by {proof.difference:.1e} at most"
     return [
         f"adapter    {adapter} (step {result.chosen_step} of {max(result.history, default=0)})",
         *(_learned(result.held_out) if result.held_out else ()),
@@ -121,7 +164,7 @@ def _learned(m: Measurement) -> list[str]:
 def _dry_run(data: Path, base: str, resolved: Resolved, as_json: bool) -> None:
     from adapt.api.gather import gather
 
-    pictures = gather(data, resolved.settings)
+    pictures = gather(data, resolved.settings, base)
     from adapt.api.forecast import forecast
     from adapt.config.table import ordered
 
@@ -130,6 +173,8 @@ def _dry_run(data: Path, base: str, resolved: Resolved, as_json: bool) -> None:
     values = {name: dumped[name] for name in ordered()}
     origins = {n: "the base" if o == "default" and values[n] != getattr(resolved.settings, n) and
                getattr(resolved.settings, n) is None else o for n, o in resolved.origins.items()}  # fmt: skip
+    if resolved.settings.epochs is not None:
+        values["epochs"], origins["steps"] = resolved.settings.epochs, f"{resolved.settings.epochs:g} epochs"
     if as_json:
         settings = {n: {"value": v, "from": origins[n]} for n, v in values.items()}
         return typer.echo(
@@ -147,7 +192,8 @@ def _cost(cost: Forecast, pictures: Pictures, values: dict[str, Any]) -> list[st
         *(f"warning    {warning}" for warning in pictures.warnings),
         f"pictures   {cost.pictures} to train on, {cost.held_out} held out",
         f"steps      {values['steps']} of {values['batch_size']} pictures: each is seen {cost.epochs:.1f} times",
-        f"trains     {cost.trainable / 1e6:.2f} M parameters",
+        f"trains     {cost.trainable / 1e6:.2f} M parameters: {values['kind']} of rank {values['rank']}",
+        f"loads in   {', '.join(cost.loads_in)}",
         f"time       about {duration(cost.total_seconds)} (measured: {cost.step_seconds:.2f} s a step)",
         f"memory     about {cost.memory_gib:.1f} GiB (measured)",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,6 +12,13 @@ COURSE, SHOW = "course", "show"
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True)
+class Unsettled:
+    """Stands for a value that a file names without saying one thing: somebody has to give it."""
+
+    reason: str
 
 
 class Section(BaseModel):

@@ -9,37 +9,56 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from adapt.config.fields import Unsettled
+from adapt.config.learning import own_defaults
 from adapt.config.names import OTHER_NAMES
 from adapt.config.settings import TrainSettings
 from adapt.errors import SettingsError, did_you_mean
 
+LENGTHS = ("steps", "epochs")
+"""Two ways to say how long a run is; a run has one of them."""
+
 
 @dataclass(frozen=True)
 class Resolved:
-    """Settings and, for each name, `default`, the file or `command line`."""
+    """Settings and, for each name, `default`, the file, `command line`, or the optimizer whose own default it is."""
 
     settings: TrainSettings
     origins: Mapping[str, str]
 
 
 def resolve(
-    file: Path | None = None, overrides: Sequence[str] = (), stored: Mapping[str, Any] | None = None
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+    stored: Mapping[str, Any] | None = None,
+    beneath: tuple[str, Mapping[str, Any]] = ("", {}),
 ) -> Resolved:
     """Settings from a YAML or JSON file and `key=value` words.
 
     Args:
         stored: the settings of a run that is resumed; they stand where defaults would.
+        beneath: who gives settings that all others go before, and these settings: a data set that brings its own.
 
     Raises:
         SettingsError: the file is missing or unreadable; a key is unknown; a value is not allowed. All faults at once.
     """
-    values = dict(stored or {})
-    origins = {name: "the run" if name in values else "default" for name in TrainSettings.model_fields}
+    source, brought = beneath
+    values = {**brought, **(stored or {})}
+    origins = {name: "the run" if name in (stored or {}) else source if name in brought else "default"
+               for name in TrainSettings.model_fields}  # fmt: skip
     for origin, given in ((str(file), read_file(file) if file else {}), ("command line", parse_overrides(overrides))):
         require_known(list(given), origin)
+        for name in LENGTHS:  # a length that is given here takes the place of the other, given elsewhere
+            if any(given.get(other) is not None for other in LENGTHS if other != name) and given.get(name) is None:
+                values.pop(name, None)
+                origins[name] = "default"
         values.update(given)
         origins.update(dict.fromkeys(given, origin))
-    return Resolved(validate(values), origins)
+    require_settled(values)
+    settings = validate(values)
+    for name in own_defaults(values):
+        origins[name] = settings.optimizer
+    return Resolved(settings, origins)
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -89,6 +108,13 @@ def require_known(names: Sequence[str], origin: str = "settings") -> None:
         given=f"from {origin}",
         next="`adapt train --settings` lists every setting",
     )
+
+
+def require_settled(values: Mapping[str, Any]) -> None:
+    """Raises `SettingsError` naming every value that a file leaves open."""
+    if open_ := {name: value.reason for name, value in values.items() if isinstance(value, Unsettled)}:
+        words = " ".join(f"{name}=…" for name in open_)
+        raise SettingsError("; ".join(open_.values()), next=f"say what you want: {words}")
 
 
 def validate(values: Mapping[str, Any]) -> TrainSettings:

@@ -6,13 +6,13 @@ The same names everywhere: `rank=16` on the command line, `rank: 16` in a file, 
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
-from pydantic import ValidationInfo, field_validator
+from pydantic import ValidationInfo, field_validator, model_validator
 
 from adapt.config.data import DataSettings
 from adapt.config.fields import COURSE, Section
-from adapt.config.learning import LearningSettings
+from adapt.config.learning import LearningSettings, own_defaults
 from adapt.config.network import NetworkSettings
 from adapt.config.objective import ObjectiveSettings
 from adapt.config.run import RunSettings
@@ -21,6 +21,35 @@ from adapt.config.watching import WatchingSettings
 
 class TrainSettings(RunSettings, DataSettings, NetworkSettings, LearningSettings, ObjectiveSettings, WatchingSettings):
     """Everything that a training run can be told."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_the_optimizer_wants(cls, values: Any) -> Any:
+        """Some optimizers have defaults of their own; what is given goes before them."""
+        return {**own_defaults(values), **values} if isinstance(values, dict) else values
+
+    @model_validator(mode="after")
+    def _one_average(self) -> Self:
+        """Schedule-free keeps the average that it is judged by itself."""
+        if self.optimizer == "schedulefree" and self.ema:
+            raise ValueError(f"ema ({self.ema}): schedulefree averages the weights itself: leave ema out, or set ema=0")
+        if self.optimizer == "schedulefree" and self.max_norm:
+            raise ValueError(f"max_norm ({self.max_norm}): schedulefree's own average would not be shortened: leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _compiled(self) -> Self:
+        """Dropout masks come from the Plan, one row at a time, which torch.compile would trace anew at every step."""
+        for name in ("dropout", "rank_dropout", "module_dropout"):
+            if self.compile and getattr(self, name):
+                raise ValueError(f"compile does not go with LoRA {name} ({getattr(self, name)}): set one of them off")
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_keep(self) -> Self:
+        if self.keep == "ema" and not self.ema:
+            raise ValueError("keep (ema): there is no moving average with ema=0: leave keep out, or set ema=0.98")
+        return self
 
     @field_validator("*", mode="before")
     @classmethod

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 # At once, not lazily: these functions have their modules' names, which a later import would put in their place.
 from adapt.data.decode import decode, fit, pixels
 from adapt.data.find import find
+from adapt.data.folders import Reading
 from adapt.data.judge import Finding, Judgement, judge
 from adapt.data.picture import Found, Picture
 from adapt.data.split import split
@@ -25,6 +26,7 @@ __all__ = [
     "Found",
     "Judgement",
     "Picture",
+    "Reading",
     "TensorCache",
     "decode",
     "default_folder",

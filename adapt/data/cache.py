@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 import sys
 import uuid
@@ -20,26 +19,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from adapt.data.cache_folder import default_folder, key_of
+from adapt.data.tidy import Use
 from adapt.errors import DataError
 
+__all__ = ["TensorCache", "default_folder", "key_of"]
+
 _KEY = re.compile(r"[0-9a-f]{16,128}")
-
-
-def default_folder() -> Path:
-    """`$ADAPT_CACHE`, or `adapt` in the user's cache folder (`$XDG_CACHE_HOME` or `~/.cache` on Linux)."""
-    if chosen := os.environ.get("ADAPT_CACHE"):
-        return Path(chosen).expanduser()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "adapt" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "adapt"
-    xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (xdg if xdg.is_absolute() else Path.home() / ".cache") / "adapt"
-
-
-def key_of(*facts: object) -> str:
-    """Key of what a value depends on: sha256 of the facts as JSON (text, numbers, booleans, lists)."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 class TensorCache:
@@ -54,6 +40,18 @@ class TensorCache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._use: Use | None = None
+
+    def use(self) -> None:
+        """From now on, while this object lives, no program removes what is read or written here to make room.
+
+        Raises:
+            DataError: the folder cannot be written.
+        """
+        try:
+            self._use = Use(self.folder)
+        except OSError as error:
+            raise _unwritable(error, f"{self.folder}") from error
 
     def path(self, key: str) -> Path:
         """Where the entry of a key lies. Raises ValueError when the key is no hexadecimal digest."""
@@ -63,8 +61,11 @@ class TensorCache:
 
     def get(self, key: str) -> dict[str, Tensor] | None:
         """The tensors on the CPU as they were put, bit for bit; None when there are none or the entry is damaged."""
+        path = self.path(key)
         try:
-            data = self.path(key).read_bytes()
+            data = path.read_bytes()
+            if self._use is not None:
+                self._use.touch(path)
             tensors = load(data)
             metadata = _metadata(data)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError):
@@ -91,12 +92,12 @@ class TensorCache:
                 with contextlib.suppress(OSError):
                     beside.unlink(missing_ok=True)
         except OSError as error:
-            reason = error.strerror or error
-            raise DataError(
-                f"The cache cannot be written: {reason}",
-                given=f"{len(data)} bytes to {self.folder}",
-                next="free space there, or set ADAPT_CACHE to another folder",
-            ) from error
+            raise _unwritable(error, f"{len(data)} bytes to {self.folder}") from error
+
+
+def _unwritable(error: OSError, given: str) -> DataError:
+    todo = "free space there, or set ADAPT_CACHE to another folder"
+    return DataError(f"The cache cannot be written: {error.strerror or error}", given=given, next=todo)
 
 
 def _rename(source: Path, target: Path) -> None:

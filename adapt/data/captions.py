@@ -7,6 +7,7 @@ from pathlib import Path
 
 LARGEST_CAPTION_FILE = 2**20
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
+_SIDES = re.compile(r"(?<![^\W_])(left|right)(most|wards?|hand(ed)?)?(?![^\W_])", re.IGNORECASE)
 
 
 def clean(text: str) -> str:
@@ -68,3 +69,16 @@ def decode_text(data: bytes) -> str:
 def read_captions(path: Path) -> tuple[str, ...]:
     """Each non-empty line of a sidecar file is one caption. Raises as `read_text`."""
     return tuple(caption for line in read_text(path).splitlines() if (caption := clean(line)))
+
+
+def names_a_side(caption: str) -> bool:
+    """Whether it tells left from right (`looking left`, `right_hand`, `rightmost`), which is wrong of the mirrored picture.
+
+    English words only. A `right` that means correct counts as well: a picture that is not mirrored is no loss.
+    """
+    return _SIDES.search(caption) is not None
+
+
+def holds(caption: str, trigger: str) -> bool:
+    """Whether the trigger stands there as a word of its own: `cat` does not in `catalogue`."""
+    return re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", caption) is not None

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageColor, UnidentifiedImageError
 
+from adapt.data.buckets import CENTRE, crop_box
 from adapt.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ON_ITS_SIDE = (5, 6, 7, 8)
 _KNOWN = (
     (b"GIF8", "a GIF"),
     (b"II*\0", "a TIFF"),
@@ -87,17 +89,27 @@ def examine(data: bytes, background: str = "white") -> Decoded:
     return Decoded(Image.composite(rgb, Image.new("RGB", rgb.size, colour), alpha), animated, True)
 
 
-def fit(image: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
-    """The largest centred part of the aspect width : height, resized by Lanczos.
+def fit(image: Image.Image, width: int, height: int, at: tuple[float, float] = CENTRE) -> NDArray[np.uint8]:
+    """The largest part of the aspect width : height, resized by Lanczos.
+
+    Args:
+        at: where that part lies, across and down; see `crop_box`.
 
     Returns:
         (height, width, 3) in [0, 255]; the picture's own pixels when it has that size.
     """
-    scale = min(image.width / width, image.height / height)
-    w, h = width * scale, height * scale
-    left, top = (image.width - w) / 2, (image.height - h) / 2
-    resized = image.resize((width, height), Image.Resampling.LANCZOS, (left, top, left + w, top + h))
-    return np.array(resized, dtype=np.uint8)
+    box = crop_box(image.size, (width, height), at)
+    return np.array(image.resize((width, height), Image.Resampling.LANCZOS, box), dtype=np.uint8)
+
+
+def size_of(data: bytes) -> tuple[int, int]:
+    """Width and height of a picture, upright, from its header alone. Raises DataError as `decode`."""
+    image = _opened(data)
+    try:
+        turned = image.getexif().get(_ORIENTATION, 1) in _ON_ITS_SIDE
+    except Exception:  # as in `_upright`
+        turned = False
+    return (image.height, image.width) if turned else image.size
 
 
 def pixels(array: NDArray[np.uint8]) -> Tensor:
@@ -105,6 +117,22 @@ def pixels(array: NDArray[np.uint8]) -> Tensor:
     import torch
 
     return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1))).float() / 127.5 - 1.0
+
+
+def alpha_of(data: bytes) -> Image.Image:
+    """The alpha channel of a picture, upright: mode L, 255 where it is opaque, and everywhere when it has none.
+
+    Raises:
+        DataError: as `decode`.
+    """
+    upright = _upright(_loaded(_opened(data), data))
+    alpha = _split_alpha(upright)[1]
+    return alpha if alpha is not None else Image.new("L", upright.size, 255)
+
+
+def brightness(data: bytes) -> Image.Image:
+    """A mask's file as mode L, upright; what is transparent in it is black. Raises DataError as `decode`."""
+    return examine(data, "black").image.convert("L")
 
 
 def colour_of(background: str) -> tuple[int, int, int]:

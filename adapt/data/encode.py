@@ -2,39 +2,55 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from itertools import chain
 from threading import Lock
 
+import numpy as np
 import PIL
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from adapt.data.augment import PLAIN, Augmentation
+from adapt.data.buckets import Buckets, Size
 from adapt.data.cache import TensorCache, key_of
-from adapt.data.decode import VERSION, decode, fit, pixels
+from adapt.data.contents import Contents
+from adapt.data.decode import VERSION, decode, pixels
+from adapt.data.masks import mask_of
 from adapt.data.picture import Picture
+from adapt.data.view import Sizes, View
 from adapt.data.wording import printable
 from adapt.errors import DataError
 from adapt.types import Encoder
 
 Progress = Callable[[int, int], None]
 """`progress(done, total)`."""
+OVERHEAD = 1024
+"""Bytes that a tensor takes besides its values, with its share of its entry: what counts with tiny pictures."""
 
 
 class EncodedPictures:
     """Latents of pictures and text states of captions, read from the cache.
 
-    Everything is encoded alone, in a batch of one, so that no value depends on its neighbours. A damaged entry is
-    computed again. Safe to use from several threads; several processes may share the cache.
+    A picture at one resolution is an *example*: the pictures at the first resolution are examples 0 … n - 1, those at the
+    second follow. Everything is encoded alone, in a batch of one, so that no value depends on its neighbours. A damaged
+    entry is computed again. Safe to use from several threads; several processes may share the cache. Of a picture itself
+    less than a hundred bytes are held.
 
     Args:
         pictures: judged ones.
         encoder: the backbone, or what stands for it.
-        size: (width, height) in pixels that pictures are cropped and resized to.
+        shelves: the buckets of each resolution.
         cache: where values are kept.
-        flips: whether mirrored variants are wanted as well.
+        augmentation: how the variants of a picture are made.
+        flips: whether mirrored variants are wanted as well. A picture whose caption tells left from right is never
+            mirrored.
         background: colour behind transparent pixels.
+        outside: weight of what a mask leaves out, 0 … 1.
         media_component: the component whose `content_key` latents depend on.
         text_component: the component whose `content_key` text states depend on.
         memory: bytes of values that are held in memory at most.
@@ -44,59 +60,109 @@ class EncodedPictures:
         self,
         pictures: Sequence[Picture],
         encoder: Encoder,
-        size: tuple[int, int],
+        shelves: Sequence[Buckets],
         cache: TensorCache,
         *,
+        augmentation: Augmentation = PLAIN,
         flips: bool = False,
         background: str = "white",
+        outside: float = 0.0,
         media_component: str = "vae",
         text_component: str = "text_encoder",
         memory: int = 512 * 2**20,
     ) -> None:
-        self.pictures, self.encoder, self.size, self.cache = tuple(pictures), encoder, size, cache
-        self.flips, self.background = flips, background
+        self.pictures, self.encoder, self.shelves, self.cache = tuple(pictures) * len(shelves), encoder, shelves, cache
+        self.augmentation, self.flips, self.background, self.outside = augmentation, flips, background, outside
         # Another torch may round otherwise: a run that is resumed must find what it began with, or know that it is new.
         self._media_key = f"{encoder.content_key(media_component)} torch {torch.__version__}"
         self._text_key = f"{encoder.content_key(text_component)} torch {torch.__version__}"
-        self._digests: dict[int, str] = {}
+        self._contents = Contents(pictures)
+        self._nearest: dict[tuple[int, Size], Size] = {}
+        self._masks: dict[int, str] = {}
         self._recent = _Recent(memory)
 
     def __len__(self) -> int:
-        """The number of pictures."""
+        """The number of examples."""
         return len(self.pictures)
 
-    def captions(self, index: int) -> tuple[str, ...]:
-        """The captions of a picture; the empty one when it has none."""
-        return self.pictures[index].captions or ("",)
+    @property
+    def count(self) -> int:
+        """The number of pictures: of examples at the first resolution."""
+        return len(self.pictures) // len(self.shelves)
 
+    # ------------------------------------------------------------------------------------------------ what they are
+    def captions(self, index: int) -> tuple[str, ...]:
+        """The captions of an example; the empty one when it has none."""
+        return self.pictures[index].texts
+
+    def size(self, index: int) -> Size:
+        """Width and height that an example is brought to: its bucket."""
+        shelf, number = divmod(index, self.count)
+        if len(self.shelves[shelf].sizes) == 1:
+            return self.shelves[shelf].sizes[0]
+        own = self._contents.size(number)
+        if (shelf, own) not in self._nearest:
+            self._nearest[shelf, own] = self.shelves[shelf].nearest(own)
+        return self._nearest[shelf, own]
+
+    def buckets(self) -> tuple[tuple[Size, ...], NDArray[np.int64]]:
+        """The sizes in use, smallest first, and the number of each example's own (n,)."""
+        sizes = [self.size(index) for index in range(len(self))]
+        used = sorted(set(sizes), key=lambda size: (size[0] * size[1], size))
+        number = {size: k for k, size in enumerate(used)}
+        return tuple(used), np.fromiter((number[size] for size in sizes), np.int64, len(sizes))
+
+    def sizes(self, index: int, flip: bool = False, variant: int = 0) -> Sizes:
+        """What of an example is seen, as numbers."""
+        return self._view(index, flip, variant).sizes
+
+    # ------------------------------------------------------------------------------------------------ values
     def prepare(self, progress: Progress | None = None) -> None:
-        """Makes sure that every value is in the cache: all latents, all captions and the empty caption.
+        """Makes sure that every value is in the cache: all latents and masks, all captions and the empty caption.
 
         Args:
             progress: called with (done, total) after each value.
 
         Raises:
-            DataError: a picture cannot be read or its latents are not finite (it is named), or the cache cannot be
-                written.
+            DataError: a picture or its mask cannot be read or its latents are not finite (it is named), or the cache
+                cannot be written.
         """
-        jobs = list(self._jobs())
-        for done, job in enumerate(jobs, 1):
+        total = sum(1 for _ in self._jobs())
+        for done, job in enumerate(self._jobs(), 1):
             job()
             if progress:
-                progress(done, len(jobs))
+                progress(done, total)
 
-    def latents(self, index: int, flip: bool = False) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of a picture's scaled latents, each float32 (C, *dims), on the CPU. Not to be
+    def latents(self, index: int, flip: bool = False, variant: int = 0) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of an example's scaled latents, each float32 (C, *dims), on the CPU. Not to be
         changed in place.
+
+        Args:
+            flip: whether it is mirrored, if it may be.
+            variant: below `augmentation.variants`; 0 is the plain one.
 
         Raises:
             DataError: as `prepare`.
         """
-        digest = self._digest(index)
-        settings = [VERSION, PIL.__version__, list(self.size), self.background, bool(flip)]
-        key = key_of("latents", digest, settings, self._media_key)
-        entry = self._entry(key, lambda: self._encode_picture(index, flip))
+        number, view = index % self.count, self._view(index, flip, variant)
+        key = key_of("latents", self._contents.digest(number), self._settings(view), self._media_key)
+        entry = self._entry(key, lambda: self._encode_picture(number, view))
         return entry["mean"], entry["std"]
+
+    def weight(self, index: int, flip: bool = False, variant: int = 0) -> Tensor | None:
+        """How much each place of the latents counts: float32 (1, h, w) in [outside, 1], the mean of the mask over the
+        pixels that a latent stands for. None: all alike, the picture has no mask.
+
+        Raises:
+            DataError: as `prepare`.
+        """
+        if self.pictures[index].mask is None:
+            return None
+        number, view = index % self.count, self._view(index, flip, variant)
+        grid = list(self.latents(index, flip, variant)[0].shape[-2:])
+        facts = [self._contents.digest(number), self._mask_digest(number), self._settings(view), grid]
+        area = self._entry(key_of("mask", *facts), lambda: self._mask_on(number, view, *grid))["area"]
+        return self.outside + (1 - self.outside) * area
 
     def text(self, caption: str) -> dict[str, Tensor]:
         """The part `text` of one caption: tensors (1, …) on the CPU, as the encoder gave them. Not to be changed in
@@ -109,13 +175,32 @@ class EncodedPictures:
         return dict(self._entry(key, lambda: self._encode_caption(caption)))
 
     # ------------------------------------------------------------------------------------------------ how
+    def _view(self, index: int, flip: bool, variant: int) -> View:
+        number = index % self.count
+        chosen = self.augmentation.variant(self._contents.digest(number), variant)
+        flip = bool(flip) and self.pictures[index].flippable
+        return View(self._contents.size(number), self.size(index), chosen, flip)
+
+    def _settings(self, view: View) -> list[object]:
+        size, flip, *more = view.facts()
+        return [VERSION, PIL.__version__, size, self.background, flip, *more]
+
     def _jobs(self) -> Iterator[Callable[[], object]]:
-        for index in range(len(self.pictures)):
-            for flip in (False, True)[: 1 + self.flips]:
-                yield lambda index=index, flip=flip: self.latents(index, flip)  # type: ignore[misc]
-        captions = dict.fromkeys(caption for index in range(len(self)) for caption in self.captions(index))
-        for caption in {"": None, **captions}:
+        for index, picture in enumerate(self.pictures):
+            for variant in range(self.augmentation.variants):
+                for flip in (False, True)[: 1 + (self.flips and picture.flippable)]:
+                    yield lambda view=(index, flip, variant): (self.latents(*view), self.weight(*view))  # type: ignore[misc]
+        for caption in self._captions():
             yield lambda caption=caption: self.text(caption)  # type: ignore[misc]
+
+    def _captions(self) -> Iterator[str]:
+        """Every caption once, the empty one first."""
+        seen: set[int] = set()  # hashes: of two captions with one hash, one would be encoded when it is first asked for
+        every = (caption for index in range(self.count) for caption in self.captions(index))
+        for caption in chain([""], every):
+            if hash(caption) not in seen:
+                seen.add(hash(caption))
+                yield caption
 
     def _entry(self, key: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """From memory, else from the cache, else computed and put there."""
@@ -128,31 +213,44 @@ class EncodedPictures:
             self._recent.put(key, entry)
         return entry
 
-    def _digest(self, index: int) -> str:
-        """sha256 of the picture's file, as it was when first asked for."""
-        if index not in self._digests:
-            self._digests[index] = hashlib.sha256(self.pictures[index].read()).hexdigest()
-        return self._digests[index]
-
     @torch.no_grad()
-    def _encode_picture(self, index: int, flip: bool) -> dict[str, Tensor]:
-        picture = self.pictures[index]
-        data = picture.read()
-        if hashlib.sha256(data).hexdigest() != self._digest(index):
-            raise DataError("A picture has changed since the start", given=picture.name, next="start again")
-        try:
-            image = decode(data, self.background)
-        except DataError as error:
-            raise DataError(f"A picture {error.message}", given=picture.name, next=error.next) from error
-        x = pixels(fit(image, *self.size))  # (3, H, W)
-        mean, std = self.encoder.encode_media((x.flip(-1) if flip else x)[None])  # (1, C, *dims)
+    def _encode_picture(self, number: int, view: View) -> dict[str, Tensor]:
+        picture = self.pictures[number]
+        data = self._contents.read(number)
+        with _naming(picture):
+            x = pixels(view.shown(decode(data, self.background)))  # (3, H, W)
+        mean, std = self.encoder.encode_media(x[None])  # (1, C, *dims)
         entry = {"mean": _own(mean[0].float()), "std": _own(std[0].float())}
         return _finite(entry, f"The latents of {picture.name}")
+
+    def _mask_on(self, number: int, view: View, height: int, width: int) -> dict[str, Tensor]:
+        picture = self.pictures[number]
+        with _naming(picture):
+            mask = mask_of(picture, view.original)
+        assert mask is not None, "only pictures with a mask are asked"
+        return {"area": torch.from_numpy(np.ascontiguousarray(view.area(mask, height, width)))[None]}
+
+    def _mask_digest(self, number: int) -> str:
+        """sha256 of the mask's file, as it was when first asked for."""
+        mask = self.pictures[number].mask
+        if number not in self._masks:
+            self._masks[number] = sha256(mask.read()).hexdigest() if isinstance(mask, Picture) else str(mask)
+        return self._masks[number]
 
     @torch.no_grad()
     def _encode_caption(self, caption: str) -> dict[str, Tensor]:
         part = self.encoder.encode_text([caption])
         return _finite({name: _own(x) for name, x in part.items()}, f"The text states of {caption!r}")
+
+
+@contextmanager
+def _naming(picture: Picture) -> Iterator[None]:
+    """What is wrong with a picture's pixels, said with its name."""
+    try:
+        yield
+    except DataError as error:
+        given = ": ".join(str(part) for part in (picture.name, error.given) if part is not None)
+        raise DataError(f"A picture {error.message}", given=given, next=error.next) from error
 
 
 def _own(x: Tensor) -> Tensor:
@@ -188,4 +286,4 @@ class _Recent:
 
 
 def _bytes(entry: dict[str, Tensor]) -> int:
-    return sum(x.nbytes for x in entry.values())
+    return sum(x.nbytes + OVERHEAD for x in entry.values())

@@ -8,12 +8,17 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from adapt.data.decode import examine
+import PIL
+
+from adapt.data.decode import VERSION, examine
 from adapt.data.likeness import difference_hash, sharpness
+from adapt.data.masks import mask_of
 from adapt.data.picture import Found, Picture
+from adapt.data.verdicts import VerdictCache
 from adapt.data.wording import listed
 from adapt.errors import DataError
 
@@ -26,6 +31,8 @@ FEW = 5
 """Fewer pictures than this are mostly memorised."""
 NARROW = 3.0
 """A picture with a longer side of so many shorter ones loses most of itself in the centre crop."""
+CHUNK = 256
+"""Pictures that are handed to the threads at once."""
 
 Progress = Callable[[int, int], None]
 """`progress(done, total)`."""
@@ -37,7 +44,7 @@ class Finding:
 
     Attributes:
         name: the picture's name; empty when it is about all of them.
-        kind: `unreadable` or `small` (faults); `animated`, `transparent`, `enlarged`, `narrow`, `duplicate`,
+        kind: `unreadable`, `small` or `mask` (faults); `animated`, `transparent`, `enlarged`, `narrow`, `duplicate`,
             `no caption`, `long caption` or `few` (warnings).
         message: what it is and what happens or what to do.
     """
@@ -56,6 +63,7 @@ class Look:
         size: width and height in pixels.
         likeness: 256 bits; nearly equal for near duplicates.
         sharpness: variance of the Laplacian; small for soft pictures.
+        file: sha256 of the file.
     """
 
     digest: str
@@ -64,6 +72,7 @@ class Look:
     transparent: bool
     likeness: int
     sharpness: float
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,6 +141,7 @@ def judge(
     *,
     background: str = "white",
     progress: Progress | None = None,
+    verdicts: VerdictCache | None = None,
 ) -> Judgement:
     """Decodes every picture (a few at a time, in threads) and looks at its captions. Changes nothing on disk.
 
@@ -141,6 +151,7 @@ def judge(
         count_tokens: caption → tokens, and how many the text encoder reads; without it lengths are not judged.
         background: colour behind transparent pixels.
         progress: called with (done, total) after each picture, in this thread.
+        verdicts: what is known of files already (`verdicts_of`); the others are decoded and put there.
 
     Raises:
         SettingsError: the background is no colour. A picture never raises: it becomes a fault.
@@ -148,7 +159,8 @@ def judge(
     pictures = found.pictures
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's words on odd files: the findings say what matters
-        looks = list(_looks(pictures, background, progress))
+        looks = list(_looks(pictures, background, progress, verdicts))
+    pictures = tuple(map(_known, pictures, looks))
     faults = tuple(look for look in looks if isinstance(look, Finding))
     usable = [(picture, look) for picture, look in zip(pictures, looks, strict=True) if isinstance(look, Look)]
     first_of: dict[str, str] = {}
@@ -165,27 +177,65 @@ def judge(
     return Judgement(pictures, faults, tuple(remarks), {picture.name: look for picture, look in usable})
 
 
-def _looks(pictures: tuple[Picture, ...], background: str, progress: Progress | None) -> Iterator[Look | Finding]:
+def verdicts_of(source: str | Path, background: str = "white") -> VerdictCache:
+    """What is known already of the files of a source. Raises nothing: where nothing can be read, nothing is known."""
+    return VerdictCache(source, [VERSION, PIL.__version__, background, SMALLEST_SIDE, sorted(Look.__dataclass_fields__)])
+
+
+def _looks(
+    pictures: tuple[Picture, ...], background: str, progress: Progress | None, verdicts: VerdictCache | None
+) -> Iterator[Look | Finding]:
     """One look a picture, in their order. Pillow decodes outside Python's lock; each thread holds one picture."""
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        for done, look in enumerate(pool.map(lambda picture: _look(picture, background), pictures), 1):
-            if progress:
-                progress(done, len(pictures))
-            yield look
+        for first in range(0, len(pictures), CHUNK):
+            chunk = pictures[first : first + CHUNK]
+            for done, look in enumerate(pool.map(lambda p: _look(p, background, verdicts), chunk), first + 1):
+                if progress:
+                    progress(done, len(pictures))
+                yield look
 
 
-def _look(picture: Picture, background: str) -> Look | Finding:
+def _look(picture: Picture, background: str, verdicts: VerdictCache | None) -> Look | Finding:
     try:
-        decoded = examine(picture.read(), background)
+        data = picture.read()
     except DataError as error:
         return Finding(picture.name, "unreadable", str(error))
+    file = hashlib.sha256(data).hexdigest()
+    verdict = verdicts.get(file) if verdicts else None
+    if verdict is None:
+        verdict = _verdict(data, file, background)
+        if verdicts:
+            verdicts.put(file, verdict)
+    if "fault" in verdict:
+        return Finding(picture.name, *verdict["fault"])
+    return _masked(picture, Look(**{**verdict, "size": tuple(verdict["size"])}))
+
+
+def _masked(picture: Picture, look: Look) -> Look | Finding:
+    """The look, unless the picture's mask is none."""
+    try:
+        mask_of(picture, look.size)
+    except DataError as error:
+        return Finding(picture.name, "mask", str(error))
+    return look
+
+
+def _verdict(data: bytes, file: str, background: str) -> Mapping[str, Any]:
+    """The fields of a `Look`, or the kind and message of a `fault`: a function of the bytes alone, as JSON takes it."""
+    try:
+        decoded = examine(data, background)
+    except DataError as error:
+        return {"fault": ("unreadable", str(error))}
     size = decoded.image.size
     if min(size) < SMALLEST_SIDE:
-        message = f"is {size[0]} x {size[1]} pixels: {SMALLEST_SIDE} or more a side are needed"
-        return Finding(picture.name, "small", message)
+        return {"fault": ("small", f"is {size[0]} x {size[1]} pixels: {SMALLEST_SIDE} or more a side are needed")}
     digest = hashlib.sha256(f"{size}".encode() + decoded.image.tobytes()).hexdigest()
     likeness, sharp = difference_hash(decoded.image), sharpness(decoded.image)
-    return Look(digest, size, decoded.animated, decoded.transparent, likeness, sharp)
+    return asdict(Look(digest, size, decoded.animated, decoded.transparent, likeness, sharp, file))
+
+
+def _known(picture: Picture, look: Look | Finding) -> Picture:
+    return replace(picture, digest=look.file, size=look.size) if isinstance(look, Look) else picture
 
 
 def _about_pixels(picture: Picture, look: Look, resolution: int) -> Iterator[Finding]:

@@ -80,7 +80,7 @@ def _read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise ValueError(f"line {number} is no JSON: {error}") from error
         if not isinstance(row, dict):
             raise ValueError(f"line {number} is no JSON object {{…}}")

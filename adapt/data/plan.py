@@ -6,24 +6,19 @@ one row does not depend on which process makes it, on workers, on accumulation, 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from adapt.data.draws import generator
+from adapt.data.order import Order
 
-def _key(seed: int, stream: str) -> list[int]:
-    digest = hashlib.sha256(f"{seed}/{stream}".encode()).digest()
-    return [int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:16], "little")]
-
-
-def generator(seed: int, stream: str, step: int, position: int) -> np.random.Generator:
-    """Random numbers that depend on these four and on nothing else. `stream` names what is drawn."""
-    return np.random.Generator(np.random.Philox(key=_key(seed, stream), counter=[0, 0, position, step]))
+__all__ = ["Plan", "Rows", "even", "generator", "normal"]
 
 
 def normal(seed: int, stream: str, step: int, position: int, shape: Sequence[int]) -> Tensor:
@@ -36,33 +31,37 @@ def even(seed: int, stream: str, step: int, position: int, shape: Sequence[int])
     return torch.from_numpy(generator(seed, stream, step, position).random(tuple(shape), np.float32))
 
 
-@lru_cache(maxsize=4)
-def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
-    return generator(seed, "order", epoch, 0).permutation(size)
-
-
 @dataclass(frozen=True)
 class Plan:
     """What happens at every step of a run.
 
     Attributes:
         seed: the run's.
-        size: number of pictures; each is seen once an epoch, in an order of that epoch.
+        size: number of examples: a picture at one resolution is one.
         batch: rows of the global batch: pictures an optimizer step, over all processes.
+        buckets: number of each example's bucket; a batch comes from one. None: there is one bucket.
+        repeats: how often each example is seen an epoch, in an order of that epoch; see `Order`. None: once.
     """
 
     seed: int
     size: int
     batch: int
+    buckets: Sequence[int] | NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
+    repeats: Sequence[float] | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def order(self) -> Order:
+        """Which example stands where."""
+        buckets = np.zeros(self.size, np.int64) if self.buckets is None else np.asarray(self.buckets, np.int64)
+        return Order(self.seed, self.batch, buckets, self.repeats)
 
     def rows(self, step: int, positions: Sequence[int]) -> Rows:
         """The draws for some positions, 0 … batch - 1, of one step."""
         return Rows(self, step, tuple(positions))
 
     def item(self, step: int, position: int) -> int:
-        """Which picture stands there."""
-        epoch, place = divmod(step * self.batch + position, self.size)
-        return int(_permutation(self.seed, epoch, self.size)[place])
+        """Which example stands there."""
+        return self.order.item(step, position)
 
     def uniform(self, stream: str, step: int, position: int) -> float:
         """An even draw in [0, 1)."""
@@ -78,7 +77,7 @@ class Rows:
     positions: tuple[int, ...]
 
     def items(self) -> list[int]:
-        """Indices of the pictures (n,)."""
+        """Indices of the examples (n,); all of one bucket."""
         return [self.plan.item(self.step, p) for p in self.positions]
 
     def uniform(self, stream: str) -> Tensor:
@@ -88,6 +87,10 @@ class Rows:
     def flipped(self, probability: float) -> list[bool]:
         """Which pictures are mirrored (n,)."""
         return [u < probability for u in self.uniform("flip").tolist()]
+
+    def variants(self, count: int) -> list[int]:
+        """Which of `count` versions of its picture each row shows (n,)."""
+        return [int(u * count) for u in self.uniform("variant").tolist()] if count > 1 else [0] * len(self.positions)
 
     def choice(self, options: Sequence[int]) -> list[int]:
         """One of `options[i]` captions for each row (n,)."""

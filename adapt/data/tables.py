@@ -1,7 +1,7 @@
 """Data sets as tables, through `datasets`: parquet or arrow files, and what `save_to_disk` wrote.
 
-Pictures stay encoded, so that our own judgement sees them. What `datasets` caches goes to a temporary folder, which is
-removed.
+Pictures stay encoded, so that our own judgement sees them, and on disk until they are asked for. What `datasets` caches
+(Arrow copies of parquet files, which are mapped into memory) goes to a temporary folder, which lasts as long as the pictures.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,19 @@ def read_tables(root: Path) -> Found:
     cannot be read."""
     import datasets
 
-    with _quiet(root, datasets), _temporary_folder() as cache:
-        return _found(root, datasets.load_dataset(str(root), cache_dir=cache), datasets)
+    with _quiet(root, datasets):
+        cache = _temporary_folder()
+        return _found(root, datasets.load_dataset(str(root), cache_dir=cache.name), datasets, cache)
+
+
+def read_file(path: Path) -> Found:
+    """The pictures of one parquet file. Raises DataError when it cannot be read."""
+    import datasets
+
+    with _quiet(path, datasets):
+        cache = _temporary_folder()
+        table = datasets.Dataset.from_parquet(str(path), cache_dir=cache.name)
+        return _found(path.parent, table, datasets, cache)
 
 
 def read_parquet(path: Path) -> list[dict[str, Any]]:
@@ -83,7 +95,38 @@ def _quiet(path: Path, datasets: Any) -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _found(root: Path, loaded: Any, datasets: Any) -> Found:
+@dataclass(frozen=True)
+class Table:
+    """A column of encoded pictures, on disk.
+
+    Attributes:
+        rows: of `datasets`; each a dictionary of this one column.
+        column: its name.
+        folder: what has to stay as long as the rows are read, or None.
+    """
+
+    rows: Any
+    column: str
+    folder: tempfile.TemporaryDirectory[str] | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """The picture of one row."""
+
+    table: Table
+    index: int
+
+    def read(self) -> bytes:
+        """Its bytes, as they were put there."""
+        try:
+            cell = self.table.rows[self.index][self.table.column]
+        except Exception as error:  # as in `_quiet`
+            raise DataError(f"cannot be read: {error}", next="copy the table again") from error
+        return bytes(cell["bytes"] if isinstance(cell, dict) else cell)
+
+
+def _found(root: Path, loaded: Any, datasets: Any, folder: tempfile.TemporaryDirectory[str] | None = None) -> Found:
     split, warnings = _split(root, loaded, datasets)
     features = split.features
     column = _picture_column(root, features, datasets)
@@ -91,9 +134,13 @@ def _found(root: Path, loaded: Any, datasets: Any) -> Found:
         split = split.cast_column(column, datasets.Image(decode=False))
     text = next((name for name in CAPTION_COLUMNS if name in features), None)
     label_of = _label_reader(features.get("label"))
-    chosen = [name for name in (column, text, "label") if name in features]
-    rows = enumerate(split.select_columns(chosen))
-    pictures = [_picture(root, i, row[column], row.get(text), label_of(row.get("label"))) for i, row in rows]
+    table = Table(split.select_columns([column]), column, folder)
+    words = split.select_columns([name for name in dict.fromkeys((text, "label")) if name in features])
+    rows = zip(_places(table), _rows(words, len(split)), strict=True)
+    pictures = [
+        _picture(root, Row(table, i), place, row.get(text or ""), label_of(row.get("label")))
+        for i, (place, row) in enumerate(rows)
+    ]
     if not pictures:
         raise DataError("The table has no rows", given=root)
     if missing := [f"{p.name}: {p.path or 'nothing'}" for p in pictures if not _is_there(p)]:
@@ -101,6 +148,34 @@ def _found(root: Path, loaded: Any, datasets: Any) -> Found:
     if bare := [p.name for p in pictures if not p.captions]:
         warnings += [f"Pictures without a caption, trained with an empty one ({len(bare)}): {listed(bare)}"]
     return Found(tuple(pictures), tuple(warnings), "table")
+
+
+def _rows(words: Any, count: int) -> Iterator[dict[str, Any]]:
+    """Captions and labels, row by row; the pictures are not touched."""
+    return iter(words) if words.column_names else ({} for _ in range(count))
+
+
+def _places(table: Table) -> Iterator[str | None]:
+    """Of each row the file that it names, or None when it holds the bytes; "" when it has neither. No bytes are read."""
+    for batch in table.rows.with_format("arrow").iter(batch_size=1000):
+        for chunk in batch.column(table.column).chunks:
+            yield from _places_of(chunk)
+
+
+def _places_of(cells: Any) -> Iterator[str | None]:
+    import pyarrow as pa  # type: ignore[import-untyped]
+
+    content, path = cells, cells
+    if pa.types.is_struct(cells.type):
+        content, path = (pa.compute.struct_field(cells, name) for name in ("bytes", "path"))
+    held = content.is_valid().to_pylist() if _is_bytes(content.type) else [False] * len(cells)
+    named = path.to_pylist() if str(path.type) in ("string", "large_string") else [""] * len(cells)
+    for here, name in zip(held, named, strict=True):
+        yield None if here else name or ""
+
+
+def _is_bytes(kind: Any) -> bool:
+    return str(kind) in ("binary", "large_binary")
 
 
 def _split(root: Path, loaded: Any, datasets: Any) -> tuple[Any, list[str]]:
@@ -139,13 +214,10 @@ def _label_reader(feature: Any) -> Callable[[object], str | None]:
     return read
 
 
-def _picture(root: Path, index: int, cell: object, text: object, label: str | None) -> Picture:
-    content, place = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
-    if isinstance(content, str):
-        content, place = None, content
-    path = None if content is not None or not place else root / str(place)
+def _picture(root: Path, row: Row, place: str | None, text: object, label: str | None) -> Picture:
     captions = captions_of(text) or ((caption_of_label(label),) if label else ())
-    return Picture(f"row-{index:06d}", path, content if isinstance(content, bytes) else None, captions, label)
+    path = root / place if place else None
+    return Picture(f"row-{row.index:06d}", path, row if place is None else None, captions, label)
 
 
 def _is_there(picture: Picture) -> bool:

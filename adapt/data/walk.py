@@ -6,7 +6,8 @@ import os
 import stat
 from collections import deque
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from unicodedata import normalize
 
 SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN"})
 
@@ -28,9 +29,12 @@ class Walk:
     unreadable: list[str] = field(default_factory=list)
 
 
-def walk(root: Path) -> Walk:
-    """All regular files below `root`. Each folder is visited once: links to folders after all real folders, so that a
-    loop ends and a folder keeps its real name. Pipes, sockets, devices and hidden names are skipped."""
+def walk(root: Path, deep: bool = True) -> Walk:
+    """All regular files below `root`, or directly in it.
+
+    Each folder is visited once: links to folders after all real folders, so that a loop ends and a folder keeps its real
+    name. Pipes, sockets, devices and hidden names are skipped.
+    """
     found, seen = Walk(), set[tuple[int, int]]()
     real, linked = deque([("", root)]), deque[tuple[str, Path]]()
     while real or linked:
@@ -42,7 +46,8 @@ def walk(root: Path) -> Walk:
             seen.add(identity)
         for name, path, is_link, is_folder in _entries(prefix, folder, found):
             if is_folder:
-                (linked if is_link else real).append((name + "/", path))
+                if deep:
+                    (linked if is_link else real).append((name + "/", path))
             else:
                 found.files[name] = path
                 found.links |= {name} if is_link else set()
@@ -59,6 +64,16 @@ def folder_identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return (status.st_dev, status.st_ino) if status.st_ino else None
+
+
+def suffix(name: str) -> str:
+    """`.png` of `cat.PNG`."""
+    return PurePosixPath(name).suffix.lower()
+
+
+def stem(name: str) -> str:
+    """The name without its ending, folder included, letters composed."""
+    return normalize("NFC", str(PurePosixPath(name).with_suffix("")))
 
 
 def _entries(prefix: str, folder: Path, found: Walk) -> list[tuple[str, Path, bool, bool]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 
+from adapt.data.buckets import Size, square
+from adapt.data.captions import holds
 from adapt.data.judge import Finding, Judgement
 from adapt.data.likeness import near_pairs
 from adapt.data.picture import Found, Picture
@@ -16,22 +18,34 @@ CUT = 0.25
 UNEVEN = 3.0
 """A class with so many times the pictures of another is learned so many times as often."""
 
+Crop = Callable[[Size], float]
+"""(width, height) → share of such a picture that is cut off."""
+SQUARE: Crop = square(1).cut_away
 
-def judge_whole(found: Found, judgement: Judgement, trigger: str | None = None) -> tuple[Finding, ...]:
+
+def judge_whole(
+    found: Found, judgement: Judgement, trigger: str | None = None, cut: Crop = SQUARE
+) -> tuple[Finding, ...]:
     """Findings about likeness, sharpness, crops, captions and classes; a function of the pictures alone.
 
     Args:
         trigger: word that captions are expected to hold, or None.
+        cut: (width, height) → share of such a picture that is cut off; by default by the square centre crop.
     """
-    pictures = judgement.usable
+    taught = tuple(picture for picture in judgement.usable if not picture.prior)
     return (
         *_alike(judgement),
         *_soft(judgement),
-        *_cut(judgement),
-        *(() if found.kind == "classes" else _repeated(pictures)),
-        *_without_trigger(pictures, trigger),
-        *_uneven(pictures),
+        *_cut(judgement, cut),
+        *(() if found.kind == "classes" else _repeated(taught)),
+        *_without_trigger(taught, trigger),
+        *_uneven(taught),
     )
+
+
+def shares_cut(judgement: Judgement, cut: Crop = SQUARE) -> dict[str, float]:
+    """Name of each usable picture → share of it that is cut off."""
+    return {name: cut(look.size) for name, look in judgement.looks.items()}
 
 
 def groups(judgement: Judgement) -> dict[str, str]:
@@ -70,14 +84,13 @@ def _soft(judgement: Judgement) -> Iterator[Finding]:
             yield Finding(name, "blurry", "is soft everywhere, and so will be what is learned: a sharper one is better")
 
 
-def _cut(judgement: Judgement) -> Iterator[Finding]:
+def _cut(judgement: Judgement, cut: Crop) -> Iterator[Finding]:
     narrow = {finding.name for finding in judgement.warnings if finding.kind == "narrow"}
-    for name, look in judgement.looks.items():
-        lost = 1 - min(look.size) / max(look.size)
+    where = "the square centre crop" if cut is SQUARE else "the crop to its bucket"
+    advice = "crop it yourself to choose what stays" + (", or buckets=true" if cut is SQUARE else "")
+    for name, lost in shares_cut(judgement, cut).items():
         if lost > CUT and name not in narrow:
-            yield Finding(
-                name, "cropped", f"loses {lost:.0%} to the square centre crop: crop it yourself to choose what stays"
-            )
+            yield Finding(name, "cropped", f"loses {lost:.0%} to {where}: {advice}")
 
 
 def _repeated(pictures: tuple[Picture, ...]) -> Iterator[Finding]:
@@ -95,17 +108,19 @@ def _repeated(pictures: tuple[Picture, ...]) -> Iterator[Finding]:
 
 def _without_trigger(pictures: tuple[Picture, ...], trigger: str | None) -> Iterator[Finding]:
     for picture in pictures:
-        if trigger and not all(trigger in caption for caption in picture.captions or ("",)):
+        own = picture.trigger or trigger  # that of its source is put there in any case
+        if trigger and own == trigger and not all(holds(caption, trigger) for caption in picture.captions or ("",)):
             yield Finding(
                 picture.name, "no trigger", f"has a caption without {trigger!r}: trigger={trigger} puts it before them"
             )
 
 
 def _uneven(pictures: tuple[Picture, ...]) -> Iterator[Finding]:
-    counts: Mapping[str, int] = Counter(p.label for p in pictures if p.label)
-    if counts and max(counts.values()) >= UNEVEN * min(counts.values()):
-        most, least = (f(counts, key=lambda label: counts[label]) for f in (max, min))
-        message = (
-            f"Classes are uneven: {counts[most]} of {most}, {counts[least]} of {least}; the small ones are learned less"
-        )
+    draws = defaultdict[str, float](float)
+    for picture in pictures:
+        if picture.label:
+            draws[picture.label] += picture.repeats
+    if draws and max(draws.values()) >= UNEVEN * min(draws.values()):
+        most, least = (f(draws, key=lambda label: draws[label]) for f in (max, min))
+        message = f"Classes are uneven: {draws[most]:g} of {most}, {draws[least]:g} of {least}; the small ones are learned less"
         yield Finding("", "uneven classes", message)

@@ -2,101 +2,160 @@
 
 Most of the spread of a diffusion loss comes from times and noise. With both fixed, what differs between two measurements is
 the adapter, and its standard error is that of the paired differences over pictures.
+
+The times are stratified: each picture has one in each of K equal shares of the density. Where in its share, moves from picture
+to picture by the golden ratio, so that all pictures together cover the density closely. The same K times for all pictures
+would be a quadrature with K points, whose error no number of pictures lowers (`benchmarks/validation_power.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adapt.backbones import Backbone
 from adapt.data.plan import normal
+from adapt.evaluation.curve import bands, mean_log_ratio, table
+from adapt.evaluation.measurement import Measurement
 from adapt.objectives import Objective, Plain, Target
 from conditioning import Condition
 
+__all__ = ["HeldOut", "Measurement", "compare", "evaluating"]
 
-@dataclass(frozen=True)
-class Measurement:
-    """Attributes:
-    step: optimizer steps done.
-    loss: mean held-out loss.
-    base: the same of the base.
-    ratio: loss / base; below 1 the adapter has learned something that carries over.
-    standard_error: of the ratio, over pictures; None with a single picture.
-    change: (loss - base) in standard errors of the paired differences; 0 when their spread is 0 or not known.
-    pictures: how many.
+GOLDEN = (5**0.5 - 1) / 2
+
+
+def compare(
+    step: int, adapted: Sequence[float] | Tensor, base: Sequence[float] | Tensor, noise: Tensor | None = None
+) -> Measurement:
+    """From losses with and without the adapter. With one picture the spread is not known.
+
+    Args:
+        adapted, base: one loss a picture, or (pictures, bands).
+        noise: share of noise of each of them, for the curve.
     """
-
-    step: int
-    loss: float
-    base: float
-    ratio: float
-    standard_error: float | None
-    change: float
-    pictures: int
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def compare(step: int, adapted: Sequence[float], base: Sequence[float]) -> Measurement:
-    """From the losses of each picture, with and without the adapter. With one picture the spread is not known."""
-    a, b = torch.tensor(adapted, dtype=torch.float64), torch.tensor(base, dtype=torch.float64)
-    n, ratio = len(a), float(a.mean() / b.mean())
+    adapted, base = table(adapted), table(base)
+    log_ratio, log_error = mean_log_ratio(adapted, base)
+    more: dict[str, Any] = {
+        "log_ratio": log_ratio,
+        "log_error": log_error,
+        "curve": () if noise is None else bands(noise, adapted, base),
+    }
+    a, b = adapted.mean(1), base.mean(1)
+    n = len(a)
+    if not bool(b.any()):  # the base is right everywhere: there is nothing to be learned
+        return Measurement(step, float(a.mean()), 0.0, 1.0, None, 0.0, n, **more)
+    ratio = float(a.mean() / b.mean())
     if n < 2:
-        return Measurement(step, float(a.mean()), float(b.mean()), ratio, None, 0.0, n)
+        return Measurement(step, float(a.mean()), float(b.mean()), ratio, None, 0.0, n, **more)
     error = float((a - ratio * b).std() / (b.mean() * n**0.5))  # delta method, paired
     spread = float((a - b).std() / n**0.5)
     change = float((a - b).mean()) / spread if spread else 0.0
-    return Measurement(step, float(a.mean()), float(b.mean()), ratio, error, change, n)
+    return Measurement(step, float(a.mean()), float(b.mean()), ratio, error, change, n, **more)
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Held-out pictures.
+    """Pictures that are measured.
 
     Attributes:
-        x: latents (n, C, *dims); posterior means.
+        x: n latents, each (C, *dims), posterior means; their shapes may differ. A tensor (n, C, *dims) is such a sequence.
         condition: n rows.
-        times: at how many even quantiles each picture is measured.
+        times: at how many times each picture is measured, one in each of as many equal shares of their density.
         batch: rows a forward pass.
+        pairs: at every time also with the negative of the noise (antithetic): what is odd in the noise cancels.
+        areas: how much each place of each picture counts, (1, *dims) or None; none: everything counts alike.
     """
 
-    x: Tensor
+    x: Sequence[Tensor] | Tensor
     condition: Condition
     times: int = 8
     batch: int = 8
+    pairs: bool = False
+    areas: Sequence[Tensor | None] = ()
+
+    def losses(self, backbone: Backbone, objective: Objective, target: Target | None = None) -> list[float]:
+        """Mean loss of each picture over the times (n,). A pure function of the weights."""
+        return [float(v) for v in self.table(backbone, objective, target).mean(1)]
 
     @torch.no_grad()
-    def losses(self, backbone: Backbone, objective: Objective, target: Target | None = None) -> list[float]:
-        """Mean loss of each picture over the times (n,). A pure function of the weights.
+    def table(self, backbone: Backbone, objective: Objective, target: Target | None = None) -> Tensor:
+        """The loss of each picture at each time (n, times), fp64 on the CPU. A pure function of the weights.
 
         Args:
             target: what is right; None: the pictures, at all times.
         """
-        denoiser = backbone.denoiser
-        training = denoiser.training
-        denoiser.eval()
-        try:
-            columns = [self._column(backbone, objective, target or Plain(objective), k) for k in range(self.times)]
-        finally:
-            denoiser.train(training)
-        return [float(v) for v in torch.stack(columns).double().mean(0)]
+        found, right = torch.empty(len(self.x), self.times, dtype=torch.float64), target or Plain(objective)
+        with evaluating(backbone.denoiser):
+            for rows in self._batches():
+                x = torch.stack([self.x[i] for i in rows]).to(backbone.device, backbone.dtype)
+                condition = self.condition.rows(torch.tensor(rows, device=_device(self.condition)))
+                condition = condition.to(backbone.device, backbone.dtype)
+                for k in range(self.times):
+                    found[rows, k] = self._losses(backbone, objective, right, rows, x, condition, k)
+        return found
 
-    def _column(self, backbone: Backbone, objective: Objective, target: Target, k: int) -> Tensor:
-        """Losses of all pictures at the k-th time (n,)."""
-        found = []
-        for first in range(0, len(self.x), self.batch):
-            x, condition = self.x[first : first + self.batch], self.condition.rows(slice(first, first + self.batch))
-            t = objective.times(torch.full((len(x),), (k + 0.5) / self.times)).to(x.device)
-            noise = torch.stack([_noise(x, k, first + i) for i in range(len(x))]).to(x)
+    def shares(self, objective: Objective) -> Tensor:
+        """The share of noise at each time of each picture (n, times), fp32."""
+        found = torch.empty(len(self.x), self.times)
+        for rows in self._batches():
+            for k in range(self.times):
+                found[rows, k] = objective.share(self._times(objective, rows, k)).float()
+        return found
+
+    def _times(self, objective: Objective, rows: list[int], k: int) -> Tensor:
+        """The k-th time of these pictures of one shape (len(rows),): in the middle of its share for the first picture."""
+        places = (0.5 + torch.tensor(rows, dtype=torch.float64) * GOLDEN) % 1
+        return objective.times((k + places) / self.times, self.x[rows[0]].shape[1:])
+
+    def _batches(self) -> Iterator[list[int]]:
+        """Indices of pictures of one shape, at most `batch` together."""
+        shapes: dict[tuple[int, ...], list[int]] = {}
+        for i in range(len(self.x)):
+            shapes.setdefault(tuple(self.x[i].shape), []).append(i)
+        for same in shapes.values():
+            yield from (same[first : first + self.batch] for first in range(0, len(same), self.batch))
+
+    def _losses(
+        self, backbone: Backbone, objective: Objective, target: Target, rows: list[int], x: Tensor,
+        condition: Condition, k: int,
+    ) -> Tensor:  # fmt: skip
+        """Losses of these pictures at the k-th time (len(rows),), fp64."""
+        t = self._times(objective, rows, k).to(x.device)
+        first = torch.stack([_noise(x, k, i) for i in rows]).to(x)
+        found, area = [], self._area(rows, x)
+        for noise in (first, -first)[: 1 + self.pairs]:
             prediction = backbone.predict(objective.noised(x, noise, t), t, condition)
-            found.append(objective.losses(prediction, target(x, noise, t, condition), t).cpu())
-        return torch.cat(found)
+            found.append(objective.losses(prediction, target(x, noise, t, condition), t, area).cpu().double())
+        return torch.stack(found).mean(0)
+
+    def _area(self, rows: list[int], x: Tensor) -> Tensor | None:
+        """(len(rows), 1, *dims), or None where everything counts."""
+        found = [self.areas[i] if self.areas else None for i in rows]
+        if all(area is None for area in found):
+            return None
+        everywhere = torch.ones(1, *x.shape[2:])
+        return torch.stack([everywhere if area is None else area for area in found]).to(x.device)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Without dropout inside the `with`."""
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
+
+
+def _device(condition: Condition) -> torch.device | None:
+    return next((x.device for part in condition.parts.values() for x in part.values()), None)
 
 
 def _noise(x: Tensor, k: int, picture: int) -> Tensor:

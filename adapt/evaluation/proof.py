@@ -21,24 +21,26 @@ QUANTILES = (0.1, 0.5, 0.9)
 @dataclass(frozen=True)
 class Proof:
     """Attributes:
-    layers: LoRA layers that diffusers took; all of them.
-    difference: largest difference between our prediction and diffusers', over three times; in units of the prediction.
+    layers: adapter layers that the library took; all of them.
+    difference: largest difference between our prediction and its own, over three times; in units of the prediction.
     effect: largest difference that the adapter makes to the base's prediction.
+    reader: the library that took them: diffusers, or peft for what diffusers cannot.
     """
 
     layers: int
     difference: float
     effect: float
+    reader: str = "diffusers"
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def prove(adapter: Adapter, backbone: Backbone, prompt: str = "") -> Proof:
-    """Loads the adapter with diffusers' own loader and compares predictions with ours.
+    """Loads the adapter with diffusers' own loader (LoHa, LoKr: peft's), and compares predictions with ours.
 
     Raises:
-        AdapterError: diffusers did not take every layer, or predicts something else; the file is left for inspection.
+        AdapterError: it did not take every layer, or predicts something else; the file is left for inspection.
     """
     pipeline = adapter.to_diffusers(backbone)
     theirs = predictions(type(backbone)(pipeline, backbone.reference), prompt)
@@ -48,11 +50,11 @@ def prove(adapter: Adapter, backbone: Backbone, prompt: str = "") -> Proof:
     difference, effect = _largest(ours, theirs), _largest(ours, plain)
     if not difference <= TOLERANCE * max(1.0, effect):
         raise AdapterError(
-            "diffusers draws something else with the exported adapter",
+            f"{adapter.loader} draws something else with the exported adapter",
             given=f"difference {difference:.2g}, effect of the adapter {effect:.2g}",
             allowed=TOLERANCE,
         )
-    return Proof(len(adapter.weights), difference, effect)
+    return Proof(len(adapter.weights), difference, effect, adapter.loader)
 
 
 @torch.no_grad()

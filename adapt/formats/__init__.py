@@ -1,21 +1,46 @@
-"""Adapter files: one file a dialect, pure functions on named tensors and metadata. The dialect is told by the keys."""
+"""Adapter files: one file a dialect and one a kind of adapter, pure functions on named tensors and metadata. The dialect is
+told by the keys."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from adapt.formats.diffusers_lora import FILE_NAME, check_file, read_lora, write_lora
+from adapt.formats.dora import Dora
+from adapt.formats.kinds import KINDS
 from adapt.formats.kohya import is_kohya, read_kohya, write_kohya
+from adapt.formats.layer import Layer
+from adapt.formats.loha import LoHa
+from adapt.formats.lokr import LoKr
 from adapt.formats.lora_weights import LoraWeights, Pair
+from adapt.formats.peft_folder import is_peft, read_peft, write_peft
 
 
 def read(path: Path) -> LoraWeights:
     """Reads and judges an adapter file of any dialect that is known here, told by its keys.
 
     Raises:
-        AdapterError: see `read_lora` and `read_kohya`.
+        AdapterError: see `read_lora`, `read_kohya` and `read_peft`.
     """
-    return read_kohya(path) if is_kohya(check_file(path)) else read_lora(path)
+    names = check_file(path)
+    reader = read_kohya if is_kohya(names) else read_peft if is_peft(names) else read_lora
+    return reader(path)
 
 
-__all__ = ["FILE_NAME", "LoraWeights", "Pair", "read", "read_kohya", "read_lora", "write_kohya", "write_lora"]
+__all__ = [
+    "FILE_NAME",
+    "KINDS",
+    "Dora",
+    "Layer",
+    "LoHa",
+    "LoKr",
+    "LoraWeights",
+    "Pair",
+    "read",
+    "read_kohya",
+    "read_lora",
+    "read_peft",
+    "write_kohya",
+    "write_lora",
+    "write_peft",
+]

@@ -1,7 +1,8 @@
 """diffusers' LoRA file: `pytorch_lora_weights.safetensors`.
 
-Keys `<component>.<module>.lora_A.weight` (r, in) and `.lora_B.weight` (out, r); alpha stands only in the header, as
-`lora_adapter_metadata`: peft's configuration with each key prefixed by its component. Without it diffusers takes alpha = r.
+Keys `<component>.<module>.lora_A.weight` (r, in), `.lora_B.weight` (out, r) and for DoRA `.lora_magnitude_vector`; alpha stands
+only in the header, as `lora_adapter_metadata`: peft's configuration with each key prefixed by its component. Without it
+diffusers takes alpha = r.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from adapt import files
 from adapt.errors import AdapterError
-from adapt.formats.lora_weights import LoraWeights, Pair
+from adapt.formats.dora import Dora
+from adapt.formats.kinds import layer_of, tensor_names
+from adapt.formats.layer import PEFT, Layer
+from adapt.formats.lokr import LoKr
+from adapt.formats.lora_weights import LoraWeights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,30 +28,45 @@ if TYPE_CHECKING:
 FILE_NAME = "pytorch_lora_weights.safetensors"
 HEADER = "lora_adapter_metadata"
 COMPONENTS = ("unet", "transformer", "transformer_2", "text_encoder", "text_encoder_2")
-KEY = re.compile(rf"^({'|'.join(COMPONENTS)})\.(.+)\.lora_(A|B)\.weight$")
+KEY = re.compile(rf"^({'|'.join(COMPONENTS)})\.(.+)\.({'|'.join(map(re.escape, tensor_names(PEFT)))})$")
 LARGEST_HEADER = 16 * 2**20
 
 
 def write_lora(path: Path, weights: LoraWeights, configs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Writes atomically; equal weights give equal bytes. Rank and alpha in the header are those of the pairs.
+    """Writes atomically; equal weights give equal bytes. Rank and alpha in the header are those of the layers.
+
+    LoHa and LoKr get peft's names and header: diffusers' models take LoKr so, its pipelines take neither (`formats/readers.py`).
 
     Args:
-        configs: peft's `LoraConfig.to_dict()` by component, where there is one. Entries that are None, empty or peft's
-            own bookkeeping are left out: an older peft refuses fields that it does not know.
+        configs: peft's configuration by component, as `to_dict()` has it, where there is one. Entries that are None, empty or
+            peft's own bookkeeping are left out: an older peft refuses fields that it does not know.
+
+    Raises:
+        AdapterError: layers that this dialect cannot describe.
     """
-    tensors = {}
-    for component, pairs in weights.modules.items():
-        for module, pair in pairs.items():
-            tensors[f"{component}.{module}.lora_A.weight"] = pair.down
-            tensors[f"{component}.{module}.lora_B.weight"] = pair.up
-    described = {name: _described(pairs, configs.get(name, {})) for name, pairs in weights.modules.items()}
+    tensors = {
+        f"{component}.{module}.{name}": tensor
+        for component, layers in weights.modules.items()
+        for module, layer in layers.items()
+        for name, tensor in layer.named(PEFT).items()
+    }
+    described = {name: describe(layers, configs.get(name, {})) for name, layers in weights.modules.items()}
     header = {f"{name}.{k}": v for name, config in described.items() for k, v in config.items()}
     metadata = {**weights.metadata, HEADER: json.dumps(header, sort_keys=True)}
     files.write(path, files.safetensors_bytes(tensors, metadata))
 
 
-PORTABLE = ("r", "lora_alpha", "target_modules", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "bias",
-            "init_lora_weights", "peft_type")  # fmt: skip
+PORTABLE = ("r", "lora_alpha", "alpha", "target_modules", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "bias",
+            "init_lora_weights", "peft_type", "decompose_factor", "decompose_both", "use_effective_conv2d")  # fmt: skip
+SAID_OF: Mapping[str, Mapping[str, Any]] = {
+    "lora": {},
+    "dora": {"use_dora": True},
+    "loha": {"peft_type": "LOHA"},
+    "lokr": {"peft_type": "LOKR"},
+}
+"""What the configuration says of a kind."""
+ALPHA: Mapping[str, str] = {"lora": "lora_alpha", "dora": "lora_alpha", "loha": "alpha", "lokr": "alpha"}
+"""What it calls alpha."""
 
 
 def portable(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,29 +75,50 @@ def portable(config: Mapping[str, Any]) -> dict[str, Any]:
     return {k: sorted(v) if isinstance(v, set | frozenset) else v for k, v in values.items()}
 
 
-def _described(pairs: Mapping[str, Pair], config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration with which peft gives each of these pairs its rank and its factor."""
-    ranks, alphas = ({n: getattr(pair, what) for n, pair in pairs.items()} for what in ("rank", "alpha"))
+def describe(layers: Mapping[str, Layer], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with which peft gives each of these layers its shapes and its factor.
+
+    Raises:
+        AdapterError: several kinds in one network, or lengths of input columns: peft's configuration can say neither.
+    """
+    kinds = {layer.kind for layer in layers.values()}
+    if len(kinds) != 1:
+        raise AdapterError("one peft configuration describes one kind of adapter", given=", ".join(sorted(kinds)))
+    if not all(layer.by_rows for layer in layers.values() if isinstance(layer, Dora)):
+        raise AdapterError(
+            "this DoRA sets the lengths of input columns; peft and diffusers know those of output rows",
+            next="export it as the nearest plain LoRA: --nearest RANK",
+        )
+    kind = kinds.pop()
+    ranks = {n: layer.rank or _enough(layer) for n, layer in layers.items()}
+    alphas = {n: layer.alpha if layer.rank else float(ranks[n]) for n, layer in layers.items()}
     r, alpha = (Counter(values.values()).most_common(1)[0][0] for values in (ranks, alphas))
     patterns = {
         "rank_pattern": {f"^{re.escape(n)}": rank for n, rank in ranks.items() if rank != r},
         "alpha_pattern": {f"^{re.escape(n)}": a for n, a in alphas.items() if a != alpha},
     }
-    kept = {k: v for k, v in portable(config).items() if k not in (*patterns, "use_rslora")}
+    kept = {k: v for k, v in portable(config).items() if k not in (*patterns, "use_rslora", "lora_alpha", "alpha")}
     return {
-        "target_modules": sorted(pairs),
+        "target_modules": sorted(layers),
         **kept,
+        **SAID_OF[kind],
         "r": r,
-        "lora_alpha": alpha,
+        ALPHA[kind]: alpha,
         **{k: v for k, v in patterns.items() if v},
     }
 
 
+def _enough(layer: Layer) -> int:
+    """A rank with which peft's LoKr makes both factors whole."""
+    assert isinstance(layer, LoKr), "only LoKr can be without a rank"
+    return max(layer.factors[1])
+
+
 def read_lora(path: Path) -> LoraWeights:
-    """Reads and judges a diffusers LoRA file.
+    """Reads and judges a diffusers LoRA file; LoHa and LoKr in peft's names too.
 
     Raises:
-        AdapterError: pickles; not a whole safetensors file; keys that are no LoRA; half a pair; shapes that do not fit;
+        AdapterError: pickles; not a whole safetensors file; keys that are no adapter; half a pair; shapes that do not fit;
             values that are not finite.
     """
     tensors, metadata = open_tensors(path)
@@ -93,36 +134,47 @@ def read_lora(path: Path) -> LoraWeights:
         halves.setdefault((match[1], match[2]), {})[match[3]] = tensor
     if not halves:
         raise AdapterError("the adapter holds no LoRA", given=path)
-    alphas = _alphas(path, metadata)
-    modules: dict[str, dict[str, Pair]] = {}
-    for (component, module), half in sorted(halves.items()):
-        modules.setdefault(component, {})[module] = _pair(path, f"{component}.{module}", half, alphas)
+    configs = _configs(path, metadata)
+    modules: dict[str, dict[str, Layer]] = {}
+    for (component, module), parts in sorted(halves.items()):
+        label, config = f"{component}.{module}", configs.get(component, {})
+        modules.setdefault(component, {})[module] = described_layer(path, label, module, parts, config)
     return LoraWeights(modules, metadata)
 
 
-def _pair(path: Path, module: str, half: Mapping[str, Tensor], alphas: Mapping[str, Mapping[str, Any]]) -> Pair:
-    if set(half) != {"A", "B"}:
-        raise AdapterError(f"the adapter holds only lora_{next(iter(half))} of {module}", given=path)
-    component, _, name = module.partition(".")
+def described_layer(
+    path: Path, label: str, module: str, parts: Mapping[str, Tensor], config: Mapping[str, Any]
+) -> Layer:
+    """A layer of peft's names with the rank and alpha that peft's configuration gives it.
+
+    Raises:
+        AdapterError: no layer, or a configuration that gives it no alpha.
+    """
     try:
-        alpha = _alpha(alphas.get(component, {}), name, len(half["A"]))
+        given = int(by_pattern(config.get("rank_pattern"), module, config.get("r", 0)))
+        layer = layer_of(
+            parts, lambda rank: _alpha(config, module, rank), dialect=PEFT, rank=given, label=label, path=path
+        )
     except (TypeError, ValueError, AttributeError, re.error) as error:
-        raise AdapterError(f"the adapter's {HEADER} gives {module} no alpha", given=path) from error
-    pair = Pair(half["A"], half["B"], alpha)
-    if fault := pair.fault():
-        raise AdapterError(f"the adapter's {module} holds {fault}", given=path)
-    return pair
+        raise AdapterError(f"the adapter's {HEADER} gives {label} no alpha", given=path) from error
+    if config.get("use_dora") and layer.kind != "dora":
+        raise AdapterError(f"the adapter's {HEADER} says DoRA, but {label} has no magnitude", given=path)
+    return layer
 
 
 def _alpha(config: Mapping[str, Any], module: str, rank: int) -> float:
-    """peft's rule: the first pattern that matches the end of the name, else `lora_alpha`; rsLoRA divides by √r."""
-    patterns: Mapping[str, float] = config.get("alpha_pattern") or {}
-    fitting = (value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module))
-    alpha = float(next(fitting, config.get("lora_alpha", rank)))
+    """peft's rule: the first pattern that matches the end of the name, else alpha; rsLoRA divides by √r."""
+    alpha = float(by_pattern(config.get("alpha_pattern"), module, config.get("lora_alpha", config.get("alpha", rank))))
     return alpha * rank**0.5 if config.get("use_rslora") else alpha
 
 
-def _alphas(path: Path, metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+def by_pattern(patterns: Mapping[str, Any] | None, module: str, default: Any) -> Any:
+    """What peft's `rank_pattern` or `alpha_pattern` gives a module: the first pattern that matches the end of its name."""
+    fitting = (value for pattern, value in (patterns or {}).items() if re.match(rf"(.*\.)?({pattern})$", module))
+    return next(fitting, default)
+
+
+def _configs(path: Path, metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Configuration by component from the file's header; empty without one."""
     try:
         header = json.loads(metadata.get(HEADER, "{}"))
@@ -132,8 +184,6 @@ def _alphas(path: Path, metadata: Mapping[str, str]) -> dict[str, dict[str, Any]
             configs.setdefault(component, {})[name] = value
     except (ValueError, AttributeError, RecursionError) as error:
         raise AdapterError(f"the adapter's {HEADER} is no JSON object", given=path) from error
-    if any(config.get("use_dora") for config in configs.values()):
-        raise AdapterError("DoRA adapters cannot be read yet", given=path, allowed="LoRA")
     return configs
 
 

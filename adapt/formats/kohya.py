@@ -1,7 +1,8 @@
 """kohya's LoRA file, which ComfyUI, A1111, Forge and InvokeAI read: here for Stable Diffusion 1.x and 2.x.
 
 Keys `lora_unet_<module with _ for .>.lora_down.weight` (r, in), `.lora_up.weight` (out, r) and `.alpha`, a scalar; ΔW is
-alpha / r · up @ down. The base is told by the width of the text that cross-attention takes.
+alpha / r · up @ down. LyCORIS's kinds likewise: `.hada_w1_a` …, `.lokr_w1` …, and DoRA's lengths as `.dora_scale`.
+The base is told by the width of the text that cross-attention takes.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from typing import TYPE_CHECKING
 from adapt import files
 from adapt.errors import AdapterError
 from adapt.formats.diffusers_lora import open_tensors
-from adapt.formats.lora_weights import LoraWeights, Pair
+from adapt.formats.kinds import layer_of, tensor_names
+from adapt.formats.layer import KOHYA, Layer
+from adapt.formats.lokr import LoKr
+from adapt.formats.lora_weights import LoraWeights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 COMPONENT, PREFIX = "unet", "lora_unet_"
-KEY = re.compile(rf"^{PREFIX}(.+)\.(lora_down\.weight|lora_up\.weight|alpha)$")
+KEY = re.compile(rf"^{PREFIX}(.+)\.({'|'.join(map(re.escape, (*tensor_names(KOHYA), 'alpha')))})$")
 COMPOUNDS = (
     *(
         "down_blocks",
@@ -48,6 +52,13 @@ COMPOUNDS = (
 """Parts of diffusers' module names in which the underscore is no dot."""
 BASES = {768: ("sd_v1", "stable-diffusion-v1/lora"), 1024: ("sd_v2", "stable-diffusion-v2-512/lora")}
 """Width of the text → `ss_base_model_version`, `modelspec.architecture`."""
+NETWORKS = {
+    "lora": ("networks.lora", "{}"),
+    "dora": ("lycoris.kohya", '{"algo": "locon", "dora_wd": "True", "wd_on_output": "True"}'),
+    "loha": ("lycoris.kohya", '{"algo": "loha"}'),
+    "lokr": ("lycoris.kohya", '{"algo": "lokr"}'),
+}
+"""Kind → `ss_network_module`, `ss_network_args`."""
 
 
 def kohya_name(module: str) -> str:
@@ -63,47 +74,63 @@ def module_name(name: str) -> str:
     return dotted
 
 
-def write_kohya(path: Path, weights: LoraWeights, *, title: str = "", trigger: str | None = None) -> None:
+def write_kohya(
+    path: Path, weights: LoraWeights, *, title: str = "", trigger: str | None = None, width: int | None = None
+) -> LoraWeights:
     """Writes atomically; equal weights give equal bytes. Says nothing private: no paths, dates, captions.
+
+    Args:
+        width: of the text that the base's cross-attention takes; None: as the layers say.
+
+    Returns:
+        What was written: the same, but for LoKr with two whole factors, whose strength goes into the first.
 
     Raises:
         AdapterError: weights that this dialect has no names for.
     """
     import torch
 
-    pairs = _unet_pairs(weights)
+    layers = {m: said_in_kohya(layer) for m, layer in _unet_layers(weights).items()}
     tensors: dict[str, Tensor] = {}
-    for module, pair in pairs.items():
+    for module, layer in layers.items():
         name = kohya_name(module)
-        tensors |= {f"{name}.lora_down.weight": pair.down, f"{name}.lora_up.weight": pair.up}
-        tensors[f"{name}.alpha"] = torch.tensor(pair.alpha, dtype=torch.float32)
+        tensors |= {f"{name}.{part}": tensor for part, tensor in layer.named(KOHYA).items()}
+        tensors[f"{name}.alpha"] = torch.tensor(layer.alpha, dtype=torch.float32)
     path.parent.mkdir(parents=True, exist_ok=True)
-    files.write(path, files.safetensors_bytes(tensors, _metadata(pairs, title, trigger)))
+    metadata = _metadata(layers, title, trigger, width or text_width(layers))
+    files.write(path, files.safetensors_bytes(tensors, metadata))
+    return LoraWeights({COMPONENT: layers})
 
 
-def _unet_pairs(weights: LoraWeights) -> Mapping[str, Pair]:
+def said_in_kohya(layer: Layer) -> Layer:
+    """The same ΔW as this dialect can say it."""
+    return layer.with_scale_inside() if isinstance(layer, LoKr) else layer
+
+
+def _unet_layers(weights: LoraWeights) -> Mapping[str, Layer]:
     if set(weights.modules) != {COMPONENT}:
         raise AdapterError(
             "kohya's format is written for the UNet of Stable Diffusion 1.x and 2.x only",
             given=", ".join(weights.modules),
             allowed=COMPONENT,
         )
-    pairs = weights.modules[COMPONENT]
-    if lost := [module for module in pairs if module_name(kohya_name(module)) != module]:
+    layers = weights.modules[COMPONENT]
+    if lost := [module for module in layers if module_name(kohya_name(module)) != module]:
         raise AdapterError("kohya's format has no name for a layer of this adapter", given=", ".join(lost[:3]))
-    return pairs
+    return layers
 
 
-def _metadata(pairs: Mapping[str, Pair], title: str, trigger: str | None) -> dict[str, str]:
-    version, architecture = BASES[text_width(pairs)]
-    ranks, alphas = ({getattr(pair, what) for pair in pairs.values()} for what in ("rank", "alpha"))
+def _metadata(layers: Mapping[str, Layer], title: str, trigger: str | None, width: int) -> dict[str, str]:
+    version, architecture = BASES[width]
+    ranks, alphas = ({getattr(layer, what) for layer in layers.values()} for what in ("rank", "alpha"))
+    module, arguments = NETWORKS[next(iter(layers.values())).kind]
     values = {
         "ss_v2": str(version == "sd_v2"),
         "ss_base_model_version": version,
-        "ss_network_module": "networks.lora",
+        "ss_network_module": module,
         "ss_network_dim": str(ranks.pop()) if len(ranks) == 1 else "Dynamic",
         "ss_network_alpha": str(alphas.pop()) if len(alphas) == 1 else "Dynamic",
-        "ss_network_args": "{}",
+        "ss_network_args": arguments,
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": architecture,
         "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
@@ -112,13 +139,13 @@ def _metadata(pairs: Mapping[str, Pair], title: str, trigger: str | None) -> dic
     return values | ({"modelspec.trigger_phrase": trigger} if trigger else {})
 
 
-def text_width(pairs: Mapping[str, Pair]) -> int:
+def text_width(layers: Mapping[str, Layer]) -> int:
     """Width of the text that cross-attention takes: 768 or 1024.
 
     Raises:
         AdapterError: no cross-attention, or of a model whose names in this dialect are others.
     """
-    widths = {pair.down.shape[1] for module, pair in pairs.items() if re.search(r"attn2\.to_[kv]$", module)}
+    widths = {layer.size[1] for module, layer in layers.items() if re.search(r"attn2\.to_[kv]$", module)}
     if len(widths) != 1 or not widths <= set(BASES):
         raise AdapterError(
             "no program that reads kohya's format has a base of this kind",
@@ -137,32 +164,28 @@ def read_kohya(path: Path) -> LoraWeights:
     """Reads and judges a file of this dialect; a missing alpha is the rank.
 
     Raises:
-        AdapterError: damaged, half a pair, shapes that do not fit, values that are not finite, keys that are no plain LoRA of
-            a UNet (text encoders, LoHa, LoKr, DoRA are not read yet).
+        AdapterError: damaged, a part of a layer, shapes that do not fit, values that are not finite, keys that are no layer of
+            a UNet (text encoders are not read yet; nor DoRA with LoHa or LoKr).
     """
     tensors, metadata = open_tensors(path)
-    parts: dict[str, dict[str, Tensor]] = {}
+    modules: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         match = KEY.match(key)
         if match is None:
             raise AdapterError(
-                "the adapter holds a key that is no plain LoRA of a UNet",
+                "the adapter holds a key that is no layer of a UNet",
                 given=f"{key} in {path}",
-                allowed=f"{PREFIX}<layer>.lora_down.weight, .lora_up.weight, .alpha",
+                allowed=f"{PREFIX}<layer>.lora_down.weight, .lora_up.weight, .alpha, .dora_scale, .hada_…, .lokr_…",
             )
-        parts.setdefault(module_name(match[1]), {})[match[2]] = tensor
-    pairs = {module: _pair(path, module, found) for module, found in sorted(parts.items())}
-    return LoraWeights({COMPONENT: pairs}, metadata)
+        modules.setdefault(module_name(match[1]), {})[match[2]] = tensor
+    layers = {module: _layer(path, module, found) for module, found in sorted(modules.items())}
+    return LoraWeights({COMPONENT: layers}, metadata)
 
 
-def _pair(path: Path, module: str, found: Mapping[str, Tensor]) -> Pair:
-    if not {"lora_down.weight", "lora_up.weight"} <= set(found):
-        raise AdapterError(f"the adapter holds only {', '.join(found)} of {module}", given=path)
-    down, up = found["lora_down.weight"], found["lora_up.weight"]
-    alpha = found["alpha"].flatten().tolist() if "alpha" in found else [len(down)]
-    if len(alpha) != 1:
+def _layer(path: Path, module: str, found: Mapping[str, Tensor]) -> Layer:
+    told = found["alpha"].flatten().tolist() if "alpha" in found else [None]
+    if len(told) != 1:
         raise AdapterError(f"the alpha of {module} is no single number", given=path)
-    pair = Pair(down, up, float(alpha[0]))
-    if fault := pair.fault():
-        raise AdapterError(f"the adapter's {module} holds {fault}", given=path)
-    return pair
+    parts = {name: tensor for name, tensor in found.items() if name != "alpha"}
+    alpha = None if told[0] is None else float(told[0])
+    return layer_of(parts, lambda rank: alpha, dialect=KOHYA, label=module, path=path)

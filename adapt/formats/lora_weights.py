@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
+
+from adapt.formats.layer import Layer, listed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Pair:
-    """ΔW = alpha / r · up @ down.
+class Pair(Layer):
+    """LoRA: ΔW = alpha / r · up @ down.
 
     Attributes:
         down: A, (r, in) or (r, in, k, k).
@@ -21,6 +22,12 @@ class Pair:
         alpha: strength; r means a factor of 1.
     """
 
+    kind: ClassVar[str] = "lora"
+    names: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "down": ("lora_A.weight", "lora_down.weight"),
+        "up": ("lora_B.weight", "lora_up.weight"),
+    }
+    forms: ClassVar[tuple[frozenset[str], ...]] = (frozenset(names),)
     down: Tensor
     up: Tensor
     alpha: float
@@ -29,27 +36,35 @@ class Pair:
     def rank(self) -> int:
         return int(self.down.shape[0])
 
-    def equals(self, other: Pair) -> bool:
-        """Whether both hold the same numbers; alpha to the precision of fp32, in which kohya's files keep it."""
-        same = self.down.equal(other.down) and self.up.equal(other.up)
-        return same and abs(self.alpha - other.alpha) <= 1e-6 * abs(self.alpha)
+    @property
+    def size(self) -> tuple[int, int]:
+        return len(self.up), self.down[0].numel()
 
-    def delta(self) -> Tensor:
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the weight that it fits."""
+        return (len(self.up), *self.down.shape[1:])
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        return self.shape == tuple(shape)
+
+    def delta(self, shape: Sequence[int] | None = None) -> Tensor:
         """ΔW in fp32, (out, in) or (out, in, k, k)."""
         down, up = self.down.float(), self.up.float()
         product = up.flatten(1) @ down.flatten(1)
-        return (self.alpha / self.rank) * product.view(len(up), *down.shape[1:])
+        return self.scale * product.view(self.shape)
 
-    def fault(self) -> str | None:
-        """Why these two cannot belong together, or None."""
+    def norm(self) -> Tensor:
+        """‖B A‖² = Σ (BᵀB ∘ AAᵀ): r × r numbers instead of all of ΔW. A ΔW that is tiny beside ‖B‖ ‖A‖, because its components
+        cancel, is seen only down to about 3e-4 of them."""
+        down, up = self.down.float().flatten(1), self.up.float().flatten(1)
+        return abs(self.scale) * ((up.T @ up) * (down @ down.T)).sum().clamp(min=0).sqrt()
+
+    def misfit(self) -> str | None:
         if self.down.ndim not in (2, 3, 4, 5) or self.up.ndim != self.down.ndim or self.up.shape[1] != self.rank:
-            return f"shapes {tuple(self.down.shape)} and {tuple(self.up.shape)} do not fit"
+            return f"shapes {listed(self.down, self.up)} that do not fit"
         if self.rank == 0 or any(side != 1 for side in self.up.shape[2:]):
-            return f"shapes {tuple(self.down.shape)} and {tuple(self.up.shape)} are no LoRA"
-        if not all(half.float().isfinite().all() for half in (self.down, self.up)):
-            return "values that are not finite"
-        if not math.isfinite(self.alpha):
-            return f"an alpha that is not finite: {self.alpha}"
+            return f"shapes {listed(self.down, self.up)} that are no LoRA"
         return None
 
 
@@ -60,16 +75,21 @@ class LoraWeights:
     metadata: the file's own header entries.
     """
 
-    modules: Mapping[str, Mapping[str, Pair]]
+    modules: Mapping[str, Mapping[str, Layer]]
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return sum(len(pairs) for pairs in self.modules.values())
+        return sum(len(layers) for layers in self.modules.values())
+
+    @property
+    def kinds(self) -> set[str]:
+        """`lora`, `dora`, `loha`, `lokr`: what it holds."""
+        return {layer.kind for layers in self.modules.values() for layer in layers.values()}
 
     def equals(self, other: LoraWeights) -> bool:
         """Whether both hold the same layers with the same numbers; header entries do not matter."""
         mine, theirs = (
-            {(c, m): pair for c, pairs in weights.modules.items() for m, pair in pairs.items()}
+            {(c, m): layer for c, layers in weights.modules.items() for m, layer in layers.items()}
             for weights in (self, other)
         )
-        return mine.keys() == theirs.keys() and all(pair.equals(theirs[key]) for key, pair in mine.items())
+        return mine.keys() == theirs.keys() and all(layer.equals(theirs[key]) for key, layer in mine.items())

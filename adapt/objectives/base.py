@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from adapt.objectives.losses import Loss, mean
 from adapt.objectives.times import TimeSampling
+from adapt.objectives.weights import HIGHEST, LOWEST, Weighting
 
 
 def rows(values: Tensor, like: Tensor) -> Tensor:
@@ -22,17 +25,23 @@ class Objective(ABC):
 
     Attributes:
         sampling: from even quantiles to times.
-        min_snr_gamma: γ of min-SNR weighting, or None for a weight of 1 (Hang et al. 2023, arXiv 2303.09556).
+        weighting: from signal-to-noise ratio to the weight of the error of x; None for a weight of 1.
+        loss: what an error costs; None for its square.
     """
 
     sampling: TimeSampling = TimeSampling()
-    min_snr_gamma: float | None = None
+    weighting: Weighting | None = None
+    loss: Loss | None = None
 
     prediction_type = ""
 
     @abstractmethod
-    def times(self, quantiles: Tensor) -> Tensor:
-        """Even quantiles in [0, 1) (B,) → t (B,)."""
+    def times(self, quantiles: Tensor, dims: Sequence[int] = ()) -> Tensor:
+        """Even quantiles in [0, 1) (B,) → t (B,).
+
+        Args:
+            dims: of the latents; needed where times are shifted by resolution.
+        """
 
     @abstractmethod
     def share(self, t: Tensor) -> Tensor:
@@ -55,16 +64,27 @@ class Objective(ABC):
         """Signal-to-noise ratio at t (B,), 0 … ∞."""
 
     @abstractmethod
-    def min_snr_weight(self, snr: Tensor, gamma: float) -> Tensor:
-        """min(snr, γ) in the units of this prediction's loss (arXiv 2303.09556, section 3.4)."""
+    def error_of_x(self, snr: Tensor) -> Tensor:
+        """How large a squared error of this prediction is that stands for a squared error of 1 of x (B,)."""
 
     def weight(self, t: Tensor) -> Tensor:
-        """Weight of each row's loss (B,), fp32."""
-        if self.min_snr_gamma is None:
+        """Weight of each row's loss (B,), fp32, finite."""
+        if self.weighting is None:
             return torch.ones_like(t, dtype=torch.float32)
-        return self.min_snr_weight(self.snr(t).float(), self.min_snr_gamma)
+        snr = self.snr(t).float().clamp(LOWEST, HIGHEST)
+        return self.weighting(snr) / self.error_of_x(snr)
 
-    def losses(self, prediction: Tensor, target: Tensor, t: Tensor) -> Tensor:
-        """Weighted mean squared error of each row (B,); fp32, or fp64 where the prediction is."""
-        squares = (prediction - target).to(torch.promote_types(prediction.dtype, torch.float32)).square()
-        return squares.flatten(1).mean(1) * self.weight(t).to(squares.device)
+    def losses(self, prediction: Tensor, target: Tensor, t: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Weighted mean loss of each row (B,); fp32, or fp64 where the prediction is.
+
+        Args:
+            weight: 0 … 1, broadcasts to x: which part of the picture counts, (B, 1, *dims) say. The mean is over the
+                weighted area (see `losses.mean`), so that a weight of all ones changes nothing.
+        """
+        error = (prediction - target).to(torch.promote_types(prediction.dtype, torch.float32))
+        return mean(self._cost(error, t), weight) * self.weight(t).to(error.device)
+
+    def _cost(self, error: Tensor, t: Tensor) -> Tensor:
+        if self.loss is None:
+            return error.square()
+        return self.loss(error, rows(self.loss.threshold(self.share(t), self.snr(t)), error))

@@ -5,6 +5,7 @@ The three predictions differ in what the denoiser is asked for; everything else 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -21,9 +22,13 @@ class VariancePreserving(Objective):
 
     alphas_cumprod: Tensor = field(default_factory=lambda: torch.ones(1), repr=False)
 
-    def times(self, quantiles: Tensor) -> Tensor:
-        count = len(self.alphas_cumprod)
-        return (self.sampling(quantiles) * count).long().clamp(0, count - 1)
+    def times(self, quantiles: Tensor, dims: Sequence[int] = ()) -> Tensor:
+        # A shift moves the share of time. Moving the SNR itself, as flow does, would leave the table: what lies beyond its
+        # noisiest time would pile up there.
+        count, shift = len(self.alphas_cumprod), self.sampling.shift
+        if shift == "resolution":
+            raise ValueError("discrete times have no shift by resolution")
+        return (self.sampling(quantiles, 1.0 if shift is None else shift) * count).long().clamp(0, count - 1)
 
     def share(self, t: Tensor) -> Tensor:
         return t / len(self.alphas_cumprod)
@@ -54,8 +59,8 @@ class Epsilon(VariancePreserving):
         signal, sigma = self.scales(t, x_t)
         return (x_t - sigma * prediction) / signal
 
-    def min_snr_weight(self, snr: Tensor, gamma: float) -> Tensor:
-        return (gamma / snr).clamp(max=1.0)  # min(snr, γ) / snr; 1 where snr is 0
+    def error_of_x(self, snr: Tensor) -> Tensor:
+        return snr
 
 
 class Velocity(VariancePreserving):
@@ -71,8 +76,8 @@ class Velocity(VariancePreserving):
         signal, sigma = self.scales(t, x_t)
         return signal * x_t - sigma * prediction
 
-    def min_snr_weight(self, snr: Tensor, gamma: float) -> Tensor:
-        return snr.clamp(max=gamma) / (snr + 1)
+    def error_of_x(self, snr: Tensor) -> Tensor:
+        return snr + 1
 
 
 class Sample(VariancePreserving):
@@ -86,5 +91,5 @@ class Sample(VariancePreserving):
     def clean(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
         return prediction
 
-    def min_snr_weight(self, snr: Tensor, gamma: float) -> Tensor:
-        return snr.clamp(max=gamma)
+    def error_of_x(self, snr: Tensor) -> Tensor:
+        return torch.ones_like(snr)

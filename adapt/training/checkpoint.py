@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from adapt import files
 from adapt.errors import RunError
 from adapt.progress import say
+from adapt.training.optimizer.state import OptimizerState
 
 KEPT = 2
 NAME = re.compile(r"step-\d+$")
@@ -36,15 +36,15 @@ class State:
         step: optimizer steps done.
         parameters: LoRA by parameter name.
         average: their moving average, by parameter name; empty when it is off.
-        optimizer: `{parameter: {"exp_avg": …, "exp_avg_sq": …, "step": …}}`.
+        optimizer: what the next step depends on, as tensors and JSON.
         measurements: held-out losses so far, as JSON.
-        scaler: the gradient scaler's state (fp16), as JSON.
+        scaler: the gradient scaler's state (fp16) and the steps left out in a row, as JSON.
     """
 
     step: int
     parameters: Mapping[str, Tensor]
     average: Mapping[str, Tensor]
-    optimizer: Mapping[str, Mapping[str, Tensor]]
+    optimizer: OptimizerState
     measurements: list[dict[str, Any]] = field(default_factory=list)
     scaler: dict[str, Any] = field(default_factory=dict)
 
@@ -56,9 +56,9 @@ def name(step: int) -> str:
 def save(run: Path, state: State) -> None:
     """Writes the state beside, verified and synced, renames it, then lets older ones go."""
     folder = run / "checkpoints" / name(state.step)
-    flat = {f"{p}/{key}": value for p, values in state.optimizer.items() for key, value in values.items()}
-    values = {"step": state.step, "measurements": state.measurements, "scaler": state.scaler}
-    tensors = {"adapter": state.parameters, "average": state.average, "optimizer": flat}
+    rest = {"optimizer": state.optimizer.rest, "scaler": state.scaler}
+    values = {"step": state.step, "measurements": state.measurements, **rest}
+    tensors = {"adapter": state.parameters, "average": state.average, "optimizer": state.optimizer.tensors}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with files.whole_folder(folder) as inside:
@@ -116,11 +116,10 @@ def newest(run: Path) -> State:
 def load(folder: Path) -> State:
     """Reads one resume state."""
     values = json.loads((folder / "state.json").read_text("utf-8"))
-    optimizer: dict[str, dict[str, Tensor]] = {}
-    for key, value in _tensors(folder / "optimizer.safetensors").items():
-        parameter, _, entry = key.rpartition("/")
-        optimizer.setdefault(parameter, {})[entry] = value
-    parameters, average = (_tensors(folder / f"{file}.safetensors") for file in ("adapter", "average"))
+    parameters, average, tensors = (
+        _tensors(folder / f"{file}.safetensors") for file in ("adapter", "average", "optimizer")
+    )
+    optimizer = OptimizerState(tensors, values.get("optimizer", {}))
     return State(values["step"], parameters, average, optimizer, values["measurements"], values["scaler"])
 
 
@@ -128,17 +127,3 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     return dict(load_file(path))
-
-
-def optimizer_state(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, dict[str, Tensor]]:
-    """The optimizer's state by parameter name."""
-    entries = optimizer.state_dict()["state"]
-    return {n: {k: torch.as_tensor(v) for k, v in entries[i].items()} for i, n in enumerate(names) if i in entries}
-
-
-def restore_optimizer(
-    optimizer: torch.optim.Optimizer, names: list[str], state: Mapping[str, Mapping[str, Tensor]]
-) -> None:
-    """The reverse of `optimizer_state`."""
-    entries = {i: dict(state[n]) for i, n in enumerate(names) if n in state}
-    optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,6 +1,6 @@
 """The folder of a run: who may write there, and whether a run may go on.
 
-run.json  events.jsonl  checkpoints/  snapshots/  previews/  adapter/
+run.json  events.jsonl  report.html  checkpoints/  snapshots/  previews/  adapter/
 """
 
 from __future__ import annotations
@@ -24,7 +24,12 @@ Existing = Literal["refuse", "resume", "auto", "fresh"]
 
 RUN, LOCK = "run.json", ".lock"
 FACTS = ("data", "base", "machine")
-OURS = ("checkpoints", "events.jsonl", "snapshots", "previews", "adapter", "comparison.png", RUN)
+START = "init_from_digest"
+"""Of the adapter that a run starts from; None for most."""
+OURS = (
+    *("checkpoints", "events.jsonl", "snapshots", "previews", "requests", "tensorboard", "adapter", "report.html"),
+    *("comparison.png", RUN),
+)
 """In the order in which they are deleted: as long as anything is left, the folder holds a run."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -72,6 +77,19 @@ def claimed(folder: Path) -> Iterator[None]:
         for path in made:
             with suppress(OSError):
                 path.rmdir()  # only when it is empty
+
+
+def is_training(folder: Path) -> bool:
+    """Whether a process holds the folder now; the lock of a dead one is none."""
+    from filelock import FileLock, Timeout
+
+    if not (folder / LOCK).is_file():
+        return False
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True
 
 
 def check_output(folder: Path, existing: Existing) -> bool:
@@ -134,8 +152,8 @@ def base_of(folder: Path, resuming: bool, given: str | None) -> str:
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Name → (then, now) for settings, data, base and machine of two `run.json`s."""
-    flat_then, flat_now = ({**r["settings"], **{k: r[k] for k in FACTS}} for r in (then, now))
+    """Name → (then, now) for settings, data, base, machine and start of two `run.json`s."""
+    flat_then, flat_now = ({**r["settings"], **{k: r[k] for k in FACTS}, START: r.get(START)} for r in (then, now))
     return {name: (flat_then.get(name), value) for name, value in flat_now.items() if flat_then.get(name) != value}
 
 
@@ -156,4 +174,4 @@ def alters(name: str) -> bool:
     """Whether a change of this name changes what is learned; another machine or version only ends bit-equality."""
     if name in TrainSettings.model_fields:
         return kind(name) == COURSE
-    return name in ("data", "base")
+    return name in ("data", "base", START)

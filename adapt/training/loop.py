@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,38 +15,20 @@ import torch
 
 from adapt import files
 from adapt.errors import Stopped, TrainingError
-from adapt.evaluation.held_out import HeldOut, Measurement, compare
+from adapt.evaluation.held_out import Measurement
 from adapt.formats import LoraWeights, write_lora
-from adapt.objectives import Objective, Target
 from adapt.progress import Progress
-from adapt.training import checkpoint, optimizer
+from adapt.training import checkpoint
 from adapt.training.average import Average
 from adapt.training.checkpoint import State
 from adapt.training.events import Events
 from adapt.training.signals import StopRequest
 from adapt.training.step import Course, pieces, row_losses
+from adapt.training.update import Update
+from adapt.training.validation import Judge, Preview, Watch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-Preview = Callable[[int], None]
-"""`preview(step)` draws with the weights that the backbone now holds."""
-
-
-@dataclass(frozen=True)
-class Judge:
-    """How held-out pictures are measured.
-
-    Attributes:
-        objective: with the family's own times and even weights, so that runs with other weights can be compared.
-        target: what is right: the pictures, and above `anchor_above` the base.
-        base: the base's losses.
-    """
-
-    pictures: HeldOut
-    objective: Objective
-    target: Target
-    base: list[float]
 
 
 @dataclass
@@ -66,25 +49,29 @@ class Trainer:
     judge: Judge | None = None
     preview: Preview | None = None
     step: int = 0
-    measurements: list[Measurement] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         settings, injection = self.course.settings, self.course.injection
-        self.names = list(injection.parameters)
-        self.parameters = list(injection.parameters.values())
-        self.optimizer = optimizer.make(settings, self.parameters)
-        self.scaler = torch.amp.GradScaler(self.accelerator.device.type, enabled=settings.precision == "fp16")
-        self.learning_rate = optimizer.learning_rate(settings)
-        self.average = Average(injection.parameters, settings.ema)
+        self.update = Update(settings, injection, self.accelerator.device)
+        self.average = Average(injection.parameters, settings.ema, self.update.optimizer)
         main = self.accelerator.is_main_process
         self.events = Events(self.folder if main else None)
+        self.watch = Watch(
+            self.course, self.accelerator, self.folder, self.average, self.events, self.write_snapshot, self.judge, self.preview
+        )  # fmt: skip
+
+    @property
+    def measurements(self) -> list[Measurement]:
+        """Held-out losses so far."""
+        return self.watch.measurements
 
     # ------------------------------------------------------------------------------------------------ one step
     def take_step(self) -> float:
         """One optimizer step over the global batch; returns its mean loss.
 
         Raises:
-            TrainingError: loss or gradient is not finite; nothing is applied.
+            TrainingError: loss or gradient is not finite; nothing is applied. With `on_nonfinite=skip` only when that does
+                not end.
         """
         course, processes = self.course, self.accelerator.num_processes
         total = torch.zeros((), dtype=torch.float64)
@@ -94,37 +81,33 @@ class Trainer:
                 with self.accelerator.autocast():
                     losses = row_losses(course, course.plan.rows(self.step, positions))
                 # DDP takes the mean over processes, and the loss is the mean over the global batch.
-                self.scaler.scale(losses.sum() * processes / course.settings.batch_size).backward()
+                torch.autograd.backward(self.update.scaled(losses.sum() * processes / course.settings.batch_size))
             total += losses.detach().double().cpu().sum()
         if processes > 1:
             total = self.accelerator.reduce(total.to(self.accelerator.device), "sum")
         loss = float(total) / course.settings.batch_size
-        self._update(loss)
+        fault = self.update.apply(self.step, loss)
+        if fault is None:
+            course.injection.shorten(course.settings.max_norm)
+            self.average.update(self.step + 1)
+        else:
+            self._left_out(fault)
+        self.step += 1
         return loss
 
     def _unsynced(self) -> Any:
         return self.accelerator.no_sync(self.course.backbone.denoiser)
 
-    def _update(self, loss: float) -> None:
-        self.scaler.unscale_(self.optimizer)
-        norm = optimizer.clip(self.parameters, self.course.settings.max_grad_norm)
-        # fp16 gradients overflow now and then: the scaler skips such a step and lowers its scale.
-        if not math.isfinite(loss) or (math.isnan(norm) and not self.scaler.is_enabled()):
-            self._complain(loss)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(self.step)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.average.update()
-        self.step += 1
-
-    def _complain(self, loss: float) -> None:
-        course = self.course
+    def _left_out(self, fault: str) -> None:
+        """The step counts, but nothing was applied; or this ends the run."""
+        if self.update.tolerates(fault):
+            self.events.add("skipped", {"step": self.step + 1, "reason": f"the {fault} is not finite"})
+            return
+        course, row = self.course, self.update.in_a_row
         rows = course.plan.rows(self.step, range(course.settings.batch_size))
         names = ", ".join(sorted({course.examples.pictures[i].name for i in rows.items()})[:8])
         raise TrainingError(
-            f"the {'gradient' if math.isfinite(loss) else 'loss'} of step {self.step + 1} is not finite",
+            f"the {fault} of step {self.step + 1} is not finite" + (f", as of {row - 1} steps before" if row > 1 else ""),
             given=f"learning_rate {course.settings.learning_rate}, seed {course.settings.seed}, pictures {names}",
             next="lower learning_rate; the last checkpoint is untouched, and --resume goes on from it",
         )
@@ -138,19 +121,19 @@ class Trainer:
         """
         settings = self.course.settings
         self.course.backbone.denoiser.train()
-        if self.step == 0:
-            self._look(0)
-        with Progress("training", settings.steps) as progress:
+        with self.watch.listening(), Progress("training", settings.steps) as progress:
+            if self.step == 0:
+                self.watch.look(0)
             progress.start_at(self.step)
             while self.step < settings.steps:
                 started = time.perf_counter()
                 loss = self.take_step()
                 seconds = time.perf_counter() - started
                 self._record(loss, seconds)
-                self._look(self.step)
-                self._show(loss, seconds, progress)
-                stopped = self._stopped(stop)
-                if stopped or self.step % settings.save_every == 0 or self.step == settings.steps:
+                asked = self.watch.look(self.step)
+                self.watch.show(loss, seconds, progress)
+                stopped = self._stopped(stop) or ("stop" in asked) * signal.SIGTERM
+                if stopped or "save" in asked or self.step % settings.save_every == 0 or self.step == settings.steps:
                     self.save()
                 if stopped and self.step < settings.steps:
                     raise Stopped(
@@ -160,16 +143,11 @@ class Trainer:
                     )
 
     def _record(self, loss: float, seconds: float) -> None:
-        values = {"step": self.step, "loss": loss, "learning_rate": self.learning_rate(self.step - 1)}
-        self.events.add("step", {**values, "seconds": round(seconds, 4)})
-
-    def _show(self, loss: float, seconds: float, progress: Progress) -> None:
-        speed = self.course.settings.batch_size / seconds
-        if self.accelerator.is_main_process:
-            progress(self.step, note=f"loss {loss:.4f}, {speed:.1f} pictures/s{self._standing()}")
-
-    def _standing(self) -> str:
-        return f", held-out {self.measurements[-1].ratio:.3f} of base" if self.measurements else ""
+        if not math.isfinite(loss):
+            return  # a step that was left out, and no JSON
+        values = {"step": self.step, "loss": loss, "learning_rate": self.update.rate(self.step - 1)}
+        memory = round(self.watch.gauge.memory, 2)
+        self.events.add("step", {**values, "seconds": round(seconds, 4), "memory_gib": memory})
 
     def _stopped(self, stop: StopRequest) -> int:
         """The signal that any process was sent; all agree, so that all stop after the same step."""
@@ -178,56 +156,32 @@ class Trainer:
         number = torch.tensor([stop.number], device=self.accelerator.device)
         return int(self.accelerator.gather(number).max())
 
-    def _look(self, step: int) -> None:
-        """Measures, snapshots and previews when they are due."""
-        settings, last = self.course.settings, step == self.course.settings.steps
-        measure = self.judge is not None and (step % settings.validate_every == 0 or last)
-        preview = self.preview is not None and step > 0 and (step % settings.preview_every == 0 or last)
-        snapshot = step > 0 and (measure or step % settings.save_every == 0 or last)
-        if not (measure or preview or snapshot):
-            return
-        with self.course.injection.holding(self.average.values):
-            if measure and self.judge is not None:
-                self._measure(self.judge, step)
-            if preview and self.preview is not None:
-                self.preview(step)
-        if snapshot and self.accelerator.is_main_process:
-            self.write_snapshot(step)
-
-    def _measure(self, judge: Judge, step: int) -> None:
-        losses = judge.pictures.losses(self.course.backbone, judge.objective, judge.target)
-        measurement = compare(step, losses, judge.base)
-        if not math.isfinite(measurement.loss):
-            raise TrainingError(
-                f"the held-out loss at step {step} is not finite",
-                given=f"learning_rate {self.course.settings.learning_rate}",
-                next="lower learning_rate; the last checkpoint is untouched, and --resume goes on from it",
-            )
-        self.measurements.append(measurement)
-        self.events.add("validation", measurement.as_dict())
-
     # ------------------------------------------------------------------------------------------------ files
     def snapshot_path(self, step: int) -> Path:
         return self.folder / "snapshots" / f"{checkpoint.name(step)}.safetensors"
 
-    def write_snapshot(self, step: int) -> None:
-        """The average as a LoRA file of its own."""
+    def write_snapshot(self, step: int, values: Mapping[str, torch.Tensor]) -> None:
+        """These weights, by parameter name, as a LoRA file of its own."""
+        self.update.require_finite(values, step)
         path = self.snapshot_path(step)
         path.parent.mkdir(exist_ok=True)
         backbone, injection = self.course.backbone, self.course.injection
-        weights = LoraWeights({backbone.denoiser_name: injection.pairs(self.average.values)})
+        weights = LoraWeights({backbone.denoiser_name: injection.layers(values)})
         write_lora(path, weights, {backbone.denoiser_name: injection.config.to_dict()})
 
     def save(self) -> None:
         """A resume state of this step."""
         if self.accelerator.is_main_process:
+            parameters = {n: p.detach().clone() for n, p in self.course.injection.parameters.items()}
+            self.update.require_finite(parameters, self.step)
+            optimizer, scaler = self.update.state()
             state = State(
                 step=self.step,
-                parameters={n: p.detach().clone() for n, p in zip(self.names, self.parameters, strict=True)},
+                parameters=parameters,
                 average={n: v.clone() for n, v in self.average.values.items()},
-                optimizer=checkpoint.optimizer_state(self.optimizer, self.names),
+                optimizer=optimizer,
                 measurements=[m.as_dict() for m in self.measurements],
-                scaler=self.scaler.state_dict(),
+                scaler=scaler,
             )
             checkpoint.save(self.folder, state)
             self.events.add("checkpoint", {"step": self.step})
@@ -236,17 +190,15 @@ class Trainer:
     def restore(self, state: State) -> None:
         """Goes on from a resume state."""
         self.step = state.step
-        self.measurements = [Measurement(**m) for m in state.measurements]
+        self.watch.restore(state.measurements)
         self.course.injection.assign(state.parameters)
         self.average.restore(state.average, state.step)
-        checkpoint.restore_optimizer(self.optimizer, self.names, state.optimizer)
-        if state.scaler:
-            self.scaler.load_state_dict(state.scaler)
+        self.update.restore(state.optimizer, state.scaler)
 
     def chosen(self) -> int:
-        """The step whose snapshot becomes the adapter: the lowest held-out loss, else the last."""
-        measured = [m for m in self.measurements if m.step > 0]
-        return min(measured, key=lambda m: (m.loss, m.step)).step if measured else self.step
+        """The step whose snapshot becomes the adapter: the one that `adapt.evaluation.choice` takes, else the last."""
+        taken = self.watch.chosen()
+        return taken.step if taken else self.step
 
 
 def forget_after(folder: Path, step: int) -> None:

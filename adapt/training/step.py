@@ -13,13 +13,19 @@ from adapt.config import TrainSettings
 from adapt.data import EncodedPictures
 from adapt.data.plan import Plan, Rows
 from adapt.lora import Injection
-from adapt.objectives import Objective, Target
+from adapt.objectives import PLAIN, Noise, Objective, Prior, Target
 from conditioning import Condition
 
 
 @dataclass(frozen=True)
 class Course:
-    """Everything that stays the same while a run trains."""
+    """Everything that stays the same while a run trains.
+
+    Attributes:
+        noise: what pictures are mixed with.
+        prior: keeps the base's word on a class; None: off.
+        prior_target: what pictures of the class (`Picture.prior`) are compared with; None: `target`, as all others.
+    """
 
     settings: TrainSettings
     backbone: Backbone
@@ -29,6 +35,9 @@ class Course:
     plan: Plan
     examples: EncodedPictures
     null: Condition
+    noise: Noise = PLAIN
+    prior: Prior | None = None
+    prior_target: Target | None = None
 
 
 def row_losses(course: Course, rows: Rows) -> Tensor:
@@ -36,21 +45,43 @@ def row_losses(course: Course, rows: Rows) -> Tensor:
     backbone, objective = course.backbone, course.objective
     x = latents(course, rows)  # (n, C, *dims)
     condition = conditions(course, rows)  # n rows; some are null
-    t = objective.times(rows.quantiles()).to(x.device)  # (n,)
-    noise = rows.noise(x.shape[1:]).to(x)  # (n, C, *dims)
+    t = objective.times(rows.quantiles(), x.shape[2:]).to(x.device)  # (n,)
+    noise = noises(course, rows, x)  # (n, C, *dims)
+    x_t = objective.noised(x, course.noise.perturbed(noise, rows.noise), t)  # (n, C, *dims)
     course.injection.dice.step, course.injection.dice.positions = rows.step, rows.positions
-    target = course.target(x, noise, t, condition)  # (n, C, *dims)
-    prediction = backbone.predict(objective.noised(x, noise, t), t, condition)  # (n, C, *dims)
-    return objective.losses(prediction, target, t)
+    target = targets(course, rows, x, noise, t, condition)  # (n, C, *dims)
+    prediction = backbone.predict(x_t, t, condition)  # (n, C, *dims)
+    losses = objective.losses(prediction, target, t, areas(course, rows, x))
+    losses = losses * row_weights(course, rows).to(losses)
+    return losses if course.prior is None else losses + course.prior.losses(x_t, t)
 
 
 def latents(course: Course, rows: Rows) -> Tensor:
     """Samples of the pictures' posteriors; the sample's noise is the Plan's."""
-    flips = rows.flipped(course.settings.flip)
-    moments = [course.examples.latents(i, flip) for i, flip in zip(rows.items(), flips, strict=True)]
+    moments = [course.examples.latents(*view) for view in views(course, rows)]
     mean, std = (torch.stack(values) for values in zip(*moments, strict=True))
     like = course.backbone
     return (mean + std * rows.noise(mean.shape[1:], "posterior").to(mean)).to(like.device, like.dtype)
+
+
+def views(course: Course, rows: Rows) -> list[tuple[int, bool, int]]:
+    """Which example stands in each row, whether it is mirrored, and which variant of it is seen."""
+    flips, variants = rows.flipped(course.settings.flip), rows.variants(course.examples.augmentation.variants)
+    return list(zip(rows.items(), flips, variants, strict=True))
+
+
+def areas(course: Course, rows: Rows, x: Tensor) -> Tensor | None:
+    """How much each place of the latents counts (n, 1, *dims), from the pictures' masks; None: all alike."""
+    found = [course.examples.weight(*view) for view in views(course, rows)]
+    if all(area is None for area in found):
+        return None
+    everywhere = torch.ones(1, *x.shape[2:])
+    return torch.stack([everywhere if area is None else area for area in found]).to(x.device)
+
+
+def noises(course: Course, rows: Rows, x: Tensor) -> Tensor:
+    """The noise of each row, shaped like x."""
+    return course.noise(x, rows.noise, lambda stream: rows.plan.uniform(stream, rows.step, 0))
 
 
 def conditions(course: Course, rows: Rows) -> Condition:
@@ -62,6 +93,26 @@ def conditions(course: Course, rows: Rows) -> Condition:
     found = found.to(course.backbone.device, course.backbone.dtype)
     dropped = rows.dropped(course.settings.caption_dropout).to(course.backbone.device)
     return found.drop(dict.fromkeys(found.parts, dropped), course.null.expand(len(items)))
+
+
+def of_prior(course: Course, rows: Rows) -> Tensor:
+    """Which rows are pictures of the class, not of what is taught (n,), bool."""
+    return torch.tensor([course.examples.pictures[i].prior for i in rows.items()])
+
+
+def row_weights(course: Course, rows: Rows) -> Tensor:
+    """`prior_weight` for pictures of the class, 1 for the others (n,)."""
+    return torch.where(of_prior(course, rows), course.settings.prior_weight, 1.0)
+
+
+def targets(course: Course, rows: Rows, x: Tensor, noise: Tensor, t: Tensor, condition: Condition) -> Tensor:
+    """What each row is compared with, shaped like x."""
+    target = course.target(x, noise, t, condition)
+    index = of_prior(course, rows).nonzero().flatten().to(x.device)
+    if course.prior_target is None or len(index) == 0:
+        return target
+    taught = course.prior_target(x[index], noise[index], t[index], condition.rows(index))
+    return target.index_copy(0, index, taught)
 
 
 def pieces(settings: TrainSettings, process: int, processes: int) -> list[Sequence[int]]:

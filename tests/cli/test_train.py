@@ -6,6 +6,7 @@ import pytest
 
 from adapt.cli.main import main
 from adapt.config import TrainSettings
+from adapt.config.table import ordered
 from adapt.errors import Stopped
 
 SETTINGS = ["batch_size=2", "rank=2", "validation=0.25", "validation_times=1", "previews=[a fox]", "sampling_steps=1",
@@ -35,6 +36,17 @@ def test_a_dry_run_says_everything_and_writes_nothing(words, tmp_path, capsys):
         assert any(character.isdigit() for character in " ".join(said[word]))
     assert out.splitlines()[-1] == "nothing was trained or written"
     assert [p.name for p in tmp_path.iterdir()] == ["settings.yaml"]
+
+
+def test_epochs_are_told_in_steps_with_their_origin(words, capsys):
+    """9 pictures in batches of 2: 7 times each is 31.5 steps, rounded up."""
+    assert main([*words, "--dry-run", "epochs=7", "optimizer=prodigy"]) == 0
+    said = {line.split()[0]: line.split()[1:] for line in reversed(capsys.readouterr().out.splitlines())}
+    assert said["steps"] == ["32", "7", "epochs"]
+    assert said["epochs"] == ["7.0", "command", "line"]
+    assert said["learning_rate"] == ["1.0", "prodigy"]
+    assert main([*words, "--dry-run", "epochs=7", "steps=3"]) == 2
+    assert "give one of them" in capsys.readouterr().err
 
 
 def test_a_dry_run_as_json_is_one_object(words, tmp_path, capsys):
@@ -78,7 +90,7 @@ def test_a_run_prints_its_result_and_nothing_else_on_stdout(words, tmp_path, cap
 def test_the_settings_are_listed(capsys):
     assert main(["train", "--settings"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(TrainSettings.model_fields)
+    assert [line.split()[0] for line in lines] == ordered() and set(ordered()) == set(TrainSettings.model_fields)
     assert all(len(line.split()) > 3 for line in lines)
     assert main(["train", "--settings", "--json"]) == 0
     assert set(json.loads(capsys.readouterr().out)["properties"]) == set(TrainSettings.model_fields)

@@ -1,8 +1,11 @@
 """Local copies of data sets give the pictures and captions that went in, and leave nothing behind."""
 
+import gc
 import os
 import subprocess
 import sys
+import tempfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -169,3 +172,54 @@ def test_pictures_are_not_decoded_while_reading(tmp_path, rows, monkeypatch):
     folder = write(rows(**text()), tmp_path / "set", "disk")
     monkeypatch.setattr(Image, "open", lambda *a, **k: pytest.fail("decoded"))
     assert len(find(folder).pictures) == 3
+
+
+@pytest.mark.parametrize("kind", ["parquet", "disk"])
+def test_pictures_stay_on_disk(tmp_path, kind):
+    """20 MiB of pictures, of which none is held. (`datasets` copies parquet files row group by row group.)"""
+    image = [{"bytes": bytes([i]) * 2**20, "path": None} for i in range(20)]
+    features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
+    table = datasets.Dataset.from_dict({"image": image, "text": ["x"] * 20}, features=features)
+    folder = write(table, tmp_path / "set", kind)
+    find(folder)  # what is imported and cached by the first call is none of the pictures
+    del image, table
+    tracemalloc.start()
+    found = find(folder)
+    assert tracemalloc.get_traced_memory()[kind == "disk"] < 2**20
+    tracemalloc.reset_peak()
+    assert [p.read()[:1] for p in found.pictures] == [bytes([i]) for i in range(20)]
+    assert tracemalloc.get_traced_memory()[1] < 6 * 2**20
+    tracemalloc.stop()
+
+
+def test_the_temporary_folder_lasts_as_long_as_the_pictures(tmp_path, rows, png, monkeypatch):
+    folder = write(rows(**text()), tmp_path / "set", "parquet")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    pictures = find(folder).pictures[:1]
+    gc.collect()
+    assert pictures[0].read() == png(0) and list((tmp_path / "temporary").iterdir())
+    del pictures
+    gc.collect()
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_one_parquet_file_is_a_table(tmp_path, rows, png):
+    folder = write(rows(**text()), tmp_path / "set", "parquet")
+    found = find(next(folder.glob("*.parquet")))
+    assert [(p.read(), p.captions) for p in found.pictures] == [(png(i), (t,)) for i, t in enumerate(TEXTS)]
+
+
+def test_cells_without_a_picture_are_named(tmp_path, png):
+    features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
+    image = [{"bytes": png(0), "path": "0.png"}, None, None]
+    table = datasets.Dataset.from_dict({"image": image, "text": ["a", "b", "c"]}, features=features)
+    refused(write(table, tmp_path / "set", "parquet"), "Rows of the table have no picture", "row-000001", "row-000002")
+
+
+def test_a_column_of_plain_bytes(tmp_path, png):
+    table = datasets.Dataset.from_dict({"jpg": [png(0), png(1)], "prompt": ["a", "b"]})
+    found = find(write(table, tmp_path / "set", "parquet"))
+    assert [(p.read(), p.captions) for p in found.pictures] == [(png(0), ("a",)), (png(1), ("b",))]
+    numbers = datasets.Dataset.from_dict({"image": [1, 2], "text": ["a", "b"]})
+    refused(write(numbers, tmp_path / "numbers", "parquet"), "Rows of the table have no picture", "row-000000")

@@ -1,14 +1,16 @@
 """What is said of a set as a whole: likeness, sharpness, crops, captions, classes."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
 from adapt.data import Found, Picture, judge, split
+from adapt.data.buckets import buckets
 from adapt.data.likeness import NEAR, difference_hash, near_pairs, sharpness
-from adapt.data.whole import groups, judge_whole
+from adapt.data.whole import groups, judge_whole, shares_cut
 
 
 @pytest.fixture
@@ -111,3 +113,40 @@ def test_near_duplicates_stay_on_one_side_of_a_split(encoded, scene):
     for seed in range(10):
         train, held_out = split(judgement.usable, 0.34, seed, same)
         assert held_out and not {same[p.name] for p in train} & {same[p.name] for p in held_out}
+
+
+def test_the_share_that_is_cut_off_follows_the_crop(encoded, scene):
+    """To buckets, pictures lose less than to a square; what they lose is told for each."""
+    a_set = found(encoded, [scene(0, (64, 64)), scene(1, (128, 64)), scene(2, (70, 64))])
+    judgement = judge(a_set, 0)
+    assert shares_cut(judgement) == {"p0": 0, "p1": 0.5, "p2": 1 - 64 / 70}
+    crop = buckets(64, 8).cut_away
+    assert shares_cut(judgement, crop)["p1"] == pytest.approx(1 / 6)
+    assert {f.name for f in judge_whole(a_set, judgement) if f.kind == "cropped"} == {"p1"}
+    assert not [f for f in judge_whole(a_set, judgement, cut=crop) if f.kind == "cropped"]
+    (finding,) = [
+        f for f in judge_whole(a_set, judgement, cut=lambda size: 0.3 * (size == (70, 64))) if f.kind == "cropped"
+    ]
+    assert "loses 30% to the crop to its bucket" in finding.message
+
+
+def test_classes_are_uneven_by_how_often_they_are_drawn(encoded, scene):
+    a_set = found(encoded, [scene(i) for i in range(4)], labels=["cat"] * 3 + ["dog"], kind="classes")
+    even = Found((*a_set.pictures[:3], replace(a_set.pictures[3], repeats=3.0)), (), "classes")
+    assert not remarks(even)
+    uneven = Found((*a_set.pictures[:3], replace(a_set.pictures[3], repeats=12.0)), (), "classes")
+    assert remarks(uneven) == {("", "uneven classes")}
+
+
+def test_prior_pictures_need_no_words_of_their_own(encoded, scene):
+    """A hundred pictures of `a dog` are what a prior is."""
+    a_set = found(encoded, [scene(0), scene(1)], ["a dog", "a dog"])
+    prior = Found(tuple(replace(p, prior=True) for p in a_set.pictures), (), "sidecars")
+    assert remarks(a_set, "zxc") and not remarks(prior, "zxc")
+
+
+def test_a_trigger_of_its_own_source_is_put_there_and_a_longer_word_is_none(encoded, scene):
+    a_set = found(encoded, [scene(0), scene(1)], ["a dog", "a zxcs dog"])
+    assert remarks(a_set, "zxc") == {("p0", "no trigger"), ("p1", "no trigger")}
+    own = Found((replace(a_set.pictures[0], trigger="abc"), a_set.pictures[1]), (), "sidecars")
+    assert remarks(own, "zxc") == {("p1", "no trigger")}

@@ -1,11 +1,13 @@
 """The paired held-out loss is a function of the weights alone."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from adapt.backbones import Backbone
+from adapt.data.plan import normal
 from adapt.evaluation.held_out import HeldOut, compare
 from adapt.lora import inject
 
@@ -21,10 +23,6 @@ def held_out(backbone):
     return HeldOut(x, backbone.condition([f"picture {n}" for n in range(5)]), times=4, batch=8)
 
 
-def _with_batch(held_out, batch):
-    return HeldOut(held_out.x, held_out.condition, held_out.times, batch)
-
-
 def test_measured_again_it_is_exactly_the_same(backbone, held_out):
     first = held_out.losses(backbone, backbone.objective())
     for seed in (1, 2):
@@ -38,23 +36,82 @@ def test_measured_again_it_is_exactly_the_same(backbone, held_out):
 def test_the_batch_size_changes_nothing(backbone, held_out):
     wanted = held_out.losses(backbone, backbone.objective())
     for batch in (1, 2, 3):
-        assert _with_batch(held_out, batch).losses(backbone, backbone.objective()) == pytest.approx(wanted, rel=1e-6)
+        assert replace(held_out, batch=batch).losses(backbone, backbone.objective()) == pytest.approx(wanted, rel=1e-6)
 
 
-def test_it_is_the_mean_loss_over_even_times(backbone, held_out):
-    """By hand for one picture: four times in the middle of four equal shares, fixed noise."""
-    from adapt.data.plan import normal
-
-    objective, x, rows = backbone.objective(), held_out.x[2:3], held_out.condition.rows(slice(2, 3))
-    losses = []
-    for k, t in enumerate((125, 375, 625, 875)):
-        noise = normal(0, "held-out", k, 2, (4, 8, 8))[None]
-        t = torch.tensor([t])
+def by_hand(backbone, held_out, picture, quantiles, signs=(1,)):
+    """Losses of one picture at these quantiles, each the mean over the signs of its fixed noise."""
+    objective, x = backbone.objective(), held_out.x[picture][None]
+    rows, losses = held_out.condition.rows(slice(picture, picture + 1)), []
+    for k, quantile in enumerate(quantiles):
+        t = torch.tensor([int(1000 * quantile)])
+        noises = [sign * normal(0, "held-out", k, picture, (4, 8, 8))[None] for sign in signs]
         with torch.no_grad():
-            prediction = backbone.predict(objective.noised(x, noise, t), t, rows)
-        losses.append(float((prediction - noise).square().mean()))
-    measured = held_out.losses(backbone, objective)[2]
-    assert measured == pytest.approx(sum(losses) / 4, rel=1e-5)
+            predictions = [backbone.predict(objective.noised(x, noise, t), t, rows) for noise in noises]
+        each = [float((p - noise).square().mean()) for p, noise in zip(predictions, noises, strict=True)]
+        losses.append(sum(each) / len(each))
+    return losses
+
+
+def test_it_is_the_loss_at_one_time_in_each_of_as_many_shares(backbone, held_out):
+    """For picture i, (k + {1/2 + i / golden ratio}) / 4: the middles for the first, elsewhere for the others."""
+    table = held_out.table(backbone, backbone.objective())
+    assert table.shape == (5, 4) and table.dtype == torch.float64
+    for picture in (0, 2):
+        place = (0.5 + picture * 0.6180339887498949) % 1
+        quantiles = [(k + place) / 4 for k in range(4)]
+        assert table[picture].tolist() == pytest.approx(by_hand(backbone, held_out, picture, quantiles), rel=1e-5)
+    assert held_out.losses(backbone, backbone.objective())[2] == pytest.approx(float(table[2].mean()), rel=1e-12)
+
+
+def test_a_pair_is_the_noise_and_its_negative(backbone, held_out):
+    table = replace(held_out, pairs=True).table(backbone, backbone.objective())
+    quantiles = [(k + 0.5) / 4 for k in range(4)]
+    assert table[0].tolist() == pytest.approx(by_hand(backbone, held_out, 0, quantiles, (1, -1)), rel=1e-5)
+
+
+def test_shares_are_where_the_losses_are_taken(backbone, held_out):
+    shares = held_out.shares(backbone.objective())
+    assert shares[0].tolist() == pytest.approx([0.125, 0.375, 0.625, 0.875], abs=1e-3)
+    assert all(k / 4 - 1e-3 <= share < (k + 1) / 4 for row in shares.tolist() for k, share in enumerate(row))
+    assert len({round(share, 4) for share in shares.flatten().tolist()}) == 20  # no two pictures share a time
+
+
+def test_all_pictures_together_cover_the_times_closely(backbone):
+    """With 16 pictures and 4 times, no gap between neighbouring times is wider than three of 64 even steps."""
+    x = torch.zeros(16, 4, 8, 8)
+    shares = HeldOut(x, backbone.null(1).expand(16), times=4).shares(backbone.objective()).flatten().sort().values
+    assert float(shares.diff().max()) <= 3 / 64
+    assert float(shares[0]) <= 2 / 64 and float(shares[-1]) >= 62 / 64
+
+
+def test_pictures_of_several_shapes_are_measured_each_as_alone(backbone, held_out):
+    random = torch.Generator().manual_seed(4)
+    shapes = [(4, 8, 8), (4, 8, 16), (4, 8, 8), (4, 16, 8), (4, 8, 16)]
+    mixed = replace(held_out, x=[torch.randn(shape, generator=random) for shape in shapes], batch=2)
+    table = mixed.table(backbone, backbone.objective())
+    others = torch.zeros(4, 8, 8)
+    for place, shape in enumerate(shapes):
+        alone = [mixed.x[place] if i == place else others for i in range(5)]  # its place decides its noise and times
+        assert alone[place].shape == shape
+        row = replace(mixed, x=alone, batch=1).table(backbone, backbone.objective())[place]
+        assert table[place].tolist() == pytest.approx(row.tolist(), rel=1e-5)
+
+
+def test_an_area_is_what_counts(backbone, held_out):
+    """Half of the second picture: the mean over that half; the others as they were."""
+    half = torch.zeros(1, 8, 8)
+    half[:, :, :4] = 1
+    whole = held_out.table(backbone, backbone.objective())
+    table = replace(held_out, areas=[None, half, None, None, None]).table(backbone, backbone.objective())
+    torch.testing.assert_close(table[[0, 2, 3, 4]], whole[[0, 2, 3, 4]], rtol=1e-6, atol=0)
+    objective, t = backbone.objective(), held_out._times(backbone.objective(), [1], 0)
+    noise = normal(0, "held-out", 0, 1, (4, 8, 8))[None]
+    with torch.no_grad():
+        x_t = objective.noised(held_out.x[1][None], noise, t)
+        prediction = backbone.predict(x_t, t, held_out.condition.rows(slice(1, 2)))
+    expected = (prediction - noise)[..., :4].square().mean()
+    assert float(table[1, 0]) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_dropout_is_off_and_the_mode_is_put_back(backbone, held_out):

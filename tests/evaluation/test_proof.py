@@ -26,7 +26,7 @@ def _adapter(backbone, strength):
     injection = inject(backbone.denoiser, rank=2, alpha=3.0, dropout=0.0, targets=("to_q", "conv1", "conv_in"), seed=0)
     generator = torch.Generator().manual_seed(0)
     values = {n: strength * torch.randn(p.shape, generator=generator) for n, p in injection.parameters.items()}
-    pairs = injection.pairs(values)
+    pairs = injection.layers(values)
     injection.remove()
     return Adapter(LoraWeights({"unet": pairs}), Facts())
 
@@ -93,10 +93,10 @@ def test_an_altered_file_fails(backbone, monkeypatch, alter, strength):
 def test_a_wrong_strength_fails_however_small_the_effect(backbone, monkeypatch):
     from adapt.formats import diffusers_lora
 
-    described = diffusers_lora._described
+    described = diffusers_lora.describe
     adapter = _adapter(backbone, 0.001)
     assert prove(adapter, backbone).effect < TOLERANCE
-    monkeypatch.setattr(diffusers_lora, "_described", lambda *given: {**described(*given), "lora_alpha": 2.0})
+    monkeypatch.setattr(diffusers_lora, "describe", lambda *given: {**described(*given), "lora_alpha": 2.0})
     with pytest.raises(AdapterError, match="another strength"):
         prove(adapter, backbone)
 

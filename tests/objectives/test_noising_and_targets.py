@@ -5,11 +5,20 @@ import torch
 from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 from diffusers.training_utils import compute_snr
 
-from adapt.errors import BackboneError
-from adapt.objectives import PREDICTIONS, Epsilon, Flow, Sample, Velocity, objective_of
+from adapt.errors import BackboneError, SettingsError
+from adapt.objectives import (
+    PREDICTIONS,
+    Epsilon,
+    Flow,
+    Loss,
+    Sample,
+    TimeSampling,
+    Velocity,
+    objective_of,
+    weighting,
+)
 
 KINDS = [Epsilon, Velocity, Sample]
-GAMMA = 5.0
 
 
 def _random(*shape, seed=0, dtype=torch.float64):
@@ -79,37 +88,6 @@ def test_signal_to_noise_ratio_is_that_of_diffusers(scheduler, made, kind):
     assert torch.allclose(made(kind).snr(t), compute_snr(scheduler, t), rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_min_snr_weights_are_those_of_the_paper(scheduler, made, kind):
-    t = torch.arange(1000)
-    snr, weight = compute_snr(scheduler, t).double(), made(kind, min_snr_gamma=GAMMA).weight(t).double()
-    capped = snr.clamp(max=GAMMA)
-    papers = {Epsilon: capped / snr.clamp(min=1e-30), Velocity: capped / (snr + 1), Sample: capped}
-    inside = snr > 1e-20  # at exactly 0, min(snr, γ) / snr is its limit, 1
-    assert torch.allclose(weight[inside], papers[kind][inside], rtol=1e-4, atol=1e-8)
-    assert torch.isfinite(weight).all()
-    if kind is Epsilon:
-        assert (weight[~inside] == 1).all()
-
-
-@pytest.mark.parametrize("kind", [*KINDS, Flow])
-def test_min_snr_weighs_the_same_error_of_x_the_same(made, kind):
-    """Hang et al. weigh the error of x by min(snr, γ): whatever is predicted, the weighted loss must be that."""
-    flow = Flow(min_snr_gamma=GAMMA)
-    objective = flow if kind is Flow else made(kind, min_snr_gamma=GAMMA)
-    x, noise, t = _random(6, 4, 3, 3), _random(6, 4, 3, 3, seed=1), torch.tensor([5, 50, 200, 500, 800, 950])
-    x_t, target = objective.noised(x, noise, t), objective.target(x, noise, t)
-    prediction = target + 0.1 * _random(6, 4, 3, 3, seed=2)
-    error = (objective.clean(x_t, prediction, t) - x).square().flatten(1).mean(1)
-    expected = objective.snr(t).double().clamp(max=GAMMA) * error
-    assert torch.allclose(objective.losses(prediction, target, t), expected, rtol=1e-3)
-
-
-def test_without_gamma_the_weight_is_one(made):
-    assert made(Velocity).weight(torch.arange(1000)).eq(1).all()
-    assert Flow().weight(torch.rand(5) * 1000).eq(1).all()
-
-
 def test_flow_is_that_of_diffusers():
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     scheduler.set_timesteps(50)
@@ -141,6 +119,42 @@ def test_loss_is_a_mean_over_everything_but_the_rows_and_in_fp32(made):
     losses = made(Epsilon).losses(prediction, target, torch.tensor([1, 2, 3]))
     assert losses.dtype == torch.float32
     assert torch.allclose(losses, (prediction - target).float().square().mean((1, 2, 3)))
+
+
+def test_an_objective_has_the_times_weights_and_loss_that_were_asked_for(scheduler):
+    asked = (TimeSampling("mode"), weighting("p2"), Loss("huber"))
+    flow = FlowMatchEulerDiscreteScheduler()
+    for config in (
+        {**flow.config, "_class_name": type(flow).__name__},
+        {**scheduler.config, "_class_name": "DDIMScheduler"},
+    ):
+        objective = objective_of(config, *asked)
+        assert (objective.sampling, objective.weighting, objective.loss) == asked
+
+
+@pytest.mark.parametrize("kind", [Velocity, Sample])
+def test_the_rescaled_schedule_is_that_of_diffusers_and_of_the_paper(kind):
+    usual = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    config = {**usual.config, "_class_name": "DDIMScheduler", "prediction_type": kind.prediction_type}
+    rescaled = objective_of(config, zero_terminal_snr=True).alphas_cumprod
+    theirs = DDPMScheduler.from_config(usual.config, rescale_betas_zero_snr=True).alphas_cumprod
+    assert torch.equal(rescaled, theirs)
+    root = usual.alphas_cumprod.double().sqrt()  # Lin et al., algorithm 1
+    paper = (root - root[-1]) * root[0] / (root[0] - root[-1])
+    assert torch.allclose(rescaled.double().sqrt(), paper, atol=1e-4)
+    assert rescaled[-1] == 0 and rescaled[0] == pytest.approx(float(usual.alphas_cumprod[0]), rel=1e-5)
+    assert torch.equal(objective_of(config).alphas_cumprod, usual.alphas_cumprod)
+    again = objective_of({**config, "rescale_betas_zero_snr": True}, zero_terminal_snr=True).alphas_cumprod
+    assert torch.equal(again, rescaled)  # a base that has it already is not rescaled twice
+
+
+def test_rescaling_is_refused_where_it_makes_no_sense():
+    usual = {**DDPMScheduler().config, "_class_name": "DDIMScheduler", "prediction_type": "epsilon"}
+    with pytest.raises(SettingsError, match="predicts v or x"):
+        objective_of(usual, zero_terminal_snr=True)
+    flow = FlowMatchEulerDiscreteScheduler()
+    with pytest.raises(SettingsError, match="ends in pure noise"):
+        objective_of({**flow.config, "_class_name": type(flow).__name__}, zero_terminal_snr=True)
 
 
 def test_a_pipeline_says_what_it_was_trained_with(scheduler):

@@ -13,10 +13,11 @@ from tiny_runs import tiny
 import adapt
 from adapt.api.assemble import assemble
 from adapt.api.gather import gather
-from adapt.api.train import make_accelerator, settle
+from adapt.api.machine import make_accelerator
+from adapt.api.train import settle
 from adapt.backbones import Backbone
 from adapt.lora import PlannedDropout
-from adapt.training import loop
+from adapt.training import loop, update
 
 STEPS = 4
 
@@ -45,7 +46,7 @@ def _record(base, data, dtype, **changes):
     trainer = assemble(Path("nowhere"), backbone, pictures.train, pictures.held_out, settled, accelerator)
     backbone.denoiser.train()
     rows, gradients = {}, []
-    original = {"losses": loop.row_losses, "mask": PlannedDropout._mask, "clip": loop.optimizer.clip}
+    original = {"losses": loop.row_losses, "mask": PlannedDropout._mask, "clip": update.optimizer.clip}
     predict, noised = backbone.predict, trainer.course.objective.noised
     now = []
 
@@ -76,24 +77,25 @@ def _record(base, data, dtype, **changes):
         gradients.append([p.grad.clone() for p in parameters])
         return original["clip"](parameters, longest)
 
-    loop.row_losses, PlannedDropout._mask, loop.optimizer.clip = row_losses, mask, clip
+    loop.row_losses, PlannedDropout._mask, update.optimizer.clip = row_losses, mask, clip
     backbone.predict = note_predict
     object.__setattr__(trainer.course.objective, "noised", note_noised)
     try:
         losses = [trainer.take_step() for _ in range(STEPS)]
     finally:
-        loop.row_losses, PlannedDropout._mask, loop.optimizer.clip = original.values()
+        loop.row_losses, PlannedDropout._mask, update.optimizer.clip = original.values()
     weights = {name: p.detach().clone() for name, p in trainer.course.injection.parameters.items()}
     return {"rows": rows, "gradient": gradients[0], "weights": weights, "losses": losses}
 
 
-def main(output, base, data):
+def main(output, base, data, accumulation="1"):
     torch.set_num_threads(1)
     for dtype in (torch.float64, torch.float32):
-        found = record(base, data, dtype)
+        found = record(base, data, dtype, accumulation=int(accumulation))
         rank = torch.distributed.get_rank()
         torch.save(found, Path(output) / f"{str(dtype).removeprefix('torch.')}-{rank}.pt")
-    adapt.train(data, output=Path(output) / "run" / "run", base=str(base), settings=settings(steps=6))
+    run = settings(steps=6, accumulation=int(accumulation))
+    adapt.train(data, output=Path(output) / "run" / "run", base=str(base), settings=run)
     torch.distributed.destroy_process_group()
 
 

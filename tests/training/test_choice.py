@@ -3,11 +3,12 @@
 import json
 
 import pytest
+import torch
 from tiny_runs import content
 
 from adapt.errors import TrainingError
 from adapt.formats import read_lora
-from adapt.training import checkpoint, loop
+from adapt.training import checkpoint, loop, update, validation
 
 
 # ---------------------------------------------------------------------------------------------- numbers that are none
@@ -23,20 +24,20 @@ def test_a_loss_that_is_not_finite_ends_the_run(cut, train, monkeypatch):
 
 
 def test_a_gradient_that_is_not_finite_ends_the_run(cut, train, monkeypatch):
-    clip = loop.optimizer.clip
+    clip = update.optimizer.clip
 
     def with_infinity(parameters, longest):
         parameters[3].grad[0, 0] = float("inf")
         return clip(parameters, longest)
 
-    monkeypatch.setattr(loop.optimizer, "clip", with_infinity)
+    monkeypatch.setattr(update.optimizer, "clip", with_infinity)
     with pytest.raises(TrainingError, match="gradient of step 5"):
         train(cut, existing="resume")
     assert not (cut / "adapter").exists()
 
 
 def test_a_held_out_loss_that_is_not_finite_ends_the_run(cut, train, monkeypatch):
-    monkeypatch.setattr(loop.HeldOut, "losses", lambda *_: [float("nan")] * 2)
+    monkeypatch.setattr(validation.HeldOut, "table", lambda held_out, *_: torch.full((2, 2), float("nan")))
     with pytest.raises(TrainingError, match="held-out loss at step 6"):
         train(cut, existing="resume")
     assert checkpoint.newest(cut).step == 4 and not (cut / "adapter").exists()
@@ -44,8 +45,8 @@ def test_a_held_out_loss_that_is_not_finite_ends_the_run(cut, train, monkeypatch
 
 # ---------------------------------------------------------------------------------------------- what is chosen
 def test_the_step_with_the_lowest_held_out_loss_is_taken(cut, train, monkeypatch):
-    compare = loop.compare
-    monkeypatch.setattr(loop, "compare", lambda step, losses, base: compare(step, [9.0, 9.0], base))
+    compare = validation.compare
+    monkeypatch.setattr(validation, "compare", lambda step, losses, *rest: compare(step, losses + 9, *rest))
     result = train(cut, existing="resume")  # step 3 was measured before, honestly
     assert result.chosen_step == 3 and [m.step for m in result.measurements] == [0, 3, 6]
     taken = read_lora(cut / "snapshots" / "step-000003.safetensors").modules["unet"]

@@ -28,17 +28,21 @@ def base(tiny_base, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def two(captioned, base, tmp_path_factory):
-    """The folder that two real processes wrote."""
-    folder = tmp_path_factory.mktemp("two")
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+def processes(number, folder, *words):
+    """Runs `shares.py` in so many real processes; returns the folder that they wrote."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(number)]
     done = subprocess.run(
-        [*words, SHARES, folder, base, captioned], capture_output=True, text=True, timeout=300,
+        [*torchrun, SHARES, folder, *words], capture_output=True, text=True, timeout=600,
         env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     return folder
+
+
+@pytest.fixture(scope="module")
+def two(captioned, base, tmp_path_factory):
+    """The folder that two real processes wrote."""
+    return processes(2, tmp_path_factory.mktemp("two"), base, captioned)
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +109,17 @@ def test_two_processes_train_one_adapter(two, captioned, base, tmp_path):
             torch.testing.assert_close(twin.up, pair.up, rtol=1e-3, atol=1e-4)
     assert (run / "events.jsonl").read_text().count('"finished"') == 1
     assert (run / "events.jsonl").read_text().count('{"event": "step"') == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "accumulation"), [(4, 1), (2, 2), (4, 2)])
+def test_any_number_of_processes_and_pieces(number, accumulation, captioned, base, tmp_path):
+    """The same draws to the bit and the same fp64 weights, in four processes and in pieces of their shares."""
+    folder = processes(number, tmp_path, base, captioned, str(accumulation))
+    shares = [torch.load(folder / f"float64-{rank}.pt", weights_only=True) for rank in range(number)]
+    one = record(base, captioned, torch.float64)
+    assert_same_rows(one["rows"], *(share["rows"] for share in shares))
+    for share in shares:
+        assert share["losses"] == pytest.approx(one["losses"], rel=1e-12)
+        for name, weight in one["weights"].items():
+            assert float((weight - share["weights"][name]).abs().max()) <= 1e-9

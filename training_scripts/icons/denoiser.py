@@ -18,11 +18,12 @@ import minilm
 import numpy as np
 import pictures
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from autoencoder import encode
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from iconify import CATEGORIES
-from loop import Run, learning_rate
+from loop import Run, join, learning_rate
 from presets import PRESETS, Machine, build_denoiser, build_scheduler, machine
 from safetensors.torch import load_file, save_file
 
@@ -106,17 +107,27 @@ def velocity_loss(
     return F.mse_loss(unet(x_t, t, states).sample.float(), a * noise - b * x)
 
 
+@torch.no_grad()
+def begin_with(unet: UNet2DConditionModel, other: UNet2DConditionModel) -> None:
+    """Copies another denoiser's weights; where latents have more channels now, the new ones keep their random start."""
+    before = other.state_dict()
+    for name, value in unet.state_dict().items():
+        value[tuple(slice(n) for n in before[name].shape)] = before[name]
+
+
 def train(args: argparse.Namespace, data: Learned, scheduler: DDIMScheduler, on: Machine) -> UNet2DConditionModel:
     """Returns the averaged denoiser."""
     preset = PRESETS[args.preset]
-    unet = UNet2DConditionModel.from_pretrained(args.start) if args.start else build_denoiser(preset)
+    unet = build_denoiser(preset)
+    if args.start:
+        begin_with(unet, UNet2DConditionModel.from_pretrained(args.start))
     unet.to(device=on.device, memory_format=torch.channels_last).train()
     step = torch.compile(velocity_loss) if on.compiled else velocity_loss
     optimizer = torch.optim.AdamW(unet.parameters(), PEAK, betas=(0.9, 0.99), weight_decay=0.01)
     batch = args.batch or preset.latent_batch
     run = Run(args.out, unet, optimizer, batch=batch, seconds=args.seconds, samples=args.samples, decay=0.9995)
     signal = scheduler.alphas_cumprod.float()
-    rows = draws(data, batch, seed=run.step)
+    rows = draws(data, batch, seed=run.step * run.processes + run.rank)
     for spent in run.steps():
         x, states = next(rows)
         t = times(batch)
@@ -144,11 +155,20 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     vae, scheduler = AutoencoderKL.from_pretrained(args.vae), build_scheduler()
     on = machine(args.threads, args.compile)
+    rank, processes = join()
+    if rank > 0:
+        dist.barrier()  # the first process encodes
     data = learned(pictures.read(args.data), vae.to(on.device), args.out)
+    if rank == 0 and processes > 1:
+        dist.barrier()
     vae.register_to_config(scaling_factor=round(data.factor, 6))
-    vae.save_pretrained(args.out / "vae")
-    scheduler.save_pretrained(args.out / "scheduler")
-    train(args, data, scheduler, on).save_pretrained(args.out / "unet")
+    if rank == 0:
+        vae.save_pretrained(args.out / "vae")
+        scheduler.save_pretrained(args.out / "scheduler")
+    unet = train(args, data, scheduler, on)
+    if join()[0] > 0:
+        return
+    unet.save_pretrained(args.out / "unet")
     (args.out / "learned.json").write_text(json.dumps({"pictures": len(data.kinds), "captions": len(data.states) - 1}))
 
 

@@ -1,0 +1,54 @@
+"""How held-out pictures are measured in a run, and as many training pictures beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from adapt.api.objective import make_target
+from adapt.config import TrainSettings
+from adapt.data import EncodedPictures
+from adapt.evaluation.held_out import HeldOut
+from adapt.objectives import TimeSampling
+from adapt.training.step import Course
+from adapt.training.validation import Judge, Measured, measure_base
+from conditioning import Condition
+
+
+def make_judge(course: Course, held_out: EncodedPictures) -> Judge:
+    """Held-out pictures against the same target as in training, over the same range of times, with even weights.
+
+    The base is measured here, with the adapter disabled.
+    """
+    settings, backbone = course.settings, course.backbone
+    even = TimeSampling(backbone.time_sampling, low=settings.time_low, high=settings.time_high)
+    objective = backbone.objective(even, zero_terminal_snr=settings.zero_terminal_snr)
+    target = make_target(objective, backbone, course.injection, settings)
+    wanted = len(held_out) if settings.validation_members is None else settings.validation_members
+    members = spread(taught(course.examples), wanted)
+
+    def measured(examples: EncodedPictures, indices: Sequence[int]) -> Measured:
+        pictures = grid(examples, indices, settings)
+        return measure_base(pictures, backbone, objective, target, settings.anchor_above)
+
+    with course.injection.disabled():
+        known = measured(course.examples, members) if members else None
+        return Judge(objective, target, measured(held_out, range(len(held_out))), known)
+
+
+def taught(examples: EncodedPictures) -> list[int]:
+    """Pictures that are learned, at the first resolution: not those that only keep the base's word on a class."""
+    return [i for i in range(examples.count) if not examples.pictures[i].prior]
+
+
+def spread(places: Sequence[int], wanted: int) -> list[int]:
+    """So many of them, evenly spread: folders come in order, and so do classes. All where there are fewer."""
+    wanted = min(len(places), wanted)
+    return [places[k * len(places) // wanted] for k in range(wanted)]
+
+
+def grid(examples: EncodedPictures, indices: Sequence[int], settings: TrainSettings) -> HeldOut:
+    """These pictures at fixed times and noise: means of their posteriors, first captions, nothing dropped or mirrored."""
+    x = [examples.latents(i)[0] for i in indices]
+    condition = Condition.cat([Condition({"text": examples.text(examples.captions(i)[0])}) for i in indices])
+    areas = [examples.weight(i) for i in indices]
+    return HeldOut(x, condition, settings.validation_times, settings.batch_size, settings.validation_pairs, areas)

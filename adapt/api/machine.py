@@ -1,0 +1,199 @@
+"""What a run is computed with: device, processes, precision, the denoiser's kernels, and what may leave the GPU meanwhile."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.state import AcceleratorState
+from torch import nn
+
+from adapt.backbones import Backbone
+from adapt.config import TrainSettings
+from adapt.errors import SettingsError, did_you_mean
+from adapt.formats.layer import Layer
+from adapt.quiet import quiet_libraries
+from adapt.training.launch import require_even
+from adapt.training.optimizer import rehearse
+from adapt.training.validation import Preview
+
+PATIENCE = timedelta(hours=6)
+"""For which processes wait for one that exports or draws; one that dies is noticed at once."""
+Modules = Mapping[str, Mapping[str, Layer]]
+"""Layers by component and name."""
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def make_accelerator(settings: TrainSettings) -> Accelerator:
+    """Device, precision and processes, as `adapt train --num-processes`, `accelerate launch`, torchrun or the machine says.
+
+    Raises:
+        SettingsError: what this machine cannot do; an uneven share of the batch; an optimizer that cannot be used here.
+    """
+    if settings.precision == "fp16" and not torch.accelerator.is_available():
+        raise SettingsError("precision=fp16 needs a GPU", next="leave precision out on a CPU, or try bf16")
+    gpus, local = torch.accelerator.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if 0 < gpus < local:
+        raise SettingsError("there are more processes than GPUs", given=local, allowed=gpus)
+    AcceleratorState._reset_state()  # a run before this one, in the same Python, may have had another precision
+    # Accelerate joins processes on CPUs only when it is told so: without it, each would train for itself.
+    accelerator = Accelerator(
+        mixed_precision=settings.precision,
+        cpu=not torch.accelerator.is_available(),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+    )
+    require_even(settings, accelerator.num_processes)
+    rehearse(settings, accelerator.device)
+    return accelerator
+
+
+def load_base(reference: str, settings: TrainSettings, accelerator: Accelerator) -> Backbone:
+    """The base in `base_precision`, on this process's device."""
+    return Backbone.load(reference, dtype=DTYPES[settings.base_precision], device=accelerator.device)
+
+
+def in_full(backbone: Backbone) -> Backbone:
+    """The base in float32, for proofs: in half precision, rounding alone would tell a good adapter from itself."""
+    half = torch.finfo(backbone.dtype).bits < 32
+    return Backbone.load(backbone.reference, device=backbone.device) if half else backbone
+
+
+def in_precision(modules: Modules, precision: str) -> Modules:
+    """An adapter's layers as they are saved.
+
+    Raises:
+        SettingsError: numbers that fp16 cannot hold.
+    """
+    if precision == "fp32":
+        return modules
+    cast = {
+        part: {name: layer.to(DTYPES[precision]) for name, layer in layers.items()} for part, layers in modules.items()
+    }
+    wrong = [name for layers in cast.values() for name, layer in layers.items() if layer.fault()]
+    if wrong:
+        raise SettingsError(
+            f"{precision} cannot hold the numbers of {len(wrong)} layers",
+            given=f"save_precision={precision}, {wrong[0]}",
+            next="resume with save_precision=bf16 or fp32",
+        )
+    return cast
+
+
+# ---------------------------------------------------------------------------------------------------- the denoiser
+def tune(denoiser: Any, settings: TrainSettings, device: torch.device) -> None:
+    """Gradient checkpointing, attention and compilation, as the settings say; changes no name and no weight.
+
+    Raises:
+        SettingsError: an attention backend that is unknown or does not go with this base or machine; no compiler.
+    """
+    if settings.gradient_checkpointing:
+        denoiser.enable_gradient_checkpointing()
+    if settings.attention != "auto":
+        _attend(denoiser, "native" if settings.attention == "sdpa" else settings.attention)
+    if settings.compile:
+        _compile(denoiser, device)
+
+
+def _attend(denoiser: Any, name: str) -> None:
+    from diffusers.models.attention_dispatch import AttentionBackendName
+
+    # `_hub` backends download code and run it.
+    known = [backend.value for backend in AttentionBackendName if not backend.value.endswith("_hub")]
+    if name not in known:
+        near = did_you_mean(name, known)
+        hint = f"did you mean {near}?" if near else None
+        raise SettingsError("no such attention backend", given=name, allowed=f"auto, {', '.join(known)}", next=hint)
+    switches = [p for m in denoiser.modules() if hasattr(p := getattr(m, "processor", None), "_attention_backend")]
+    if not switches and name == "native":
+        return  # the UNets' attention is torch's own anyhow
+    if not switches and name != "xformers":
+        raise SettingsError(
+            "the attention of this base has no such switch", given=name, allowed="auto, native, xformers"
+        )
+    try:
+        with quiet_libraries():
+            denoiser.set_attention_backend(name) if switches else denoiser.enable_xformers_memory_efficient_attention()
+    except (ImportError, RuntimeError, ValueError) as error:
+        raise SettingsError("this attention backend cannot be used here", given=f"{name}: {error}") from error
+
+
+def _compile(denoiser: Any, device: torch.device) -> None:
+    """Block by block where diffusers knows the repeated ones: a fraction of the time that compiling the whole takes."""
+    compilers = (os.environ.get("CXX"), "g++", "clang++")
+    if device.type == "cpu" and not any(shutil.which(name) for name in compilers if name):
+        raise SettingsError("compile needs a C++ compiler on the CPU", next="install g++, or leave compile out")
+    if device.type == "cuda" and find_spec("triton") is None:
+        raise SettingsError("compile needs triton on a GPU", next="pip install triton, or leave compile out")
+    if getattr(denoiser, "_repeated_blocks", None):
+        denoiser.compile_repeated_blocks()
+    else:
+        denoiser.compile()
+
+
+def take_off(backbone: Backbone, accelerator: Accelerator) -> None:
+    """What the run has put around the denoiser is gone: compiled code, autocast (which Accelerate leaves in `forward`), the
+    wrapper of several processes. The encoders are back."""
+    Resting(backbone).wake()
+    for module in backbone.denoiser.modules():
+        module._compiled_call_impl = None
+    bare = accelerator.unwrap_model(backbone.denoiser, keep_fp32_wrapper=False)
+    assert bare is backbone.modules[backbone.denoiser_name], "the wrapper holds the base's own network"
+    backbone.wrapped = None
+
+
+# ---------------------------------------------------------------------------------------------------- what rests
+class Resting:
+    """Text encoders and VAE, whose work is cached before step 1. On a GPU they wait in the machine's memory and come back for
+    the moment of a preview. What is trained stays; on a CPU there is nothing to gain.
+
+    Args:
+        backbone: whose.
+        away: where they rest.
+    """
+
+    def __init__(self, backbone: Backbone, away: str = "cpu") -> None:
+        self.backbone, self.away = backbone, torch.device(away)
+
+    def modules(self) -> Sequence[nn.Module]:
+        """All networks but the denoiser and what is trained."""
+        others = (m for name, m in self.backbone.modules.items() if name != self.backbone.denoiser_name)
+        return [m for m in others if not any(p.requires_grad for p in m.parameters())]
+
+    def rest(self) -> None:
+        """Sends them away."""
+        if self.backbone.device.type != self.away.type:
+            from diffusers.training_utils import free_memory
+
+            for module in self.modules():
+                module.to(self.away)
+            free_memory()
+
+    def wake(self) -> None:
+        """Brings them back."""
+        for module in self.modules():
+            module.to(self.backbone.device)
+
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        """They are there inside the `with`."""
+        self.wake()
+        try:
+            yield
+        finally:
+            self.rest()
+
+    def around(self, preview: Preview) -> Preview:
+        """The same preview; they are there while it draws."""
+
+        def drawn(step: int) -> Sequence[str]:
+            with self.awake():
+                return preview(step)
+
+        return drawn

@@ -1,0 +1,81 @@
+"""From settings to what is learned: the objective, its noise and its targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from adapt.backbones import Backbone
+from adapt.config import TrainSettings
+from adapt.lora import Injection
+from adapt.objectives import Anchored, Loss, Noise, Objective, Plain, Prior, Target, TimeSampling, weighting
+from conditioning import Condition, Part, Predictor
+
+
+def make_objective(backbone: Backbone, settings: TrainSettings) -> Objective:
+    """The base's objective with the times, weights and loss of the settings.
+
+    Raises:
+        SettingsError: one of them makes no sense with this kind of base.
+    """
+    chosen = settings.weighting or ("min_snr" if settings.min_snr_gamma else "none")
+    weights = weighting(chosen, settings.min_snr_gamma or 5.0, settings.p2_gamma, settings.p2_k)
+    loss = None if settings.loss == "l2" else Loss(settings.loss, settings.huber_c, settings.huber_schedule)
+    return backbone.objective(sampling(settings), weights, loss, zero_terminal_snr=settings.zero_terminal_snr)
+
+
+def sampling(settings: TrainSettings) -> TimeSampling:
+    """How training times are spread."""
+    return TimeSampling(
+        settings.time_sampling or "uniform", settings.logit_mean, settings.logit_std, settings.mode_scale,
+        settings.time_low, settings.time_high, settings.time_shift,
+    )  # fmt: skip
+
+
+def make_noise(settings: TrainSettings) -> Noise:
+    """The noise that pictures are mixed with."""
+    return Noise(
+        settings.noise_offset, settings.adaptive_noise_scale, settings.multires_noise_iterations,
+        settings.multires_noise_discount, settings.nearest_noise, settings.ip_noise_gamma,
+    )  # fmt: skip
+
+
+def teacher_of(backbone: Backbone, injection: Injection) -> Predictor:
+    """The base's own predictions: the adapter, disabled."""
+
+    def teacher(x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        with injection.disabled():
+            return backbone.predict(x_t, t, condition)
+
+    return teacher
+
+
+def make_target(objective: Objective, backbone: Backbone, injection: Injection, settings: TrainSettings) -> Target:
+    """The pictures; above `anchor_above` the base."""
+    if settings.anchor_above is None:
+        return Plain(objective)
+    return Anchored(objective, teacher_of(backbone, injection), settings.anchor_above)
+
+
+def make_prior_target(
+    objective: Objective, backbone: Backbone, injection: Injection, settings: TrainSettings
+) -> Target | None:
+    """The base at all times, for pictures of the class; None where they are compared as all others are."""
+    if settings.prior_target == "pictures":
+        return None
+    return Anchored(objective, teacher_of(backbone, injection), above=0.0)
+
+
+def make_prior(
+    objective: Objective, backbone: Backbone, injection: Injection, settings: TrainSettings, text: Callable[[str], Part]
+) -> Prior | None:
+    """What keeps `prior_prompt` as it is; None without one.
+
+    Args:
+        text: a prompt → its part `text`, one row.
+    """
+    if settings.prior_prompt is None:
+        return None
+    condition = Condition({"text": text(settings.prior_prompt)}).to(backbone.device, backbone.dtype)
+    return Prior(objective, backbone.predict, teacher_of(backbone, injection), condition, settings.prior_weight)

@@ -1,0 +1,75 @@
+"""What previews and samples show: the user's prompts, a prompt file, or the first captions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adapt.config import TrainSettings
+from adapt.errors import DataError
+from adapt.sampling.prompts import Row, read_prompts, requests_of
+from adapt.sampling.request import Request, settle
+
+if TYPE_CHECKING:  # a prompt file is judged before torch is imported
+    from adapt.backbones import Backbone
+    from adapt.data import Picture
+    from adapt.training.validation import Preview
+
+CAPTIONS = 4
+
+
+def rows(settings: TrainSettings, captions: Sequence[str] = ()) -> list[Row]:
+    """One row a prompt: of the settings, of their file, else the first four different captions.
+
+    Raises:
+        DataError: the prompt file is not there, not UTF-8, or holds no prompt.
+        SettingsError: a line of it cannot be read.
+    """
+    if isinstance(settings.previews, str):
+        path = Path(settings.previews)
+        if not path.is_file():
+            raise DataError(
+                "there is no such prompt file", given=path, next="check the path; prompts are written [red fox, tulip]"
+            )
+        return read_prompts(path)
+    texts = settings.previews or list(dict.fromkeys(captions))[:CAPTIONS] or [""]
+    return [{"prompt": text} for text in texts]
+
+
+def requests(settings: TrainSettings, captions: Sequence[str] = ()) -> list[Request]:
+    """One request a picture, at the settings' guidance and steps where a row says nothing.
+
+    Raises:
+        DataError, SettingsError: as `rows`, and values out of range.
+    """
+    template = Request(prompt="", guidance_scale=settings.guidance_scale, steps=settings.sampling_steps)
+    return requests_of(template, rows(settings, captions))
+
+
+def captions_of(pictures: Sequence[Picture]) -> list[str]:
+    """All captions of what is taught, in order."""
+    return [caption for picture in pictures if not picture.prior for caption in picture.plain]
+
+
+def drawer(run: Path, backbone: Backbone, settings: TrainSettings, pictures: Sequence[Picture]) -> Preview:
+    """Draws into `previews/step-…` with the weights that the backbone holds, always from the same noise.
+
+    Raises:
+        DataError, SettingsError: what is asked for cannot be drawn with this backbone.
+    """
+    from adapt.evaluation.held_out import evaluating
+    from adapt.sampling.draw import draw
+    from adapt.sampling.png import save_png
+
+    drawings = [settle(request, backbone) for request in requests(settings, captions_of(pictures))]
+
+    def preview(step: int) -> list[str]:
+        folder = run / "previews" / f"step-{step:06d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        with evaluating(backbone.denoiser):
+            for number, picture in enumerate(draw(backbone, drawings), 1):
+                save_png(folder / f"{number:02d}.png", picture)
+        return [drawing.prompt for drawing in drawings]
+
+    return preview

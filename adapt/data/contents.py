@@ -1,0 +1,68 @@
+"""What is known of each picture's file: its digest and its size, in a few bytes a picture."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from adapt.data.buckets import Size
+from adapt.data.decode import size_of
+from adapt.data.picture import Picture
+from adapt.errors import DataError
+
+
+class Contents:
+    """sha256 and size in pixels of each file, as they were when it was judged, else when they were first asked for.
+
+    Args:
+        pictures: judged ones; a file is read here only where judging has left no digest and size.
+    """
+
+    def __init__(self, pictures: Sequence[Picture]) -> None:
+        self._pictures = pictures
+        self._digests = np.zeros((len(pictures), 32), np.uint8)
+        self._sizes = np.zeros((len(pictures), 2), np.int32)
+
+    def digest(self, index: int) -> str:
+        """sha256 of the file."""
+        self._know(index)
+        return bytes(self._digests[index]).hex()
+
+    def size(self, index: int) -> Size:
+        """Width and height, upright."""
+        self._know(index)
+        width, height = self._sizes[index].tolist()
+        return width, height
+
+    def read(self, index: int) -> bytes:
+        """The file.
+
+        Raises:
+            DataError: it cannot be read, or is not what it was.
+        """
+        data = self._pictures[index].read()
+        if hashlib.sha256(data).hexdigest() != self.digest(index):
+            raise DataError(
+                "A picture has changed since the start", given=self._pictures[index].name, next="start again"
+            )
+        return data
+
+    def _know(self, index: int) -> None:
+        if self._sizes[index].any():
+            return
+        picture = self._pictures[index]
+        digest, size = picture.digest, picture.size
+        if digest is None or size is None:
+            data = picture.read()
+            digest = hashlib.sha256(data).hexdigest()
+            size = _named(picture, data)
+        self._digests[index], self._sizes[index] = np.frombuffer(bytes.fromhex(digest), np.uint8), size
+
+
+def _named(picture: Picture, data: bytes) -> Size:
+    try:
+        return size_of(data)
+    except DataError as error:
+        raise DataError(f"A picture {error.message}", given=picture.name, next=error.next) from error
