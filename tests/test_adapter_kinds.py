@@ -18,7 +18,7 @@ from adapt.formats import FILE_NAME, LoraWeights
 from adapt.formats.diffusers_lora import portable
 from adapt.lora import install
 
-TARGETS = ("to_q", "to_k", "conv1", "proj_in", "time_emb_proj")
+TARGETS = ("attn2.to_k", "conv_in", "proj_in", "mid_block.resnets.0.conv1", "mid_block.resnets.0.time_emb_proj")
 KINDS = {
     "lora": {"rslora": True},
     "dora": {},
@@ -88,7 +88,7 @@ def test_no_path_of_this_machine_is_written(tmp_path, backbone, adapter):
 def test_a_library_takes_every_layer_and_predicts_the_same(backbone, adapter):
     bits = {name: tensor.clone() for name, tensor in backbone.denoiser.state_dict().items()}
     proof = prove(adapter, backbone, "a red fox")
-    assert proof.layers == len(adapter.weights) > 10
+    assert proof.layers == len(adapter.weights) > 9
     assert proof.reader == ("peft" if adapter.weights.kinds & {"loha", "lokr"} else "diffusers")
     assert proof.difference <= 2e-5 < 0.01 < proof.effect
     assert all(torch.equal(tensor, bits[name]) for name, tensor in backbone.denoiser.state_dict().items())

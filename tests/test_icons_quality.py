@@ -15,11 +15,10 @@ for folder in ("training_scripts/icons", "benchmarks"):
     sys.path.insert(0, str(ROOT / folder))
 
 import icons_quality  # noqa: E402
+import pictures as drawn_pictures  # noqa: E402  (training_scripts/icons/pictures.py)
 from colours import COLOURS  # noqa: E402
 from icons import adaptation, bench, critic, drawing, judge, lessons, measures, sheet  # noqa: E402
 from prepare import NEW_PAIRS, Row  # noqa: E402
-
-import pictures as drawn_pictures  # noqa: E402  (training_scripts/icons/pictures.py)
 
 HUES = {"red": (224, 45, 45), "green": (59, 168, 68), "blue": (59, 141, 235), "yellow": (255, 219, 64)}
 CATEGORY = "Food & Drink"
@@ -201,7 +200,7 @@ def taught(tmp_path_factory):
     """A made-up data folder and the judge of it."""
     drawn = made_up(tmp_path_factory.mktemp("judge") / "data")
     lesson = lessons.Lesson(drawn.pictures([*range(len(drawn.rows))]), drawn.rows, ["apple", "fig", "pear"])
-    return drawn, lesson, lessons.train(lesson, samples=1500)
+    return drawn, lesson, lessons.train(lesson, samples=1000, look_steps=40)
 
 
 def test_a_judge_knows_what_it_learned(taught):
@@ -215,10 +214,10 @@ def test_a_judge_knows_what_it_learned(taught):
 
 def test_a_judge_is_made_the_same_again_and_kept(taught, tmp_path):
     drawn, lesson, model = taught
-    again = lessons.train(lesson, samples=1500)
+    again = lessons.train(lesson, samples=1000, look_steps=40)
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
     file = tmp_path / "judge.safetensors"
-    facts = {"data": lessons.digest(drawn.folder / "rows.json")[:16], "samples": "1500"}
+    facts = {"data": lessons.digest(drawn.folder / "rows.json")[:16], "samples": "1000"}
     model.save(file, facts)
     loaded, said = judge.Judge.load(file)
     assert said == facts and loaded.names == ["apple", "fig", "pear"]
@@ -282,14 +281,16 @@ def test_pairs_stand_in_their_row_and_column():
 
 
 def test_a_sheet_has_every_picture_in_its_cell():
-    reds, blues = disc(HUES["red"]), disc(HUES["blue"])
-    block = sheet.Block("title", torch.stack([reds, blues]), ["first", "second"], ["only"])
-    page = sheet.page([block, block], cell=64)
-    one = sheet.page([block], cell=64)
+    colours = [*HUES.values()]
+    squares = torch.tensor(colours, dtype=torch.uint8)[:, :, None, None].expand(4, 3, 64, 64)
+    block = sheet.Block("title", squares, ["first", "second"], ["left", "right"])
+    page, one = sheet.page([block, block], cell=64), sheet.page([block], cell=64)
     assert page.size == (one.width, 2 * one.height)
-    middle = one.width - 32 - sheet.GAP
-    assert one.getpixel((middle, one.height - 32 - sheet.GAP)) == HUES["blue"]
-    assert one.getpixel((middle, one.height - 32 - 64 - 2 * sheet.GAP)) == HUES["red"]
+    step = 64 + sheet.GAP
+    corners = [(one.width - step * (2 - i % 2), one.height - step * (2 - i // 2)) for i in range(4)]
+    for corner in (0, 63):
+        assert [one.getpixel((x + corner, y + corner)) for x, y in corners] == colours
+        assert [page.getpixel((x + corner, y + corner + one.height)) for x, y in corners] == colours
 
 
 def test_figures_are_kept_while_pipeline_and_judge_are_the_same(tmp_path):

@@ -70,7 +70,11 @@ def test_an_epoch_has_each_picture_as_often_as_it_repeats_at_every_resolution():
 
 def test_pictures_are_counted_by_bucket():
     shelf = (buckets(512, 64),)
-    assert in_use(pictures((600, 400), (300, 200), (10, 10), (1, 9)), shelf) == {(640, 384): 2, (512, 512): 1, (384, 640): 1}
+    assert in_use(pictures((600, 400), (300, 200), (10, 10), (1, 9)), shelf) == {
+        (640, 384): 2,
+        (512, 512): 1,
+        (384, 640): 1,
+    }
 
 
 def test_buckets_that_hold_less_than_a_batch_are_told():

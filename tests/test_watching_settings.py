@@ -1,7 +1,10 @@
 """Settings of watching: what is allowed, what is refused with its reason, what other trainers call them."""
 
+import shutil
+
 import pytest
 
+from adapt.api.gather import gather
 from adapt.api.origins import origins_of
 from adapt.config import OTHER_NAMES, TrainSettings, kind, require_known, resolve, validate
 from adapt.errors import SettingsError
@@ -103,3 +106,15 @@ def test_origins_of_settings_made_in_python():
         "default",
         "the base",
     )
+
+
+# ---------------------------------------------------------------------------------------------- auto
+def test_auto_holds_out_a_share_of_enough_pictures_and_says_when_there_are_too_few(pictures, tmp_path):
+    found = gather(pictures, TrainSettings(validation="auto"))
+    assert (len(found.train), len(found.held_out)) == (8, 4)
+    assert any("only indicate" in warning for warning in found.warnings)
+    for path in sorted(pictures.iterdir())[:16]:  # eight of them, with captions
+        shutil.copy(path, tmp_path)
+    few = gather(tmp_path, TrainSettings(validation="auto"))
+    assert (len(few.train), len(few.held_out)) == (8, 0)
+    assert any("no held-out evidence" in warning for warning in few.warnings)

@@ -101,7 +101,7 @@ def facts(trainer: Trainer, chosen: int) -> Facts:
         "held_out": measured[0].summary() if measured else None,
         **{
             name: getattr(settings, name)
-            for name in ("batch_size", "resolution", "kind", "rank", "alpha", "learning_rate", "seed")
+            for name in ("batch_size", "resolution", "kind", "rank", "alpha", "optimizer", "learning_rate", "seed")
         },
         "anchor_above": settings.anchor_above,
     }

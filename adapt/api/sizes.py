@@ -52,7 +52,7 @@ def in_use(pictures: Sequence[Picture], shelves: Sequence[Buckets]) -> Counter[S
 def augmentation(settings: TrainSettings) -> Augmentation:
     """How the variants of a picture are made."""
     random_crop = settings.crop == "random"
-    count = settings.variants if random_crop else 1
+    count = settings.variants if random_crop or settings.colour else 1
     return Augmentation(count, random_crop, settings.colour, settings.seed)
 
 

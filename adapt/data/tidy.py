@@ -38,7 +38,6 @@ class Use:
         path = users / f"{uuid.uuid4().hex}.lock"
         self._lock = FileLock(path)
         self._lock.acquire()
-        os.utime(path)
         self.since = path.stat().st_mtime_ns  # by the clock of the disk, which may be another machine's
 
     def touch(self, path: Path) -> None:
@@ -102,7 +101,7 @@ class _Entry:
 def _entries(folder: Path) -> Iterator[_Entry]:
     """Every file of the cache; those that vanish meanwhile are passed over."""
     for place in sorted(folder.glob("*/")):
-        for entry in os.scandir(place) if place.name != USERS else ():
+        for entry in os.scandir(place):
             with contextlib.suppress(OSError):
                 status = entry.stat(follow_symlinks=False)
                 if stat.S_ISREG(status.st_mode):

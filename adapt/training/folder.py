@@ -151,9 +151,15 @@ def base_of(folder: Path, resuming: bool, given: str | None) -> str:
     return given or own
 
 
+_DEFAULTS = TrainSettings().model_dump(mode="json")
+"""What an older version did without knowing the setting."""
+
+
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Name → (then, now) for settings, data, base, machine and start of two `run.json`s."""
-    flat_then, flat_now = ({**r["settings"], **{k: r[k] for k in FACTS}, START: r.get(START)} for r in (then, now))
+    flat_then, flat_now = (
+        {**_DEFAULTS, **r["settings"], **{k: r[k] for k in FACTS}, START: r.get(START)} for r in (then, now)
+    )
     return {name: (flat_then.get(name), value) for name, value in flat_now.items() if flat_then.get(name) != value}
 
 

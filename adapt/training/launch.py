@@ -24,6 +24,8 @@ from types import FrameType
 from adapt.config import TrainSettings
 from adapt.errors import SettingsError, TrainingError
 from adapt.progress import say
+from adapt.training.requests import SIGNALS
+from adapt.training.signals import CAUGHT
 
 COMMAND = (sys.executable, "-P", "-m", "adapt")
 """What a process runs; `-P`: a folder named `datasets` where the user stands must not be taken for the library."""
@@ -81,8 +83,8 @@ class Process:
 def launch(words: Sequence[str], processes: int) -> int:
     """Runs `adapt WORDS…` in so many processes and returns the exit code of the run.
 
-    Control-C and SIGTERM are passed on once each: all finish the step and stop. When one process ends badly, the others end too,
-    within 30 s. Should this process be killed, they stop after the step as well.
+    Control-C and SIGTERM are passed on once each: all finish the step and stop. Signals that ask for something go on too. When
+    one process ends badly, the others end too, within 30 s. Should this process be killed, they stop after the step as well.
 
     Raises:
         TrainingError: a process was killed.
@@ -133,16 +135,20 @@ def _free_port() -> int:
 
 @contextmanager
 def _passing_on(group: Sequence[Process]) -> Iterator[list[int]]:
-    """Signals to this process go to the others inside the `with`; yields those that came."""
+    """Signals to this process go to the others inside the `with`: a stop to all, a request ("save now") to the first, whom
+    the others follow. Yields the stops that came."""
     asked: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
-        for process in group:
+        stop = number in CAUGHT
+        if stop:
+            asked.append(number)
+        for process in group if stop else group[:1]:
             if process.code is None:
                 process.handle.send_signal(number)
 
-    caught = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    requests = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+    caught = (*CAUGHT, *requests) if threading.current_thread() is threading.main_thread() else ()
     old = {number: signal.signal(number, pass_on) for number in caught}
     try:
         yield asked

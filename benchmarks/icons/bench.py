@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from autoencoder import psnr
+from captions import STYLES
 from colours import COLOURS
 from iconify import caption
 from icons import adaptation, drawing
@@ -22,9 +23,6 @@ from icons.sheet import Block
 from pictures import Drawn
 from prepare import NEW_PAIRS, chance
 from torch import Tensor
-
-STYLES = {"noto": "noto style", "fluent-emoji-flat": "fluent style", "twemoji": "twemoji style"}
-"""What a caption says to have a set's style."""
 
 A_CAPTION = 4
 """Pictures a caption, or a new pair."""
@@ -94,7 +92,7 @@ def retrieval(bench: Bench) -> Result:
             "first five": mean(rank < 5, names),
             "chance": {"first": 1 / nouns, "first five": 5 / nouns},
             "real pictures, decoded": {"first": best[0], "first five": best[1]},
-            "missed most": _missed(names, rank),
+            "always missed": _missed(names, rank),
         },
         (block,),
     )

@@ -100,7 +100,8 @@ class Judge(nn.Module):
         """safetensors; the nouns and `facts` are in its metadata."""
         file.parent.mkdir(parents=True, exist_ok=True)
         beside = file.with_suffix(".part")
-        save_file(self.state_dict(), beside, metadata={"names": json.dumps(self.names), **facts})
+        weights = {key: value.contiguous() for key, value in self.state_dict().items()}
+        save_file(weights, beside, metadata={"names": json.dumps(self.names), **facts})
         beside.replace(file)
 
     @classmethod

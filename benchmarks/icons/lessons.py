@@ -33,7 +33,7 @@ from adapt.files import digest
 HELD_OUT = 0.06
 """Share of the nouns of every set whose pictures the judge never sees in that set, in no variant."""
 
-DECODED = 3
+DECODED = 4
 """One picture in so many is also learned as the autoencoder gives it back."""
 
 INEXACT = 0.15
@@ -170,7 +170,7 @@ def learn_nouns(judge: Judge, taught: Lesson, samples: int) -> None:
     judge.eval()
 
 
-def learn_look(judge: Judge, taught: Lesson) -> None:
+def learn_look(judge: Judge, taught: Lesson, steps: int) -> None:
     """Set and colour, from what the finished convolutions, palette and framing say of the pictures as they are."""
     random = torch.Generator().manual_seed(1)
     look = torch.cat([judge(x)[1] for x in taught.pictures.split(256)])
@@ -180,12 +180,12 @@ def learn_look(judge: Judge, taught: Lesson) -> None:
     colours = torch.tensor([SHADES.index(row.colour) for row in taught.rows])
     trained = [p for part in (judge.hidden, judge.set, judge.colour) for p in part.parameters()]
     optimizer = torch.optim.AdamW(trained, weight_decay=0.1)
-    for step, i in enumerate(orders(len(look), LOOK_BATCH, LOOK_STEPS, random)):
+    for step, i in enumerate(orders(len(look), LOOK_BATCH, steps, random)):
         kept = 2 * (torch.rand(LOOK_BATCH, judge.hidden.out_features, generator=random) < 0.5)
         features = judge.features(look[i]) * kept
         loss = F.cross_entropy(judge.set(features), sets[i]) + F.cross_entropy(judge.colour(features), colours[i])
-        _descend(optimizer, loss, rate(step, LOOK_STEPS, LOOK_PEAK))
-    print(f"judge, look: {LOOK_STEPS} steps  loss {loss:.3f}", flush=True)
+        _descend(optimizer, loss, rate(step, steps, LOOK_PEAK))
+    print(f"judge, look: {steps} steps  loss {loss:.3f}", flush=True)
 
 
 def _descend(optimizer: torch.optim.Optimizer, loss: Tensor, learning_rate: float) -> None:
@@ -196,13 +196,13 @@ def _descend(optimizer: torch.optim.Optimizer, loss: Tensor, learning_rate: floa
     optimizer.step()
 
 
-def train(taught: Lesson, samples: int = SAMPLES) -> Judge:
+def train(taught: Lesson, samples: int = SAMPLES, look_steps: int = LOOK_STEPS) -> Judge:
     """A judge in eval mode; the same for the same pictures, threads and versions."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         judge = Judge(taught.names).to(memory_format=torch.channels_last)
     learn_nouns(judge, taught, samples)
-    learn_look(judge, taught)
+    learn_look(judge, taught, look_steps)
     return judge.eval()
 
 

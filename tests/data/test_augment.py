@@ -112,7 +112,7 @@ def test_a_mask_is_averaged_over_what_a_latent_stands_for():
     expected = values[:, 6:30].reshape(6, 4, 6, 4).mean((1, 3)) / 255
     assert area == pytest.approx(expected, abs=1e-5) and area.dtype == np.float32
     assert view((48, 24), (24, 24), (0.25, 0.5), True).area(mask, 6, 6) == pytest.approx(expected[:, ::-1], abs=1e-5)
-    halves = view((48, 24), (12, 12), (0.25, 0.5)).area(mask, 3, 3)  # the picture is halved, a latent stands for 8 of its pixels
+    halves = view((48, 24), (12, 12), (0.25, 0.5)).area(mask, 3, 3)  # a latent stands for 8 pixels
     assert halves == pytest.approx(values[:, 6:30].reshape(3, 8, 3, 8).mean((1, 3)) / 255, abs=1e-5)
     white = view((48, 24), (24, 24)).area(Image.new("L", (48, 24), 255), 6, 6)
     assert (white == 1).all()

@@ -109,7 +109,17 @@ def test_enlargement_is_that_of_the_side_that_grows_most():
 
 @pytest.mark.parametrize(
     ("resolution", "scale", "step"),
-    [(512, 8, 64), (1024, 8, 64), (768, 8, 64), (640, 8, 64), (320, 8, 40), (64, 8, 8), (64, 4, 8), (16, 2, 2), (520, 8, 40)],
+    [
+        (512, 8, 64),
+        (1024, 8, 64),
+        (768, 8, 64),
+        (640, 8, 64),
+        (320, 8, 40),
+        (64, 8, 8),
+        (64, 4, 8),
+        (16, 2, 2),
+        (520, 8, 40),
+    ],
 )
 def test_the_step_that_is_taken_when_none_is_given(resolution, scale, step):
     assert default_step(resolution, scale) == step

@@ -82,6 +82,11 @@ def test_the_example_of_the_documentation(place):
     assert settings_in(file) == {"batch_size": 4, "resolution": 512, "shuffle_tags": True}
 
 
+def test_kept_tokens_that_are_not_given_are_the_run_s(place):
+    assert {p.keep_tags for p in find(written(place, subset())).pictures} == {None}
+    assert {p.keep_tags for p in find(written(place, subset("keep_tokens = 0"))).pictures} == {0}
+
+
 def test_only_pictures_directly_in_the_folder_are_taken(place):
     """kohya's rule; and a count in the folder's name says nothing there."""
     assert [p.name for p in find(written(place, subset(folder="fuga"))).pictures] == ["fuga/0.png"]

@@ -101,7 +101,9 @@ def test_whatever_a_value_depends_on_is_in_its_key(tmp_path, pictures, png, chan
         pictures = (Picture("p0.png", None, pictures[0].content, ("Cat",)), *pictures[1:])
     options = {change: "other"} if change.endswith("component") else {}
     options |= {"background": "black"} if change == "background" else {}
-    EncodedPictures(pictures, encoder, (Buckets(((24, 16),)),) if change == "size" else SHELF, cache, **options).prepare()
+    EncodedPictures(
+        pictures, encoder, (Buckets(((24, 16),)),) if change == "size" else SHELF, cache, **options
+    ).prepare()
     assert bool(encoder.media) == media
     assert bool(encoder.captions) == (change in ("weights", "text_component", "caption"))
 
@@ -288,7 +290,9 @@ def test_pictures_whose_captions_tell_left_from_right_are_not_mirrored(tmp_path,
     encoded = EncodedPictures(pictures, LinearEncoder(), SHELF, TensorCache(tmp_path), flips=True)
     encoded.prepare()
     assert len(encoded.encoder.media) == 3
-    assert equal(encoded.latents(0, True), encoded.latents(0)) and not equal(encoded.latents(1, True), encoded.latents(1))
+    assert equal(encoded.latents(0, True), encoded.latents(0)) and not equal(
+        encoded.latents(1, True), encoded.latents(1)
+    )
     assert encoded.sizes(0, True) == encoded.sizes(0)
 
 
@@ -361,6 +365,16 @@ def test_what_was_found_out_when_judging_is_not_read_again(tmp_path, shapes, mon
     monkeypatch.setattr(Picture, "read", lambda self: pytest.fail("read again"))
     assert [encoded.size(i) for i in range(4)] == [expected.size(i) for i in range(4)]
     assert all(equal(encoded.latents(i), expected.latents(i)) for i in range(4)) and encoded.encoder.media == []
+
+
+def test_a_picture_is_read_once_for_its_digest_and_once_for_its_pixels(tmp_path, shapes, monkeypatch):
+    reads, read = [], Picture.read
+    monkeypatch.setattr(Picture, "read", lambda self: (reads.append(self.name), read(self))[1])
+    encoded = EncodedPictures(shapes, LinearEncoder(), (ASPECTS,), TensorCache(tmp_path), memory=0)
+    encoded.prepare()
+    for index in (0, 1, 2, 3, 0, 3):
+        encoded.latents(index)
+    assert sorted(reads) == [name for name in ("p0", "p1", "p2", "p3") for _ in range(2)]
 
 
 def test_a_picture_costs_a_few_bytes(tmp_path, png):

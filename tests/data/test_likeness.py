@@ -55,6 +55,13 @@ def test_the_limit_is_exact_wherever_the_bits_lie(apart):
         assert bool(near_pairs({"a": value, "b": other})) == (apart <= NEAR)
 
 
+@pytest.mark.parametrize("band", range(NEAR + 1))
+def test_one_band_that_agrees_is_enough(band):
+    """Twelve bits differ, one in each band but this one."""
+    other = sum(1 << (255 - bit) for bit in range(NEAR + 1) if bit != band)
+    assert near_pairs({"a": 0, "b": other}) == [("a", "b")]
+
+
 def test_nothing_and_one():
     assert near_pairs({}) == [] == near_pairs({"a": 5})
 

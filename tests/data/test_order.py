@@ -59,7 +59,9 @@ def test_a_batch_comes_from_one_bucket(repeats):
         assert {int(numbers[i]) for i in items} == {order.bucket(step)}
 
 
-@pytest.mark.parametrize(("sizes", "batch"), [([8, 9, 30], 8), ([5, 7], 4), ([20], 8), ([3, 3, 3, 3], 3), ([11, 100], 1)])
+@pytest.mark.parametrize(
+    ("sizes", "batch"), [([8, 9, 30], 8), ([5, 7], 4), ([20], 8), ([3, 3, 3, 3], 3), ([11, 100], 1)]
+)
 @pytest.mark.parametrize("repeats", [1.0, 2.0, 7.0])
 def test_in_every_epoch_each_picture_comes_within_one_of_its_repeats(sizes, batch, repeats):
     order, _ = order_of(sizes, batch, [repeats] * sum(sizes))
@@ -175,7 +177,10 @@ def test_far_away_places_lie_in_the_epoch_that_holds_them():
 def test_seed_and_only_seed_changes_the_stream(change):
     one, _ = order_of([6, 9], 4)
     other, _ = order_of([6, 9], 8, seed=1) if change == "seed" else order_of([6, 9], 8)
-    streams = [[s.item(k) for k in range(60)] for s in one.streams], [[s.item(k) for k in range(60)] for s in other.streams]
+    streams = (
+        [[s.item(k) for k in range(60)] for s in one.streams],
+        [[s.item(k) for k in range(60)] for s in other.streams],
+    )
     assert (streams[0] == streams[1]) == (change == "batch")
 
 
@@ -193,7 +198,9 @@ def test_rows_of_a_plan_with_buckets_do_not_depend_on_how_a_batch_is_cut():
     for step in (0, 1, 7, 500):
         whole = plan.rows(step, range(8)).items()
         for cut in ([range(4), range(4, 8)], [[p] for p in range(8)], [[7, 0], [3, 2, 1], [6, 5, 4]]):
-            parts = {p: i for positions in cut for p, i in zip(positions, plan.rows(step, positions).items(), strict=True)}
+            parts = {
+                p: i for positions in cut for p, i in zip(positions, plan.rows(step, positions).items(), strict=True)
+            }
             assert [parts[p] for p in range(8)] == whole
 
 

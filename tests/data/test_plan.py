@@ -19,6 +19,7 @@ def _draws(rows):
         "items": rows.items(),
         "flips": rows.flipped(0.5),
         "captions": rows.choice([3] * len(rows.positions)),
+        "variants": rows.variants(50),
         "dropped": rows.dropped(0.5).tolist(),
         "quantiles": rows.quantiles().tolist(),
         "noise": list(rows.noise((2, 3))),
@@ -143,7 +144,10 @@ def test_rates_are_what_was_asked_for():
     assert all(all(r.flipped(1.0)) and r.dropped(1.0).all() for r in rows)
     counts = np.bincount([c for r in rows for c in r.choice([3] * 8)], minlength=3)
     assert len(counts) == 3 and np.abs(counts / n - 1 / 3).max() < 4 * (2 / 9 / n) ** 0.5
-    assert PLAN.rows(0, range(8)).choice([1] * 8) == [0] * 8
+    assert PLAN.rows(0, range(8)).choice([1] * 8) == [0] * 8 == PLAN.rows(0, range(8)).variants(1)
+    variants = np.bincount([v for r in rows for v in r.variants(4)], minlength=4)
+    assert len(variants) == 4 and np.abs(variants / n - 1 / 4).max() < 4 * (3 / 16 / n) ** 0.5
+    assert [r.variants(3) for r in rows] != [r.choice([3] * 8) for r in rows]
 
 
 def test_flips_and_drops_are_independent():

@@ -217,8 +217,10 @@ def test_cells_without_a_picture_are_named(tmp_path, png):
     refused(write(table, tmp_path / "set", "parquet"), "Rows of the table have no picture", "row-000001", "row-000002")
 
 
-def test_a_column_of_plain_bytes(tmp_path, png):
-    table = datasets.Dataset.from_dict({"jpg": [png(0), png(1)], "prompt": ["a", "b"]})
+@pytest.mark.parametrize("kind", ["binary", "large_binary"])
+def test_a_column_of_plain_bytes(tmp_path, png, kind):
+    features = datasets.Features({"jpg": datasets.Value(kind), "prompt": datasets.Value("string")})
+    table = datasets.Dataset.from_dict({"jpg": [png(0), png(1)], "prompt": ["a", "b"]}, features=features)
     found = find(write(table, tmp_path / "set", "parquet"))
     assert [(p.read(), p.captions) for p in found.pictures] == [(png(0), ("a",)), (png(1), ("b",))]
     numbers = datasets.Dataset.from_dict({"image": [1, 2], "text": ["a", "b"]})

@@ -94,7 +94,7 @@ def test_what_was_used_since_an_earlier_program_began_stays(cache):
     use = Use(cache.folder)
     lock = next((cache.folder / USERS).iterdir())
     os.utime(lock, (NOW - 86400 * 57.5,) * 2)
-    later = Use(cache.folder)
+    later = [Use(cache.folder) for _ in range(8)]
     trim(cache.folder, 0)
     assert there(cache) == KEYS[3:]
     del use, later

@@ -9,6 +9,7 @@ from adapt.config.network import NetworkSettings
 from adapt.errors import SettingsError
 from adapt.lora.layout import convolution_ends, fits, layout
 
+WIDE = ("to_q", "conv1", "conv_in")
 NAME = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
 
 
@@ -50,7 +51,7 @@ def test_without_alpha_each_layers_is_its_own_rank_and_with_it_the_same_everywhe
 
 
 def test_rank_0_leaves_a_layer_out(plain, unet, put, predict, teach):
-    injection = teach(put(unet, rank_pattern={"up_blocks": 0, "conv_in": 0}))
+    injection = teach(put(unet, WIDE, rank_pattern={"up_blocks": 0, "conv_in": 0}))
     left = set(injection.places)
     assert left and not any(name.startswith(("up_blocks", "conv_in")) for name in left)
     assert {n for n, m in unet.named_modules() if hasattr(m, "lora_A")} == left == set(injection.layers())
@@ -103,7 +104,7 @@ def test_wrong_values_are_refused(wrong):
 # -------------------------------------------------------------------------------------------------------- learning rates
 def test_groups_hold_every_parameter_once_in_the_order_of_the_patterns(unet, put):
     settings = TrainSettings(learning_rate=1e-3, learning_rate_pattern={"attn2": 5e-4, "to_q": 2e-3, "conv1": 5e-4})
-    injection = put(unet, learning_rate_pattern=settings.learning_rate_pattern)
+    injection = put(unet, WIDE, learning_rate_pattern=settings.learning_rate_pattern)
     groups = injection.groups(settings)
     assert [factor for _, factor in groups] == [1.0, 0.5, 2.0]
     names = {id(p): name for name, p in injection.parameters.items()}
@@ -122,7 +123,7 @@ def test_without_patterns_there_is_one_group_in_the_order_of_names(unet, put):
 
 def test_ranks_and_alphas_by_pattern_reach_the_layers(unet, put, teach, predict, plain):
     settings = {"rank_pattern": {"to_q": 2}, "alpha_pattern": {"conv1": 1.0}, "alpha": 4.0, "rank": 3}
-    injection = teach(put(unet, **settings))
+    injection = teach(put(unet, WIDE, **settings))
     found = {name.rpartition(".")[2]: (layer.rank, layer.alpha) for name, layer in injection.layers().items()}
     assert found["to_q"] == (2, 4.0) and found["conv1"] == (3, 1.0) and found["conv_in"] == (3, 4.0)
     for name, layer in injection.layers().items():

@@ -33,7 +33,7 @@ def test_the_start_is_the_base_up_to_rounding(plain, unet, predict, injection):
 
 def test_on_linear_layers_it_is_pefts(plain, put):
     ours, theirs = copy.deepcopy(plain), copy.deepcopy(plain)
-    targets = ("to_q", "ff.net.0.proj", "time_emb_proj")
+    targets = ("attn2.to_q", "time_emb_proj")
     put(ours, targets=targets, init="pissa")
     inject_adapter_in_model(
         LoraConfig(r=3, lora_alpha=7.0, target_modules=list(targets), init_lora_weights="pissa"), theirs

@@ -173,6 +173,15 @@ def test_pictures_in_the_page_are_the_previews(run):
             assert np.abs(np.asarray(picture.convert("RGB")).astype(int) - colour).max() <= 6
 
 
+def test_prompts_that_changed_on_the_way_have_rows_of_their_own(run):
+    for step, prompts in ((10, ("a", "same")), (20, ("b", "same"))):
+        run.preview(step, prompts, np.zeros((8, 8, 3), np.uint8))
+    grid = pictures.grid(run.path, facts_of(run.path))
+    assert [(prompt, [uri is not None for uri in row]) for prompt, row in grid.rows] == [
+        ("a", [True, False]), ("b", [False, True]), ("same", [True, True]),
+    ]  # fmt: skip
+
+
 def test_error_bars_and_smoothing_are_drawn(run):
     page = Page(run.trained().page())
     bars = [(n, v) for tag, n, v in page.attributes if tag == "line" and n == "class" and v.startswith("bar")]
@@ -254,7 +263,7 @@ def test_what_the_gap_says_is_said_only_when_it_is_more_than_chance(tmp_path):
     for gap, told in ((0.3, True), (0.05, False)):
         run = Run(tmp_path / str(gap))
         run.add("validation", **measurement(10, 0.7, members=-0.5, gap=gap, gap_error=0.05))
-        assert ("35\u00a0% higher" in run.page()) == told
+        assert ("more than chance explains" in run.page()) == ("35\u00a0% higher" in run.page()) == told
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

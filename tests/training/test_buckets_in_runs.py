@@ -33,7 +33,9 @@ def batches(monkeypatch):
     """Shapes of the latents of each piece that was trained on."""
     seen, step = [], loop.row_losses.__globals__
     noises = step["noises"]
-    monkeypatch.setitem(step, "noises", lambda course, rows, x: (seen.append(tuple(x.shape)), noises(course, rows, x))[1])
+    monkeypatch.setitem(
+        step, "noises", lambda course, rows, x: (seen.append(tuple(x.shape)), noises(course, rows, x))[1]
+    )
     return seen
 
 

@@ -244,3 +244,11 @@ def test_what_a_kill_left_half_written_is_swept(run):
         (place / f"{files.TEMPORARY}0-b").mkdir()
     with folder.claimed(run):
         assert not list(run.rglob(f"{files.TEMPORARY}*"))
+
+
+def test_a_setting_that_an_older_version_did_not_know_stands_at_its_default(run):
+    now = folder.read(run)
+    older = {**now, "settings": {name: value for name, value in now["settings"].items() if name != "max_grad_norm"}}
+    assert folder.differences(older, now) == {}
+    changed = {**now, "settings": {**now["settings"], "max_grad_norm": 0.5}}
+    assert folder.differences(older, changed) == {"max_grad_norm": (1.0, 0.5)}

@@ -110,6 +110,24 @@ def test_a_signal_reaches_every_process_once(children, tmp_path, number):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+def test_a_request_by_signal_reaches_the_first_process(children, tmp_path, number):
+    """The others follow it (`agreed`); asked twice, a run would save twice."""
+    code = (
+        "heard = []; [signal.signal(n, lambda n, f: heard.append(n)) for n in (10, 12)]; "
+        f"open(f'{tmp_path}/ready' + rank, 'w'); [time.sleep(0.05) for _ in range(12)]; "
+        f"open(f'{tmp_path}/' + rank, 'w').write(str(heard))"
+    )
+
+    def ask():
+        wait_until(lambda: all((tmp_path / f"ready{rank}").exists() for rank in range(2)))
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=ask).start()
+    assert children(code) == 0
+    assert [(tmp_path / str(rank)).read_text() for rank in range(2)] == [f"[{int(number)}]", "[]"]
+
+
 def test_stopped_before_anything_began(children):
     """Nobody has installed a handler yet: the signal ends them, and that is no failure."""
     threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()

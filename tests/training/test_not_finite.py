@@ -80,6 +80,15 @@ def test_no_file_ever_holds_what_is_no_number(train, spoil, tmp_path, what, valu
     assert_finite(run)
 
 
+def test_a_stop_between_checkpoints_saves_no_weights_that_are_no_numbers(train, spoil, tmp_path, monkeypatch):
+    spoil("weights", {3})
+    monkeypatch.setattr(loop.Trainer, "_stopped", lambda self, stop: 15 * (self.step == 3))
+    with pytest.raises(TrainingError, match="weights after step 3"):
+        train(tmp_path / "run", validation=None)
+    assert [path.name for path in checkpoint.states(tmp_path / "run")] == ["step-000002"]
+    assert_finite(tmp_path / "run")
+
+
 def test_a_step_that_is_left_out_counts_and_changes_nothing(train, spoil, tmp_path, monkeypatch):
     seen = []
     take_step = loop.Trainer.take_step

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,10 +13,11 @@ from tiny_runs import tiny
 from adapt import files
 from adapt.api.assemble import assemble
 from adapt.api.gather import gather
-from adapt.api.judging import spread
+from adapt.api.judging import spread, taught
 from adapt.api.machine import make_accelerator
 from adapt.api.train import settle
 from adapt.backbones import Backbone
+from adapt.objectives import Plain
 from adapt.training import events, validation
 from adapt.training.schedule import due, log_spaced, measured, rounds
 
@@ -52,6 +54,12 @@ def test_saves_and_previews_are_due_at_their_steps_and_at_the_end():
 def test_members_are_spread_over_the_training_pictures():
     assert spread(range(12), 4) == [0, 3, 6, 9] and spread([5, 7, 9, 11], 2) == [5, 9]
     assert spread(range(3), 10) == [0, 1, 2] and spread(range(5), 0) == []
+
+
+def test_members_are_pictures_that_are_learned_at_the_first_resolution():
+    """Not those that only keep the base's word on a class."""
+    pictures = [SimpleNamespace(prior=prior) for prior in (False, True, False, False)]
+    assert taught(SimpleNamespace(count=4, pictures=pictures * 2)) == [0, 2, 3]
 
 
 # ---------------------------------------------------------------------------------------------- which weights
@@ -113,7 +121,13 @@ def test_both_are_judged_and_the_better_one_is_kept_and_drawn(trainer, monkeypat
     """The average lags: where far is good the weights themselves win, where far is bad the average."""
     here = trainer()
     sign = {"raw": -1, "ema": 1}[better]
-    judged_by(monkeypatch, lambda judge, measured, backbone: 1 + sign * 1e-3 * far(backbone))
+    seen = []
+
+    def rule(judge, measured, backbone):
+        seen.append((measured is judge.members, far(backbone)))
+        return 1 + sign * 1e-3 * far(backbone)
+
+    judged_by(monkeypatch, rule)
     drawn, before = [], {name: p.detach().clone() for name, p in here.course.injection.parameters.items()}
     here.watch.preview = lambda step: drawn.append(far(here.course.backbone)) or ["a prompt"]
     monkeypatch.setattr(validation, "due", lambda settings, step: {"measure", "sample"})
@@ -123,6 +137,7 @@ def test_both_are_judged_and_the_better_one_is_kept_and_drawn(trainer, monkeypat
     assert len(set(measured.judged.values())) == 2
     assert keeps(here, 2, before) == (better == "raw") and keeps(here, 2, here.average.values) == (better == "ema")
     assert (drawn[0] == far(here.course.backbone)) == (better == "raw")
+    assert [distance for members, distance in seen if members] == drawn  # the gap is that of the weights that are kept
     now = here.course.injection.parameters
     assert all(torch.equal(value, now[name]) for name, value in before.items())  # training goes on with these
     assert here.watch.weights_of(2) == better
@@ -187,6 +202,13 @@ def test_where_the_base_is_right_its_loss_is_exactly_0(trainer):
     curve = here.measurements[-1].curve
     assert len(curve) == 4 and curve[0].log_ratio is not None
     assert all(band.log_ratio is None and band.base == 0 < band.loss for band in curve[2:])
+    # also where rounding would leave something: against the pictures nothing is 0
+    pictures, backbone, objective = here.judge.held_out.pictures, here.course.backbone, here.judge.objective
+    plain = pictures.table(backbone, objective)
+    found = validation.measure_base(pictures, backbone, objective, Plain(objective), 0.4).base
+    above = pictures.shares(objective) >= 0.4
+    assert above.any() and not above.all() and bool((plain > 0).all())
+    assert torch.equal(found, plain.where(~above, torch.zeros_like(plain)))
 
 
 # ---------------------------------------------------------------------------------------------- going on
