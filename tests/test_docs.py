@@ -92,7 +92,9 @@ def workplace(tmp_path_factory, tiny_base, pictures):
         shutil.copytree(pictures, here / name)
     for name, start in (("my-sources.yaml", "sources:"), ("dataset.toml", "[general]")):
         lists = blocks(ROOT / "docs" / "data.md", "", "toml")
-        (here / name).write_text(next(body for body in lists if body.startswith(start)).replace("= 512", "= 16"), "utf-8")
+        (here / name).write_text(
+            next(body for body in lists if body.startswith(start)).replace("= 512", "= 16"), "utf-8"
+        )
     run = here / "runs" / "my-style"
     words = ["steps=1", "batch_size=4", "rank=2", "sampling_steps=1", "previews=[one]"]
     assert main(["train", str(pictures), "--base", str(tiny_base), "--output", str(run), *words]) == 0

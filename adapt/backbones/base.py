@@ -91,7 +91,10 @@ class Backbone(ABC):
         zero_terminal_snr: bool = False,
     ) -> Objective:
         """The objective it was trained with; `sampling` defaults to the family's. The rest as in `objective_of`."""
-        sampling, dims = sampling or TimeSampling(self.time_sampling), self.latent_shape(self.resolution, self.resolution)
+        sampling, dims = (
+            sampling or TimeSampling(self.time_sampling),
+            self.latent_shape(self.resolution, self.resolution),
+        )
         return objective_of(
             self.scheduler_config, sampling, weighting, loss, zero_terminal_snr=zero_terminal_snr, own_dims=dims[1:]
         )

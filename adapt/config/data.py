@@ -21,7 +21,9 @@ class DataSettings(Section):
     )
     buckets: bool = Field(False, description="keep the aspects of pictures: batches of one size each, not square crops")
     bucket_step: int | None = Field(
-        None, ge=2, description="sides of buckets are multiples of it, px; None: an eighth of the resolution, at most 64"
+        None,
+        ge=2,
+        description="sides of buckets are multiples of it, px; None: an eighth of the resolution, at most 64",
     )
     bucket_aspect: float = Field(2.0, ge=1, le=8, description="longest side of a bucket, in shortest ones")
     crop: Literal["centre", "random"] = Field("centre", description="where what does not fit is cut off")
@@ -61,11 +63,15 @@ class DataSettings(Section):
     def _of_buckets(self) -> Self:
         """What says how pictures are cut and varied goes with what cuts and varies them."""
         if self.resolution and self.resolutions and self.resolution not in self.resolutions:
-            raise ValueError(f"resolution ({self.resolution}) is none of resolutions ({', '.join(map(str, self.resolutions))})")
+            raise ValueError(
+                f"resolution ({self.resolution}) is none of resolutions ({', '.join(map(str, self.resolutions))})"
+            )
         if not self.buckets and (self.bucket_step, self.bucket_aspect) != (None, 2.0):
             raise ValueError("bucket_step and bucket_aspect are of buckets=true")
         if self.crop == "centre" and not self.colour and self.variants != 8:
-            raise ValueError(f"variants ({self.variants}) go with crop=random or colour: without, all would be the same")
+            raise ValueError(
+                f"variants ({self.variants}) go with crop=random or colour: without, all would be the same"
+            )
         return self
 
     @field_validator("validation")
@@ -93,5 +99,7 @@ class DataSettings(Section):
         if not (self.shuffle_tags or self.tag_dropout):
             for name in ("keep_tags", "keep_tags_separator"):
                 if getattr(self, name):
-                    raise ValueError(f"{name} ({getattr(self, name)}) does something only with shuffle_tags or tag_dropout")
+                    raise ValueError(
+                        f"{name} ({getattr(self, name)}) does something only with shuffle_tags or tag_dropout"
+                    )
         return self

@@ -34,7 +34,9 @@ class TrainSettings(RunSettings, DataSettings, NetworkSettings, LearningSettings
         if self.optimizer == "schedulefree" and self.ema:
             raise ValueError(f"ema ({self.ema}): schedulefree averages the weights itself: leave ema out, or set ema=0")
         if self.optimizer == "schedulefree" and self.max_norm:
-            raise ValueError(f"max_norm ({self.max_norm}): schedulefree's own average would not be shortened: leave it out")
+            raise ValueError(
+                f"max_norm ({self.max_norm}): schedulefree's own average would not be shortened: leave it out"
+            )
         return self
 
     @model_validator(mode="after")

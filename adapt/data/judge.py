@@ -179,7 +179,9 @@ def judge(
 
 def verdicts_of(source: str | Path, background: str = "white") -> VerdictCache:
     """What is known already of the files of a source. Raises nothing: where nothing can be read, nothing is known."""
-    return VerdictCache(source, [VERSION, PIL.__version__, background, SMALLEST_SIDE, sorted(Look.__dataclass_fields__)])
+    return VerdictCache(
+        source, [VERSION, PIL.__version__, background, SMALLEST_SIDE, sorted(Look.__dataclass_fields__)]
+    )
 
 
 def _looks(

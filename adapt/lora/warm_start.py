@@ -125,7 +125,10 @@ def _fault(layer: Layer, place: Place, settings: NetworkSettings) -> str | None:
 def _as_the_file(layers: Mapping[str, Layer]) -> str:
     """The settings with which a run is like the file."""
     kind = next(iter(layers.values())).kind
-    ranks, scales = {layer.rank for layer in layers.values()} - {0}, {round(layer.scale, 9) for layer in layers.values()}
+    ranks, scales = (
+        {layer.rank for layer in layers.values()} - {0},
+        {round(layer.scale, 9) for layer in layers.values()},
+    )
     if len(ranks) == len(scales) == 1:
         rank, scale = ranks.pop(), scales.pop()
         return f"kind={kind} rank={rank} alpha={scale * rank:g}"

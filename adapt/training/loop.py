@@ -107,7 +107,8 @@ class Trainer:
         rows = course.plan.rows(self.step, range(course.settings.batch_size))
         names = ", ".join(sorted({course.examples.pictures[i].name for i in rows.items()})[:8])
         raise TrainingError(
-            f"the {fault} of step {self.step + 1} is not finite" + (f", as of {row - 1} steps before" if row > 1 else ""),
+            f"the {fault} of step {self.step + 1} is not finite"
+            + (f", as of {row - 1} steps before" if row > 1 else ""),
             given=f"learning_rate {course.settings.learning_rate}, seed {course.settings.seed}, pictures {names}",
             next="lower learning_rate; the last checkpoint is untouched, and --resume goes on from it",
         )

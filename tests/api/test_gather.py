@@ -107,7 +107,9 @@ def test_marks_in_captions_are_seen_by_no_one(place):
     settings = TrainSettings(shuffle_tags=True, keep_tags_separator="|||", validation=0.4, trigger="zxc")
     pictures = gather(place / "all.json", settings)
     assert [p.captions[0].split(", ", 2)[2] for p in pictures.held_out] == ["red, big, photo"] * 2
-    assert all(t.startswith("zxc, dog ") and t.endswith(", photo") for p in pictures.train if not p.prior for t in p.texts)
+    assert all(
+        t.startswith("zxc, dog ") and t.endswith(", photo") for p in pictures.train if not p.prior for t in p.texts
+    )
     shown = captions_of(pictures.train)
     assert len(shown) == 4 and all("|" not in text and text.endswith("red, big, photo") for text in shown)
 
