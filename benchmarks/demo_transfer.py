@@ -48,6 +48,7 @@ def fresh(noto: Path, openmoji: Path, count: int) -> tuple[list[np.ndarray], lis
     """Other nouns, by lot: known to `icons`, drawn by OpenMoji, in neither folder of the example data."""
     sys.path.insert(0, str(ROOT / "training_scripts" / "icons"))
     import iconify
+    from prepare import on_white
 
     known, drawn = iconify.read(noto), iconify.read(openmoji)
     categories = set(iconify.CATEGORIES) - {"Smileys & Emotion"}
@@ -55,7 +56,7 @@ def fresh(noto: Path, openmoji: Path, count: int) -> tuple[list[np.ndarray], lis
     names = [n for n in sorted(known.names()) if known.categories.get(n) in categories and n in drawn.names()]
     names = [n for n in names if iconify.caption(n) not in used and not LEFT_OUT.search(n)]
     chosen = np.random.default_rng(0).permutation(names)[:count].tolist()
-    return [drawn.render(n, 64) for n in chosen], [iconify.caption(n) for n in chosen]
+    return [on_white(drawn.render(n, 256), 64) for n in chosen], [iconify.caption(n) for n in chosen]
 
 
 def main() -> None:

@@ -202,6 +202,8 @@ def test_several_resolutions_of_the_same_folders_are_several_resolutions(place):
     file = written(place, one.format(512) + one.format("[768, 768]"))
     assert settings_in(file) == {"resolution": 512, "resolutions": [512, 768], "batch_size": 2}
     assert [(p.name, p.repeats) for p in find(file).pictures] == [(f"hoge/{i}.png", 2.0) for i in range(3)]
+    smaller = settings_in(written(place, one.format(512) + one.format(768).replace("batch_size = 2", "batch_size = 1")))
+    assert smaller["resolutions"] == [512, 768] and isinstance(smaller["batch_size"], Unsettled)
     other = one.format(768).replace("num_repeats = 2", "num_repeats = 3")
     assert isinstance(settings_in(written(place, one.format(512) + other))["resolution"], Unsettled)
 

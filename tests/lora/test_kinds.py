@@ -7,7 +7,10 @@ import torch
 from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftModel, inject_adapter_in_model, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 
-from adapt.formats import LoraWeights, read, write_lora, write_peft
+from adapt.config import validate
+from adapt.config.network import NetworkSettings
+from adapt.errors import SettingsError
+from adapt.formats import LoraWeights, Pair, read, write_lora, write_peft
 from adapt.formats.layer import PEFT
 from adapt.lora import Applied
 
@@ -180,3 +183,42 @@ def test_values_of_an_average_do_not_touch_the_parameters(unet, put, settings):
     first = next(iter(injection.layers().values()))
     next(iter(first.tensors().values())).add_(1)
     assert all(torch.equal(p, before[name]) for name, p in injection.parameters.items())
+
+
+def test_an_adapter_that_fails_midway_is_not_applied_at_all(plain, put, teach, monkeypatch):
+    layers = with_component(teach(put(copy.deepcopy(plain))).layers())
+    unet = copy.deepcopy(plain)
+    before, merged, count = bits(unet), Pair.merged, []
+
+    def fails_at_the_fifth(self, weight, scale):
+        count.append(1)
+        if len(count) == 5:
+            raise MemoryError
+        return merged(self, weight, scale)
+
+    monkeypatch.setattr(Pair, "merged", fails_at_the_fifth)
+    with pytest.raises(MemoryError):
+        Applied({"unet": unet}, layers, 1.0)
+    assert len(count) == 5 and same(bits(unet), before)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"kind": "loha", "rslora": True}, "rslora"),
+        ({"kind": "lokr", "rslora": True}, "rslora"),
+        ({"kind": "dora", "rank_dropout": 0.1}, "rank_dropout"),
+        ({"kind": "loha", "lokr_factor": 4}, "lokr_factor"),
+        ({"kind": "oft"}, "kind"),
+    ],
+    ids=str,
+)
+def test_what_a_kind_cannot_do_is_refused_with_the_reason(settings, reason):
+    with pytest.raises(ValueError, match=reason):
+        NetworkSettings(**settings)
+
+
+def test_schedule_free_and_compile_do_not_go_with_everything():
+    for clash in ({"optimizer": "schedulefree", "max_norm": 1.0}, {"compile": True, "module_dropout": 0.1}):
+        with pytest.raises(SettingsError, match=next(reversed(clash))):
+            validate(clash)

@@ -49,7 +49,7 @@ def test_the_documentation_and_the_code_name_the_same_events_and_fields():
 
 
 def test_every_field_that_a_run_writes_is_documented(whole):
-    """All kinds of a plain run; the others are written in `test_requests.py` and `test_resume.py` by the same calls."""
+    """All kinds of a plain run; the others are written in `test_run_requests.py` and `test_resume.py` by the same calls."""
     told = events.read(whole.folder)
     assert {e["event"] for e in told} == {"step", "validation", "snapshot", "preview", "checkpoint", "finished"}
     for event in told:
