@@ -273,7 +273,7 @@ def test_a_pipelines_digest_is_of_its_weights(tiny_base, tmp_path):
 
 def test_pairs_stand_in_their_row_and_column():
     wanted = [(NEW_PAIRS[0], "red"), (NEW_PAIRS[0], "blue"), (NEW_PAIRS[2], "blue")]
-    drawn = torch.arange(12, dtype=torch.uint8)[:, None, None, None].expand(12, 3, 4, 4)
+    drawn = torch.tensor([0, 4, 8], dtype=torch.uint8)[:, None, None, None].expand(3, 3, 4, 4)
     block = bench.pair_block(wanted, drawn)
     assert block.columns == ["red", "blue"] and len(block.rows) == len(NEW_PAIRS)
     first = [int(picture[0, 0, 0]) for picture in block.pictures[:6]]
@@ -302,6 +302,16 @@ def test_figures_are_kept_while_pipeline_and_judge_are_the_same(tmp_path):
     assert kept["measures"]["cost"] == {"MB": 1.5}
     icons_quality.record(file, {**facts, "pipeline": "q"}, {"cost": {"MB": 2.0}})
     assert json.loads(file.read_text("utf-8"))["measures"] == {"cost": {"MB": 2.0}}
+
+
+def test_figures_are_told_with_their_spread_and_what_is_wanted():
+    half = measures.mean(torch.tensor([0.0, 1, 0, 1]))
+    figures = {"both": half, "chance": {"both": 0.25}}
+    first, second = icons_quality.lines("pairs", figures)
+    assert "50.0 ± 28.9 %" in first and "wanted: ≥ 50 %" in first
+    assert "both 0.25" in second and "wanted" not in second
+    assert "0.50 ± 0.29 dB" in icons_quality.lines("autoencoder", {"OpenMoji": half})[0]
+    assert "0.512 ± 0.020" in icons_quality.lines("adaptation", {"KID ratio": measures.Estimate(0.512, 0.02)})[0]
 
 
 def test_the_adaptation_is_asked_as_it_was_taught():

@@ -106,6 +106,8 @@ def _prepared(encoded: EncodedPictures, accelerator: Accelerator) -> EncodedPict
 def make_room(accelerator: Accelerator) -> None:
     """Brings the cache down to its limit, if that can be done without what running programs use."""
     if accelerator.is_main_process:
-        trimmed = trim(default_folder(), limit())
+        trimmed, most = trim(default_folder(), limit()), limit() / 2**30
         if trimmed.removed:
             say(f"cache: {trimmed.removed} entries of earlier runs removed, {trimmed.left / 2**30:.1f} GiB are left")
+        if trimmed.left > most * 2**30:
+            say(f"cache: {trimmed.left / 2**30:.1f} GiB are in use and kept, more than ADAPT_CACHE_LIMIT ({most:g})")

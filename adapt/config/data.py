@@ -13,7 +13,9 @@ from adapt.config.fields import Section, Share
 class DataSettings(Section):
     """Which pictures, and what is done with them before they are learned."""
 
-    resolution: int | None = Field(None, ge=16, description="side of the square pictures, px; None: the base's own")
+    resolution: int | None = Field(
+        None, ge=16, description="side of the square pictures, px (of buckets: of their area); None: the base's own"
+    )
     background: str = Field("white", description="what pictures with transparency are laid on")
     flip: Share = Field(0.0, description="probability of mirroring a picture, unless a caption tells left from right")
     resolutions: tuple[int, ...] = Field(

@@ -24,9 +24,6 @@ from pictures import Drawn
 from prepare import NEW_PAIRS, chance
 from torch import Tensor
 
-A_CAPTION = 4
-"""Pictures a caption, or a new pair."""
-
 SHOWN = 24
 """Captions on a contact sheet."""
 
@@ -41,7 +38,15 @@ class Result:
 
 @dataclass
 class Bench:
-    """A pipeline folder and what it is measured with. Drawings that two measures need are made once."""
+    """A pipeline folder and what it is measured with. Drawings that two measures need are made once.
+
+    Attributes:
+        drawn, openmoji: what prepare.py wrote; the second is never trained on.
+        out: folder for the adaptation's run.
+        count: nouns asked for.
+        each: pictures a noun, or a new pair.
+        digest: of the pipeline.
+    """
 
     folder: Path
     drawn: Drawn
@@ -49,6 +54,7 @@ class Bench:
     critic: Critic
     out: Path
     count: int
+    each: int
     threads: int
     digest: str = field(init=False)
 
@@ -69,8 +75,8 @@ class Bench:
 
     @cached_property
     def plain(self) -> Tensor:
-        """Drawings of the bare nouns, A_CAPTION of each."""
-        return self.draw([caption(name) for name in self.nouns[: self.count]], "nouns", A_CAPTION)
+        """Drawings of the bare nouns, `each` of every one."""
+        return self.draw([caption(name) for name in self.nouns[: self.count]], "nouns", self.each)
 
 
 def judge(bench: Bench) -> Result:
@@ -80,12 +86,12 @@ def judge(bench: Bench) -> Result:
 
 def retrieval(bench: Bench) -> Result:
     """Captions of trained nouns: the noun that the judge finds nearest is the caption's. Chance: 1 / nouns, 5 / nouns."""
-    names = [name for name in bench.nouns[: bench.count] for _ in range(A_CAPTION)]
+    names = [name for name in bench.nouns[: bench.count] for _ in range(bench.each)]
     rank = bench.critic.ranks(bench.critic.see(bench.plain), names)
     best = best_possible(bench.critic, bench.pipeline.vae, names)
     nouns = len(bench.critic.judge.names)
-    words = [caption(name) for name in names[: SHOWN * A_CAPTION : A_CAPTION]]
-    block = Block("nouns by lot", bench.plain[: SHOWN * A_CAPTION], words, [""] * A_CAPTION)
+    words = [caption(name) for name in names[: SHOWN * bench.each : bench.each]]
+    block = Block("nouns by lot", bench.plain[: SHOWN * bench.each], words, [""] * bench.each)
     return Result(
         {
             "first": mean(rank < 1, names),
@@ -110,7 +116,7 @@ def border(bench: Bench) -> Result:
     `white`: more than half of the border's pixels are white, so the page is. `white on average`: nor does the drawing touch the
     edge, as many of Twemoji's do.
     """
-    names = [name for name in bench.nouns[: bench.count] for _ in range(A_CAPTION)]
+    names = [name for name in bench.nouns[: bench.count] for _ in range(bench.each)]
     real = bench.critic.pictures[bench.critic.where(lambda row: row.kind == "plain")]
     page, average = white_border(bench.plain)
     best = dict(zip(("white", "white on average"), map(mean, white_border(real)), strict=True))
@@ -120,20 +126,23 @@ def border(bench: Bench) -> Result:
 def pairs(bench: Bench) -> Result:
     """Objects in colours that no training picture shows them in. Chance: colour 1/9 (eight, or none), object 1 / nouns."""
     wanted = new_pairs(bench.drawn.rows, NEW_PAIRS)
-    drawn = bench.draw([f"{colour} {caption(name)}" for name, colour in wanted], "new pairs", A_CAPTION)
-    shown = [pair for pair in wanted for _ in range(A_CAPTION)]
+    drawn = bench.draw([f"{colour} {caption(name)}" for name, colour in wanted], "new pairs", bench.each)
+    shown = [pair for pair in wanted for _ in range(bench.each)]
     found = dict(zip(("colour", "object", "both"), pair_means(bench.critic, drawn, shown), strict=True))
     best = dict(zip(found, best_pairs(bench.critic, bench.pipeline.vae, wanted), strict=True))
     noun = 1 / len(bench.critic.judge.names)
     level = {"colour": 1 / 9, "object": noun, "both": noun / 9}
-    return Result({**found, "chance": level, "real pictures, repainted, decoded": best}, (pair_block(wanted, drawn),))
+    return Result(
+        {**found, "chance": level, "real pictures, repainted, decoded": best},
+        (pair_block(wanted, drawn[:: bench.each]),),
+    )
 
 
 def pair_block(wanted: Sequence[tuple[str, str]], drawn: Tensor) -> Block:
-    """A row an object, a column a colour; the first of each pair's drawings, white where a pair is not new."""
+    """A row an object, a column a colour; one drawing a pair, white where a pair is not new."""
     colours = [colour for colour in COLOURS if colour in {colour for _, colour in wanted}]
     cells = torch.full((len(NEW_PAIRS), len(colours), *drawn.shape[1:]), 255, dtype=torch.uint8)
-    for (name, colour), picture in zip(wanted, drawn[::A_CAPTION], strict=True):
+    for (name, colour), picture in zip(wanted, drawn, strict=True):
         cells[NEW_PAIRS.index(name), colours.index(colour)] = picture
     return Block("colours that no training picture shows", cells.flatten(0, 1), [*map(caption, NEW_PAIRS)], colours)
 
