@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("resvg_py", reason="the extra `icons`")
 ROOT = Path(__file__).parents[1]
 for folder in ("training_scripts/icons", "benchmarks"):
     sys.path.insert(0, str(ROOT / folder))
