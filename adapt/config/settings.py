@@ -40,6 +40,13 @@ class TrainSettings(RunSettings, DataSettings, NetworkSettings, LearningSettings
         return self
 
     @model_validator(mode="after")
+    def _whole_base(self) -> Self:
+        """PiSSA splits the base's weights; in half precision the parts do not add up again."""
+        if self.init == "pissa" and self.base_precision != "fp32":
+            raise ValueError(f"init=pissa splits the base's weights: base_precision=fp32, not {self.base_precision}")
+        return self
+
+    @model_validator(mode="after")
     def _compiled(self) -> Self:
         """Dropout masks come from the Plan, one row at a time, which torch.compile would trace anew at every step."""
         for name in ("dropout", "rank_dropout", "module_dropout"):

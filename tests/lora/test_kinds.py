@@ -219,6 +219,10 @@ def test_what_a_kind_cannot_do_is_refused_with_the_reason(settings, reason):
 
 
 def test_schedule_free_and_compile_do_not_go_with_everything():
-    for clash in ({"optimizer": "schedulefree", "max_norm": 1.0}, {"compile": True, "module_dropout": 0.1}):
+    for clash in (
+        {"optimizer": "schedulefree", "max_norm": 1.0},
+        {"compile": True, "module_dropout": 0.1},
+        {"init": "pissa", "precision": "bf16", "base_precision": "bf16"},
+    ):
         with pytest.raises(SettingsError, match=next(reversed(clash))):
             validate(clash)

@@ -195,12 +195,12 @@ def test_two_processes_stop_together(captioned, tiny_base, tmp_path):
     arguments = [str(captioned), "--base", str(tiny_base), "--output", str(run), *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen([*launch, *arguments], stderr=subprocess.PIPE, text=True, env=environment) as process:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 600
         while not ((run / "events.jsonl").is_file() and 3 in steps(run, "step")):
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.2)
         ask(run, "stop")
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=300)
     assert process.returncode != 0 and err.count("its checkpoint is saved") == 2
     (last,) = steps(run, "stopped")
     assert steps(run, "request") == [last] == steps(run, "checkpoint")[-1:]
