@@ -56,14 +56,13 @@ def _config(layers: Mapping[str, Layer], config: Mapping[str, Any]) -> dict[str,
 
 def _shape_of(layers: Mapping[str, Layer]) -> dict[str, Any]:
     """What peft must be told to make tensors of these shapes, where the training's own configuration does not say it."""
-    cores = any(layer.tensors().keys() & {"t1", "t2"} for layer in layers.values())
-    cut = {n: layer for n, layer in layers.items() if isinstance(layer, LoKr)}
-    both = (
-        {"decompose_both": any(layer.w1 is None for layer in cut.values()), "decompose_factor": _factor(cut)}
-        if cut
-        else {}
-    )
-    return {**both, **({"use_effective_conv2d": True} if cores else {})}
+    told: dict[str, Any] = {}
+    if any(layer.tensors().keys() & {"t1", "t2"} for layer in layers.values()):
+        told["use_effective_conv2d"] = True
+    if cut := {n: layer for n, layer in layers.items() if isinstance(layer, LoKr)}:
+        told["decompose_both"] = any(layer.w1 is None for layer in cut.values())
+        told["decompose_factor"] = _factor(cut)
+    return told
 
 
 def _factor(layers: Mapping[str, LoKr]) -> int:

@@ -218,7 +218,8 @@ def _speed(told: Sequence[Event], batch_size: int) -> Speed:
 def _proof(end: Event) -> dict[str, Any]:
     proof = end.get("proof")
     return {
-        name: proof.get(name) if isinstance(proof, Mapping) else None for name in ("layers", "difference", "effect")
+        name: proof.get(name) if isinstance(proof, Mapping) else None
+        for name in ("layers", "difference", "effect", "reader")
     }
 
 

@@ -11,6 +11,7 @@ import adapt
 from adapt.adapter import Adapter
 from adapt.api import machine
 from adapt.backbones import Backbone
+from adapt.cli.main import main
 from adapt.errors import AdapterError, AdaptError, RunError, SettingsError
 from adapt.formats import LoraWeights, read
 from adapt.training import checkpoint
@@ -68,6 +69,16 @@ def test_learning_rates_by_layer_move_layers_by_as_much(train, tmp_path):
                                         "learning_rate": 1e-2, "learning_rate_pattern": pattern})  # fmt: skip
     for name, layer in result.adapter.layers().items():
         assert float(layer.up.abs().median()) == pytest.approx(1e-4 if name.endswith("conv1") else 1e-2, rel=0.01), name
+
+
+def test_what_will_load_the_adapter_is_said_before_step_1(captioned, tiny_base, capsys):
+    words = [str(captioned), "kind=loha", "rank=2", "--dry-run", "--base", str(tiny_base)]
+    assert main(["train", *words]) == 0
+    assert "loads in   adapt, peft" in capsys.readouterr().out
+    assert main(["train", *words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["forecast"]["loads_in"] == ["adapt", "peft"]
+    assert main(["train", *words, "rank_pattern={too_q: 1}"]) == 2
+    assert "did you mean to_q?" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------------------ warm start

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 LOG_EVERY = 100
-SAVE_EVERY = 500
+SAVE_EVERY = 200
 
 
 def learning_rate(step: int, spent: float, *, peak: float, warmup: int, flat: float, floor: float) -> float:
