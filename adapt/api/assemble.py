@@ -8,7 +8,8 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from adapt.api.judging import make_judge
-from adapt.api.machine import Resting, tune
+from adapt.api.kernels import require_same_gradients, tune
+from adapt.api.machine import Resting
 from adapt.api.network import put_in
 from adapt.api.objective import make_noise, make_objective, make_prior, make_prior_target, make_target
 from adapt.api.previews import drawer
@@ -41,6 +42,7 @@ def assemble(
     objective = make_objective(backbone, settings)
     tune(backbone.denoiser, settings, accelerator.device)
     injection = put_in(backbone, settings, say if accelerator.is_main_process else None)
+    require_same_gradients(backbone, injection, settings, accelerator)
     backbone.wrapped = accelerator.prepare_model(backbone.denoiser)
     plan = make_plan(settings, examples)
     null = backbone.null(1)

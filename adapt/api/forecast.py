@@ -11,7 +11,8 @@ import torch
 from accelerate import Accelerator
 
 from adapt.api.gather import Pictures
-from adapt.api.machine import Resting, load_base, make_accelerator, tune
+from adapt.api.kernels import require_same_gradients, tune
+from adapt.api.machine import Resting, load_base, make_accelerator
 from adapt.api.network import put_in, readers
 from adapt.api.previews import captions_of
 from adapt.api.previews import rows as previewed
@@ -75,6 +76,7 @@ def forecast(base: str, pictures: Pictures, settings: TrainSettings) -> tuple[Tr
     still = {"dropout": 0.0, "rank_dropout": 0.0, "module_dropout": 0.0}  # there is no Plan here to ask
     injection = put_in(backbone, settings.model_copy(update=still))
     tune(backbone.denoiser, settings, accelerator.device)
+    require_same_gradients(backbone, injection, settings, accelerator)
     forward, update = _forward(backbone, rows, largest, accelerator), Update(settings, injection, accelerator.device)
     if settings.unload:
         Resting(backbone).rest()

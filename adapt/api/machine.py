@@ -1,25 +1,22 @@
-"""What a run is computed with: device, processes, precision, the denoiser's kernels, and what may leave the GPU meanwhile."""
+"""What a run is computed with: device, processes, precision, and what may leave the GPU meanwhile."""
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from importlib.util import find_spec
-from typing import Any
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 from torch import nn
 
+from adapt.api.kernels import uncompile
 from adapt.backbones import Backbone
 from adapt.config import TrainSettings
-from adapt.errors import SettingsError, did_you_mean
+from adapt.errors import SettingsError
 from adapt.formats.layer import Layer
-from adapt.quiet import quiet_libraries
 from adapt.training.launch import require_even
 from adapt.training.optimizer import rehearse
 from adapt.training.validation import Preview
@@ -86,69 +83,17 @@ def in_precision(modules: Modules, precision: str) -> Modules:
     return cast
 
 
-# ---------------------------------------------------------------------------------------------------- the denoiser
-def tune(denoiser: Any, settings: TrainSettings, device: torch.device) -> None:
-    """Gradient checkpointing, attention and compilation, as the settings say; changes no name and no weight.
-
-    Raises:
-        SettingsError: an attention backend that is unknown or does not go with this base or machine; no compiler.
-    """
-    if settings.gradient_checkpointing:
-        denoiser.enable_gradient_checkpointing()
-    if settings.attention != "auto":
-        _attend(denoiser, "native" if settings.attention == "sdpa" else settings.attention)
-    if settings.compile:
-        _compile(denoiser, device)
-
-
-def _attend(denoiser: Any, name: str) -> None:
-    from diffusers.models.attention_dispatch import AttentionBackendName
-
-    # `_hub` backends download code and run it.
-    known = [backend.value for backend in AttentionBackendName if not backend.value.endswith("_hub")]
-    if name not in known:
-        near = did_you_mean(name, known)
-        hint = f"did you mean {near}?" if near else None
-        raise SettingsError("no such attention backend", given=name, allowed=f"auto, {', '.join(known)}", next=hint)
-    switches = [p for m in denoiser.modules() if hasattr(p := getattr(m, "processor", None), "_attention_backend")]
-    if not switches and name == "native":
-        return  # the UNets' attention is torch's own anyhow
-    if not switches and name != "xformers":
-        raise SettingsError(
-            "the attention of this base has no such switch", given=name, allowed="auto, native, xformers"
-        )
-    try:
-        with quiet_libraries():
-            denoiser.set_attention_backend(name) if switches else denoiser.enable_xformers_memory_efficient_attention()
-    except (ImportError, RuntimeError, ValueError) as error:
-        raise SettingsError("this attention backend cannot be used here", given=f"{name}: {error}") from error
-
-
-def _compile(denoiser: Any, device: torch.device) -> None:
-    """Block by block where diffusers knows the repeated ones: a fraction of the time that compiling the whole takes."""
-    compilers = (os.environ.get("CXX"), "g++", "clang++")
-    if device.type == "cpu" and not any(shutil.which(name) for name in compilers if name):
-        raise SettingsError("compile needs a C++ compiler on the CPU", next="install g++, or leave compile out")
-    if device.type == "cuda" and find_spec("triton") is None:
-        raise SettingsError("compile needs triton on a GPU", next="pip install triton, or leave compile out")
-    if getattr(denoiser, "_repeated_blocks", None):
-        denoiser.compile_repeated_blocks()
-    else:
-        denoiser.compile()
-
-
+# ---------------------------------------------------------------------------------------------------- what rests
 def take_off(backbone: Backbone, accelerator: Accelerator) -> None:
     """What the run has put around the denoiser is gone: compiled code, autocast (which Accelerate leaves in `forward`), the
     wrapper of several processes. The encoders are back."""
     Resting(backbone).wake()
-    for module in backbone.denoiser.modules():
-        module._compiled_call_impl = None
+    uncompile(backbone.denoiser)
     bare = accelerator.unwrap_model(backbone.denoiser, keep_fp32_wrapper=False)
     assert bare is backbone.modules[backbone.denoiser_name], "the wrapper holds the base's own network"
     backbone.wrapped = None
 
 
-# ---------------------------------------------------------------------------------------------------- what rests
 class Resting:
     """Text encoders and VAE, whose work is cached before step 1. On a GPU they wait in the machine's memory and come back for
     the moment of a preview. What is trained stays; on a CPU there is nothing to gain.
