@@ -67,12 +67,12 @@ def test_nothing_and_one():
 
 
 def test_many_copies_and_many_frames_of_one_scene_give_few_pairs_fast():
-    started, dice = time.perf_counter(), random.Random(0)
+    started, dice = time.process_time(), random.Random(0)
     assert near_pairs({str(i): 77 for i in range(5000)}) == [("0", str(i)) for i in range(1, 5000)]
     scene = dice.getrandbits(256)
     frames = {str(i): scene ^ sum(1 << bit for bit in dice.sample(range(256), 5)) for i in range(1500)}
     assert len(near_pairs(frames)) <= 2 * 1500
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
 
 
 def test_it_stays_fast_when_many_pictures_are_plain_at_the_edges():
@@ -80,6 +80,6 @@ def test_it_stays_fast_when_many_pictures_are_plain_at_the_edges():
     bits = np.random.default_rng(0).integers(0, 2, (20_000, 256), np.uint8)
     bits[::2, :48] = bits[::2, 208:] = 0
     hashes = {str(i): int.from_bytes(np.packbits(row).tobytes(), "big") for i, row in enumerate(bits)}
-    started = time.perf_counter()
+    started = time.process_time()
     assert near_pairs(hashes) == []
-    assert time.perf_counter() - started < 8
+    assert time.process_time() - started < 8

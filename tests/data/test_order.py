@@ -206,11 +206,11 @@ def test_rows_of_a_plan_with_buckets_do_not_depend_on_how_a_batch_is_cut():
 
 def test_a_hundred_thousand_pictures_cost_nothing_per_step():
     numbers = np.random.default_rng(0).integers(0, 9, 100_000)
-    started = time.perf_counter()
+    started = time.process_time()
     plan = Plan(0, 100_000, 8, numbers, [1.0, 1.5] * 50_000)
     plan.rows(123_456_789, range(8)).items()  # far away at once, as when a run is resumed
-    assert time.perf_counter() - started < 5
-    started = time.perf_counter()
+    assert time.process_time() - started < 5
+    started = time.process_time()
     for step in range(123_456_789, 123_456_989):
         plan.rows(step, range(8)).items()
-    assert (time.perf_counter() - started) / 200 < 0.02
+    assert (time.process_time() - started) / 200 < 0.02
