@@ -24,7 +24,7 @@ from autoencoder import encode
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from iconify import CATEGORIES
 from loop import Run, join, learning_rate
-from presets import PRESETS, Machine, build_denoiser, build_scheduler, machine
+from presets import PRESETS, FloatAttention, Machine, build_denoiser, build_scheduler, machine
 from safetensors.torch import load_file, save_file
 
 CAPTION_DROPOUT = 0.1
@@ -122,6 +122,8 @@ def train(args: argparse.Namespace, data: Learned, scheduler: DDIMScheduler, on:
     if args.start:
         begin_with(unet, UNet2DConditionModel.from_pretrained(args.start))
     unet.to(device=on.device, memory_format=torch.channels_last).train()
+    if on.device.type == "cpu":
+        unet.set_attn_processor(FloatAttention())
     step = torch.compile(velocity_loss) if on.compiled else velocity_loss
     optimizer = torch.optim.AdamW(unet.parameters(), PEAK, betas=(0.9, 0.99), weight_decay=0.01)
     batch = args.batch or preset.latent_batch
