@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Any
 from adapt import files
 from adapt.errors import AdapterError
 from adapt.formats import FILE_NAME, Layer, LoraWeights, read, write_kohya, write_lora, write_peft
+from adapt.formats.described import Description, write_sidecars
 from adapt.formats.diffusers_lora import check_file
+from adapt.formats.header import read_metadata
 from adapt.formats.peft_folder import CONFIG_NAME, FOLDER, WEIGHTS_NAME, read_config
 from adapt.formats.readers import LOADER
+from adapt.licences import Licence
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -36,7 +39,8 @@ INSIDE = (
     WEIGHTS_NAME,
 )
 """Where the weights stand in an adapter's folder, a run's, or a folder of peft's."""
-MAPPINGS = ("base", "lora", "recommended", "training", "versions")
+MAPPINGS = ("base", "lora", "recommended", "data", "training", "proof", "versions")
+LISTS = ("samples", "loads_in")
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,16 @@ class Facts:
 
     Attributes:
         base: `reference` (`icons` or a Hub id; None for a local folder, whose path is nobody's business), `family`,
-            `fingerprint` (class, configuration and shapes of the denoiser).
+            `fingerprint` (class, configuration and shapes of the denoiser), `pipeline` (diffusers' class), `license` …
         lora: peft's configuration by component.
         objective: prediction type that it was trained with.
         null: what an empty condition was in training.
         trigger: word that calls the style or subject, or None.
         recommended: `scale`, `guidance_scale`, `steps` to draw with.
+        data: the pictures: how many, of how many classes, under which `license`; nothing private.
         training: summary: pictures, steps, chosen step, losses; nothing private.
+        samples: `file`, `prompt` (None where it is a training caption), `seed`, `steps` … of each picture in `samples/`.
+        proof: what was seen when the exported file was loaded again (`evaluation/proof.py`).
         versions: of the libraries that made it.
         loads_in: programs that can take the weights file.
     """
@@ -62,7 +69,10 @@ class Facts:
     null: str | None = None
     trigger: str | None = None
     recommended: Mapping[str, float] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+    samples: tuple[Mapping[str, Any], ...] = ()
+    proof: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     loads_in: tuple[str, ...] = ("adapt", "diffusers")
 
@@ -136,10 +146,12 @@ class Adapter:
             raise AdapterError("adapter.json has another schema", given=schema, allowed=SCHEMA, next="update adapt")
         known = {k: v for k, v in values.items() if k in Facts.__dataclass_fields__}
         for name, value in known.items():
-            kind = list if name == "loads_in" else dict if name in MAPPINGS else str | None
+            kind = list if name in LISTS else dict if name in MAPPINGS else str | None
             if not isinstance(value, kind):
                 raise AdapterError(f"adapter.json cannot be read: {name} is of another kind", given=file)
-        return Facts(**{**known, "loads_in": tuple(known.get("loads_in", ()))})
+        if not all(isinstance(sample, dict) for sample in known.get("samples", ())):
+            raise AdapterError("adapter.json cannot be read: samples is of another kind", given=file)
+        return Facts(**{**known, **{name: tuple(known.get(name, ())) for name in LISTS}})
 
     @staticmethod
     def load(path: str | Path) -> Adapter:
@@ -178,18 +190,22 @@ class Adapter:
             )
         return loaders.pop() if loaders else "diffusers"
 
-    def export(self, path: Path, format: str, *, text_width: int | None = None) -> None:
-        """Writes the weights as one file for other programs and reads it back: every number must be the same.
+    def export(self, path: Path, format: str, *, text_width: int | None = None, picture: Path | None = None) -> None:
+        """Writes the weights as one file for other programs and reads it back: every number must be the same. For kohya's format
+        two small files go beside it, which UIs show (`formats/described.py`).
 
         Args:
             format: `diffusers`, or `kohya` (ComfyUI, A1111, Forge, InvokeAI; Stable Diffusion 1.x and 2.x).
             text_width: of the base's cross-attention; None: as the layers say.
+            picture: drawn with it: the preview that UIs show.
 
         Raises:
             AdapterError: the format cannot express this adapter, or what was written reads differently; no file is left.
         """
+        told = None
         if format == "kohya":
-            written = write_kohya(path, self.weights, title=self.name, trigger=self.trigger, width=text_width)
+            told = self.described(picture)
+            written = write_kohya(path, self.weights, told=told, width=text_width)
         elif self.loader != "diffusers":
             raise AdapterError(
                 "diffusers' LoRA file cannot hold this adapter: its pipelines take no key without lora in it",
@@ -203,6 +219,23 @@ class Adapter:
         if not written.equals(read(path)):
             path.unlink()
             raise AdapterError("the exported file reads differently from what was written", given=path)
+        if told is not None:
+            write_sidecars(path, told, read_metadata(path)["ss_base_model_version"])
+
+    def described(self, picture: Path | None = None) -> Description:
+        """What files of other programs say about it."""
+        facts = self.facts
+        licence = Licence.of(facts.data.get("adapter", {})) or Licence.of(facts.base)
+        return Description(
+            title=self.name,
+            trigger=self.trigger,
+            base=facts.base.get("reference"),
+            licence=str(licence) if licence else None,
+            objective=facts.objective,
+            recommended=facts.recommended,
+            training=facts.training,
+            picture=picture,
+        )
 
     def nearest(self, backbone: Backbone, rank: int) -> tuple[Adapter, float]:
         """The plain LoRA of this rank nearest to what it does to the base's weights, for programs that cannot take its kind.

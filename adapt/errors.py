@@ -7,6 +7,7 @@
     ├── AdapterError           an adapter file: damaged, unsafe, for another base
     ├── RunError               an output folder: in use, holds a run, cannot be resumed
     ├── TrainingError          the run itself: loss or weights no longer finite
+    ├── TransferError          the Hub: not reachable, not there, in the way, damaged on the way
     ├── HubError               exit 4: login or permission
     └── Stopped                exit 130 / 143: stopped by a signal, checkpoint saved
 
@@ -72,6 +73,10 @@ class RunError(AdaptError):
 
 class TrainingError(AdaptError):
     """Training cannot go on: the loss or the weights are no longer finite."""
+
+
+class TransferError(AdaptError):
+    """The Hub cannot be reached, has no such thing, or something went wrong on the way."""
 
 
 class HubError(AdaptError):

@@ -65,7 +65,7 @@ def _download(reference: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    patterns = ["*.json", "*.txt", "*.safetensors", "*.model"]
+    patterns = ["*.json", "*.txt", "*.safetensors", "*.model", "README.md"]  # the card says the licence
     try:
         return Path(snapshot_download(reference, allow_patterns=patterns))
     except GatedRepoError as error:

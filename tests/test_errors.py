@@ -30,7 +30,7 @@ def test_as_dict_is_json_and_names_the_kind():
 
 
 def test_exit_codes():
-    assert len(TREE) == 9
+    assert len(TREE) == 10
     assert {kind.__name__: kind.exit_code for kind in TREE if kind.exit_code != 2} == {"HubError": 4}
     assert HubError("login").exit_code == 4
     assert Stopped(signal.SIGINT, "stopped", next="resume").exit_code == 130

@@ -5,26 +5,30 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from adapt import card, files
-from adapt.adapter import Adapter, Facts
+from adapt import card, files, licences
+from adapt.adapter import FACTS_NAME, Adapter, Facts
 from adapt.api.generate import applied, with_scale
 from adapt.api.machine import in_full, in_precision
 from adapt.api.network import readers, text_width
 from adapt.api.previews import captions_of, requests
 from adapt.api.train import versions
 from adapt.backbones import Backbone
+from adapt.config import TrainSettings
+from adapt.data import Picture
 from adapt.evaluation.proof import Proof, prove
 from adapt.formats import LoraWeights, read_lora
+from adapt.formats.described import slug
 from adapt.formats.diffusers_lora import portable
 from adapt.formats.readers import IN_UIS
-from adapt.loading import bundled
+from adapt.loading import bundled, find
 from adapt.progress import say
 from adapt.sampling.draw import draw
 from adapt.sampling.png import save_png
-from adapt.sampling.request import Request, settle
+from adapt.sampling.request import Drawing, Request, settle
 from adapt.training.loop import Trainer
 
 
@@ -56,43 +60,64 @@ def _write(folder: Path, trainer: Trainer, chosen: int) -> Proof:
     layers = in_precision(snapshot.modules, course.settings.save_precision)
     adapter = Adapter(LoraWeights(layers), facts(trainer, chosen), name).save(folder)
     written = Adapter.load(folder)
-    asked = requests(course.settings, captions_of(course.examples.pictures))
+    asked = wanted(course.settings, captions_of(course.examples.pictures))
     say("proving the adapter in a fresh diffusers pipeline")
     proof = prove(written, in_full(course.backbone), asked[0].prompt)
+    samples = _samples(folder, written, course.backbone, asked, public=bool(course.settings.previews))
     width = text_width(course.backbone)
     if width and course.settings.kind in IN_UIS:
-        written.export(folder / "kohya" / f"{name}.safetensors", "kohya", text_width=width)
-    samples = _samples(folder, written, course.backbone, asked, public=bool(course.settings.previews))
-    text = card.render(
-        name, adapter.facts, pipeline_class=course.backbone.pipeline_class, proof=proof.as_dict(), samples=samples
-    )
-    files.write(folder / "README.md", text)
+        path = folder / "kohya" / f"{slug(name)}.safetensors"
+        written.export(path, "kohya", text_width=width, picture=folder / samples[0]["file"])
+    told = replace(adapter.facts, proof=proof.as_dict(), samples=samples)
+    files.write_json(folder / FACTS_NAME, told.as_dict())
+    files.write(folder / "README.md", card.render(name, told))
     return proof
+
+
+def wanted(settings: TrainSettings, captions: Sequence[str]) -> list[Request]:
+    """What the samples show. Captions of training pictures are told to nobody, so where the user gave no prompts but a trigger,
+    the first sample is drawn from the trigger alone: the card can say that prompt."""
+    asked = requests(settings, captions)
+    if settings.previews or not settings.trigger:
+        return asked
+    return [replace(asked[0], prompt=settings.trigger), *asked]
 
 
 def _samples(
     folder: Path, adapter: Adapter, backbone: Backbone, asked: Sequence[Request], public: bool
-) -> list[tuple[str, str]]:
-    """Pictures in `samples/`, without any text inside. Captions of training pictures are not told to anyone.
+) -> tuple[dict[str, Any], ...]:
+    """Pictures in `samples/`, without any text inside, and how each was drawn.
 
     Args:
-        public: whether the prompts are the user's own.
+        public: whether the prompts are the user's own. If not, only the trigger is told.
     """
     (folder / "samples").mkdir()
+    drawings = [settle(request, backbone, adapter.recommended) for request in asked]
     with applied(backbone, [with_scale(adapter)]):
-        drawn = draw(backbone, [settle(request, backbone, adapter.recommended) for request in asked])
+        drawn = draw(backbone, drawings)
     found = []
-    for number, (picture, request) in enumerate(zip(drawn, asked, strict=True), 1):
+    for number, (picture, drawing) in enumerate(zip(drawn, drawings, strict=True), 1):
         file = f"samples/{number:02d}.png"
         save_png(folder / file, picture)
-        found.append((file, request.prompt if public else ""))
-    return found
+        found.append({"file": file, **_told(drawing, public or drawing.prompt == adapter.trigger)})
+    return tuple(found)
+
+
+def _told(drawing: Drawing, public: bool) -> dict[str, Any]:
+    """How a sample was drawn; prompts only where they are the user's own. A picture that was drawn over is told by nothing else
+    than that."""
+    names = ("seed", "steps", "guidance_scale", "width", "height", "scheduler")
+    settings = {name: getattr(drawing, name) for name in names}
+    again = public and drawing.image is None
+    words = {"prompt": drawing.prompt, "negative_prompt": drawing.negative_prompt} if again else {"prompt": None}
+    return {**words, **settings}
 
 
 def facts(trainer: Trainer, chosen: int) -> Facts:
     """What `adapter.json` says."""
     course, settings = trainer.course, trainer.course.settings
     backbone, measured = course.backbone, [m for m in trainer.measurements if m.step == chosen]
+    licence = licences.of_base(public(backbone.reference), find(backbone.reference))
     training: dict[str, Any] = {
         "pictures": len(course.examples),
         "steps": trainer.step,
@@ -110,6 +135,8 @@ def facts(trainer: Trainer, chosen: int) -> Facts:
             "reference": public(backbone.reference),
             "family": backbone.family,
             "fingerprint": backbone.fingerprint(),
+            "pipeline": backbone.pipeline_class,
+            **(licence.as_dict() if licence else {}),
         },
         lora={backbone.denoiser_name: portable(course.injection.config.to_dict())},
         objective=course.objective.prediction_type,
@@ -120,10 +147,18 @@ def facts(trainer: Trainer, chosen: int) -> Facts:
             "guidance_scale": settings.guidance_scale or 1.0,
             "steps": settings.sampling_steps or 1,
         },
+        data=describe(course.examples.pictures),
         training=training,
         versions=versions(),
         loads_in=readers(settings, backbone),
     )
+
+
+def describe(pictures: Sequence[Picture]) -> dict[str, int]:
+    """Numbers of the pictures that are taught, and of their classes; no name of either."""
+    taught = [picture for picture in pictures if not picture.prior]
+    classes = len({picture.label for picture in taught if picture.label is not None})
+    return {"pictures": len(taught), **({"classes": classes} if classes else {})}
 
 
 def public(reference: str) -> str | None:

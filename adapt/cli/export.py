@@ -34,7 +34,8 @@ def export(
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Write an adapter in another program's format; the file is read back before it counts."""
-    from adapt.adapter import Adapter
+    from adapt.adapter import Adapter, home
+    from adapt.formats.described import STEM, sidecars
     from adapt.progress import say
 
     if format not in FORMATS:
@@ -43,16 +44,29 @@ def export(
     path = output or Path(f"{name}-{format}.safetensors")
     if path.suffix != ".safetensors":
         raise SettingsError("adapters are written as .safetensors", given=path)
-    if path.exists():
-        raise RunError("the file is there already", given=path, next="give another --output")
+    written = [path, *(sidecars(path) if format == "kohya" else ())]
+    if there := next((file for file in written if file.exists()), None):
+        raise RunError("the file is there already", given=there, next="give another --output")
+    if format == "kohya" and not STEM.match(path.stem):
+        say(f"note: prompts of some UIs cannot name {path.stem!r}; letters, digits, _ . - can be")
+    if format == "kohya" and path.with_suffix(".txt").exists():
+        say(f"note: A1111 will show {path.with_suffix('.txt').name}, which stands beside it, as its description")
     loaded, left_out = Adapter.load(adapter), None
     if nearest is not None:
         loaded, left_out = _nearest(loaded, nearest, base)
         say(
             f"the nearest LoRA of rank {nearest} leaves out {100 * left_out:.2g} % of what the adapter does to the weights"
         )
-    loaded.export(path, format)
-    told = {"path": str(path), "format": format, **({} if left_out is None else {"left_out": left_out})}
+    folder = home(Adapter.locate(adapter)) or path.parent
+    picture = next(iter(sorted((folder / "samples").glob("*.png"))), None)
+    loaded.export(path, format, picture=picture)
+    beside = [str(file) for file in written[1:] if file.exists()]
+    told = {
+        "path": str(path),
+        "format": format,
+        "beside": beside,
+        **({} if left_out is None else {"left_out": left_out}),
+    }
     typer.echo(json_.dumps(told) if json else str(path))
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from adapt import files
 from adapt.errors import AdapterError
 from adapt.formats.dora import Dora
+from adapt.formats.header import HEADER, carried
 from adapt.formats.kinds import layer_of, tensor_names
 from adapt.formats.layer import PEFT, Layer
 from adapt.formats.lokr import LoKr
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FILE_NAME = "pytorch_lora_weights.safetensors"
-HEADER = "lora_adapter_metadata"
 COMPONENTS = ("unet", "transformer", "transformer_2", "text_encoder", "text_encoder_2")
 KEY = re.compile(rf"^({'|'.join(COMPONENTS)})\.(.+)\.({'|'.join(map(re.escape, tensor_names(PEFT)))})$")
 LARGEST_HEADER = 16 * 2**20
@@ -52,7 +52,7 @@ def write_lora(path: Path, weights: LoraWeights, configs: Mapping[str, Mapping[s
     }
     described = {name: describe(layers, configs.get(name, {})) for name, layers in weights.modules.items()}
     header = {f"{name}.{k}": v for name, config in described.items() for k, v in config.items()}
-    metadata = {**weights.metadata, HEADER: json.dumps(header, sort_keys=True)}
+    metadata = {**carried(weights.metadata), HEADER: json.dumps(header, sort_keys=True)}
     files.write(path, files.safetensors_bytes(tensors, metadata))
 
 

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 from adapt import files
 from adapt.errors import AdapterError
+from adapt.formats.described import Description
 from adapt.formats.diffusers_lora import open_tensors
+from adapt.formats.header import hashed
 from adapt.formats.kinds import layer_of, tensor_names
 from adapt.formats.layer import KOHYA, Layer
 from adapt.formats.lokr import LoKr
@@ -75,11 +77,12 @@ def module_name(name: str) -> str:
 
 
 def write_kohya(
-    path: Path, weights: LoraWeights, *, title: str = "", trigger: str | None = None, width: int | None = None
+    path: Path, weights: LoraWeights, *, told: Description | None = None, width: int | None = None
 ) -> LoraWeights:
     """Writes atomically; equal weights give equal bytes. Says nothing private: no paths, dates, captions.
 
     Args:
+        told: what the file says about itself.
         width: of the text that the base's cross-attention takes; None: as the layers say.
 
     Returns:
@@ -97,8 +100,8 @@ def write_kohya(
         tensors |= {f"{name}.{part}": tensor for part, tensor in layer.named(KOHYA).items()}
         tensors[f"{name}.alpha"] = torch.tensor(layer.alpha, dtype=torch.float32)
     path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = _metadata(layers, title, trigger, width or text_width(layers))
-    files.write(path, files.safetensors_bytes(tensors, metadata))
+    metadata = (told or Description("LoRA")).header() | _metadata(layers, width or text_width(layers))
+    files.write(path, hashed(files.safetensors_bytes(tensors, {}), metadata))
     return LoraWeights({COMPONENT: layers})
 
 
@@ -120,11 +123,12 @@ def _unet_layers(weights: LoraWeights) -> Mapping[str, Layer]:
     return layers
 
 
-def _metadata(layers: Mapping[str, Layer], title: str, trigger: str | None, width: int) -> dict[str, str]:
+def _metadata(layers: Mapping[str, Layer], width: int) -> dict[str, str]:
     version, architecture = BASES[width]
     ranks, alphas = ({getattr(layer, what) for layer in layers.values()} for what in ("rank", "alpha"))
     module, arguments = NETWORKS[next(iter(layers.values())).kind]
-    values = {
+    return {
+        "format": "pt",
         "ss_v2": str(version == "sd_v2"),
         "ss_base_model_version": version,
         "ss_network_module": module,
@@ -134,9 +138,7 @@ def _metadata(layers: Mapping[str, Layer], title: str, trigger: str | None, widt
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": architecture,
         "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
-        "modelspec.title": title or "LoRA",
     }
-    return values | ({"modelspec.trigger_phrase": trigger} if trigger else {})
 
 
 def text_width(layers: Mapping[str, Layer]) -> int:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from adapt import files
 from adapt.errors import AdapterError
-from adapt.formats.diffusers_lora import COMPONENTS, HEADER, describe, described_layer, open_tensors
+from adapt.formats.diffusers_lora import COMPONENTS, describe, described_layer, open_tensors
+from adapt.formats.header import carried
 from adapt.formats.kinds import tensor_names
 from adapt.formats.layer import PEFT, Layer
 from adapt.formats.lokr import LoKr
@@ -40,10 +41,11 @@ def write_peft(folder: Path, weights: LoraWeights, configs: Mapping[str, Mapping
         raise AdapterError("a peft folder holds one network", given=", ".join(sorted(weights.modules)))
     ((component, layers),) = weights.modules.items()
     tensors = {f"{PREFIX}{m}.{n}": t for m, layer in layers.items() for n, t in layer.named(PEFT).items()}
-    metadata = {k: v for k, v in weights.metadata.items() if k != HEADER}
     folder.mkdir(parents=True, exist_ok=True)
     files.write_json(folder / CONFIG_NAME, _config(layers, configs.get(component, {})))
-    files.write(folder / WEIGHTS_NAME, files.safetensors_bytes(tensors, {**metadata, COMPONENT: component}))
+    files.write(
+        folder / WEIGHTS_NAME, files.safetensors_bytes(tensors, {**carried(weights.metadata), COMPONENT: component})
+    )
 
 
 def _config(layers: Mapping[str, Layer], config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,115 @@
+"""How an adapter is used, as code that runs as printed: what the card's snippet, the notebook and their tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from adapt.adapter import Facts
+from adapt.formats import FILE_NAME
+from adapt.formats.peft_folder import FOLDER, WEIGHTS_NAME
+
+COMPONENT = "unet"
+GENERIC = "DiffusionPipeline"
+"""diffusers finds the class of a pipeline itself; for adapters that do not say it."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Attributes:
+    address: where the adapter is: a folder or `user/name`.
+    pipeline: diffusers' class.
+    reference: of the base, or None where nobody else knows it.
+    kind: `lora`, `dora`, `loha`, `lokr`.
+    component: the network that it changes.
+    sample: a picture of the card: `prompt`, `seed`, `steps` …; what the snippet draws.
+    """
+
+    address: str
+    pipeline: str
+    reference: str | None
+    kind: str
+    component: str
+    sample: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def by_diffusers(self) -> bool:
+        """Whether `load_lora_weights` takes it; else peft does."""
+        return self.kind in ("lora", "dora")
+
+    @property
+    def hub_base(self) -> str | None:
+        """The base's Hub id, if it has one."""
+        return self.reference if self.reference and "/" in self.reference else None
+
+    @property
+    def weights_name(self) -> str:
+        return FILE_NAME if self.by_diffusers else f"{FOLDER}/{WEIGHTS_NAME}"
+
+    @property
+    def imports(self) -> str:
+        lines = ["import torch"]
+        if self.reference and not self.hub_base:
+            lines.append("from adapt.loading import bundled  # the base comes with the package adapt-diffusion")
+        lines.append(f"from diffusers import {self.pipeline}")
+        lines += [] if self.by_diffusers else ["from peft import PeftModel"]
+        return "\n".join(lines)
+
+    @property
+    def load(self) -> str:
+        """Makes `pipeline`, with the adapter in it."""
+        return f"pipeline = {self.pipeline}.from_pretrained({self.base}, use_safetensors=True)\n{self.put_in}"
+
+    @property
+    def base(self) -> str:
+        if self.reference and not self.hub_base:
+            return f'bundled()["{self.reference}"]'
+        return f'"{self.hub_base}"' if self.hub_base else '"folder-of-the-base"'
+
+    @property
+    def put_in(self) -> str:
+        if self.by_diffusers:
+            return f'pipeline.load_lora_weights("{self.address}", weight_name="{FILE_NAME}", adapter_name="it")'
+        place = f'"{self.address}", subfolder="{FOLDER}"'
+        return f"PeftModel.from_pretrained(pipeline.{self.component}, {place})  # puts its layers into the pipeline's network"
+
+    @property
+    def draw(self) -> str:
+        """Draws the sample as `picture`, from the same seed."""
+        sample = self.sample
+        lines = [f"    {_text(self.prompt)},"]
+        if sample.get("negative_prompt"):
+            lines.append(f"    negative_prompt={_text(sample['negative_prompt'])},")
+        for name, ours in (("num_inference_steps", "steps"), ("guidance_scale", "guidance_scale"),
+                           ("width", "width"), ("height", "height")):  # fmt: skip
+            if sample.get(ours) is not None:
+                lines.append(f"    {name}={sample[ours]},")
+        lines.append(f'    generator=torch.Generator("cpu").manual_seed({sample.get("seed", 0)}),')
+        return "\n".join(["picture = pipeline(", *lines, ").images[0]"])
+
+    @property
+    def prompt(self) -> str:
+        return str(self.sample.get("prompt") or "a picture")
+
+
+def usage_of(facts: Facts, address: str) -> Usage:
+    """What the facts say; of samples the first that diffusers draws with the base's own scheduler."""
+    told = [s for s in facts.samples if s.get("prompt")]
+    plain = [s for s in told if not s.get("scheduler")]
+    advice = {"prompt": facts.trigger, **{k: facts.recommended.get(k) for k in ("steps", "guidance_scale")}}
+    return Usage(
+        address=address,
+        pipeline=facts.base.get("pipeline") or GENERIC,
+        reference=facts.base.get("reference"),
+        kind=str(facts.training.get("kind") or "lora"),
+        component=next(iter(facts.lora), COMPONENT),
+        sample=next(iter(plain or told), advice),
+    )
+
+
+def _text(value: str) -> str:
+    """As a Python literal in double quotes."""
+    import json
+
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,12 @@
+"""Adapters of the Hub, brought here: one commit, only files that cannot run code, every byte verified.
+
+huggingface_hub's settings hold (`HF_ENDPOINT`, `HF_HUB_OFFLINE`, `HF_TOKEN`, `HF_HOME`, proxies). Imports no torch, and
+huggingface_hub only when something is fetched.
+"""
+
+from adapt.fetch.bring import fetch, listing
+from adapt.fetch.choice import everything, needed
+from adapt.fetch.explained import explained
+from adapt.fetch.reference import Reference, reference
+
+__all__ = ["Reference", "everything", "explained", "fetch", "listing", "needed", "reference"]
