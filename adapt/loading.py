@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -10,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapt.backbones.registry import Family, family_of, known_pipelines
 from adapt.errors import BackboneError
 from adapt.quiet import quiet_libraries
 
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
 
 BUNDLED = Path(__file__).parent / "bundled"
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+WEIGHTED = ("unet", "transformer", "transformer_2", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
-KNOWN_PIPELINES = {"StableDiffusionPipeline"}
 
 
 def bundled() -> dict[str, Path]:
@@ -50,7 +52,7 @@ def find(reference: str) -> Path:
         raise BackboneError(
             "no diffusers folder: model_index.json is missing",
             given=reference,
-            next="give the folder that StableDiffusionPipeline.save_pretrained wrote",
+            next="give the folder that a diffusers pipeline's save_pretrained wrote",
         )
     if not HUB_ID.match(reference):
         raise BackboneError(
@@ -98,37 +100,75 @@ def read_index(folder: Path) -> dict[str, Any]:
         index: dict[str, Any] = json.loads((folder / "model_index.json").read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise BackboneError("model_index.json cannot be read", given=folder) from error
-    if index.get("_class_name") not in KNOWN_PIPELINES:
+    if family_of(index) is None:
         raise BackboneError(
             "pipeline that adapt does not know yet",
             given=index.get("_class_name"),
-            allowed=", ".join(sorted(KNOWN_PIPELINES)),
+            allowed=", ".join(sorted(known_pipelines())),
+            next="adapt bases lists the families",
         )
+    _require_components(folder, index)
     return index
 
 
-def family_of(index: dict[str, Any]) -> str:
-    """The family's name, from the pipeline's class and its components'."""
-    return "icons" if index.get("text_encoder", [None, None])[1] == "BertModel" else "stable-diffusion"
+def _require_components(folder: Path, index: dict[str, Any]) -> None:
+    """Every component that the index names is there and has weights that can be read; a half-downloaded base has not.
+
+    Raises:
+        BackboneError: see above.
+    """
+    for name in WEIGHTED:
+        entry = index.get(name)
+        if not isinstance(entry, list) or len(entry) != 2 or entry[1] is None:
+            continue
+        place = folder / name
+        if not (place / "config.json").is_file():
+            raise BackboneError(f"the base is not whole: {name} is missing", given=folder, next="download it again")
+        found = [path.name for path in place.iterdir()]
+        if not any(file.endswith(".safetensors") for file in found):
+            pickled = next((file for file in found if file.endswith(PICKLES)), None)
+            raise BackboneError(
+                f"{name} has no safetensors weights",
+                given=f"{place}" + (f" ({pickled} can run code when opened and is never read)" if pickled else ""),
+                next="save it again with safe_serialization=True" if pickled else "download it again",
+            )
 
 
 def frame_of(folder: Path) -> tuple[int, int] | None:
-    """The side in pixels of the pictures that a base makes by default, and its pixels a latent, from its configuration alone;
-    None where that does not say it."""
+    """The side in pixels of the pictures that a base makes by default, and what sides are multiples of, from its configuration
+    alone; None where that does not say it."""
     try:
+        family = _row_of(folder)
+        assert family is not None
         denoiser = next(path for name in ("unet", "transformer") if (path := folder / name / "config.json").is_file())
-        sample = json.loads(denoiser.read_text("utf-8"))["sample_size"]
-        blocks = json.loads((folder / "vae" / "config.json").read_text("utf-8"))["block_out_channels"]
-        scale = 2 ** (len(blocks) - 1)
-        return int(sample) * scale, scale
-    except (OSError, ValueError, KeyError, TypeError, StopIteration):
+        sample: Any = json.loads(denoiser.read_text("utf-8")).get("sample_size") or family.sample_size
+        scale = _scale_of(json.loads((folder / "vae" / "config.json").read_text("utf-8")))
+        return int(max(sample) if isinstance(sample, list) else sample) * scale, scale * family.patch
+    except (OSError, ValueError, KeyError, TypeError, StopIteration, AssertionError):
         return None
+
+
+def _row_of(folder: Path) -> Family | None:
+    """The family of a folder, without a word about what is wrong with it."""
+    try:
+        return family_of(json.loads((folder / "model_index.json").read_text("utf-8")))
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _scale_of(vae: dict[str, Any]) -> int:
+    """Pixels a latent, from the configuration of an autoencoder of diffusers."""
+    if "temperal_downsample" in vae:  # spelt so
+        return int(2 ** len(vae["temperal_downsample"]))
+    return int(2 ** (len(vae.get("encoder_block_out_channels") or vae["block_out_channels"]) - 1))
 
 
 def caption_counter(folder: Path) -> TokenCounter:
     """Caption → its tokens, and how many the text encoder reads. The tokenizer is loaded when it is first asked; without
     torch where the base has a `tokenizer.json`."""
-    where = folder / "tokenizer"
+    row = _row_of(folder)
+    where = folder / (row.tokenizer if row and (folder / row.tokenizer).is_dir() else "tokenizer")
+    most = row.max_tokens if row else None
 
     @cache
     def fast() -> Any:
@@ -141,15 +181,15 @@ def caption_counter(folder: Path) -> TokenCounter:
 
     @cache
     def limit() -> int:
-        return int(json.loads((where / "tokenizer_config.json").read_text("utf-8"))["model_max_length"])
+        return most or int(json.loads((where / "tokenizer_config.json").read_text("utf-8"))["model_max_length"])
 
     def count(caption: str) -> tuple[int, int]:
         return len(fast().encode(caption).ids), limit()
 
-    return count if (where / "tokenizer.json").is_file() else _slow_counter(where)
+    return count if (where / "tokenizer.json").is_file() else _slow_counter(where, most)
 
 
-def _slow_counter(where: Path) -> TokenCounter:
+def _slow_counter(where: Path, most: int | None = None) -> TokenCounter:
     """By transformers, for the older files of a tokenizer."""
 
     @cache
@@ -161,27 +201,39 @@ def _slow_counter(where: Path) -> TokenCounter:
 
     def count(caption: str) -> tuple[int, int]:
         words = tokenizer()(caption, truncation=False, verbose=False).input_ids
-        return len(words), int(tokenizer().model_max_length)
+        return len(words), most or int(tokenizer().model_max_length)
 
     return count
 
 
-def load(reference: str, *, dtype: torch.dtype, device: str | torch.device) -> Backbone:
+def load(reference: str, *, dtype: torch.dtype, device: str | torch.device, without: Sequence[str] = ()) -> Backbone:
     """See `Backbone.load`."""
     folder = find(reference)
     index = read_index(folder)
-    from adapt.backbones import FAMILIES
+    row = family_of(index)
+    assert row is not None, "read_index has looked"
+    family = row.load()
+    pipeline = load_pipeline(folder, index["_class_name"], dtype, family.full_precision, without)
+    left_out = folder / family.denoiser_name / "config.json"
+    config = json.loads(left_out.read_text("utf-8")) if family.denoiser_name in without else None
+    return family(pipeline.to(device), reference, config)
 
-    family = FAMILIES[family_of(index)]
-    pipeline = load_pipeline(folder, index["_class_name"], dtype, family.full_precision)
-    return family(pipeline.to(device), reference)
+
+LEFT_OUT = ("safety_checker", "feature_extractor")
+"""Components that nothing here needs; their weights are not loaded."""
 
 
-def load_pipeline(folder: Path, class_name: str, dtype: torch.dtype, full_precision: Sequence[str] = ()) -> Any:
+def load_pipeline(
+    folder: Path, class_name: str, dtype: torch.dtype, full_precision: Sequence[str] = (), without: Sequence[str] = ()
+) -> Any:
     """The plain diffusers pipeline: safetensors only, no remote code, no network.
 
     Args:
         full_precision: components that are not held in less than float32.
+        without: components that are not loaded.
+
+    Raises:
+        BackboneError: the files do not fit together, or are not whole.
     """
     os.environ.setdefault("DIFFUSERS_DISABLE_REMOTE_CODE", "1")
     with quiet_libraries():
@@ -191,10 +243,12 @@ def load_pipeline(folder: Path, class_name: str, dtype: torch.dtype, full_precis
         wide = dict.fromkeys(full_precision, torch.promote_types(dtype, torch.float32))
         dtypes = {"default": dtype, **wide} if wide else dtype
         try:
-            return getattr(diffusers, class_name).from_pretrained(
-                folder, dtype=dtypes, use_safetensors=True, local_files_only=True,
-                safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-            )  # fmt: skip
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+            kind = getattr(diffusers, class_name)
+            takes = inspect.signature(kind.__init__).parameters
+            none = {name: None for name in (*LEFT_OUT, *without) if name in takes}
+            if "requires_safety_checker" in takes:
+                none["requires_safety_checker"] = False  # type: ignore[assignment]
+            return kind.from_pretrained(folder, dtype=dtypes, use_safetensors=True, local_files_only=True, **none)
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
             raise BackboneError(f"the base cannot be loaded: {reason}", given=folder) from error

@@ -1,13 +1,35 @@
-"""Protocols and small records that the packages share, so that siblings need not know each other."""
+"""Protocols and small records that the packages share, so that siblings need not know each other. Imports no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from conditioning import Part
+    from conditioning import Part
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What was cut out of what: the micro-conditions of SDXL (Podell et al. 2023, arXiv 2307.01952, section 2.2).
+
+    Attributes:
+        original: height and width of the picture, in pixels.
+        crop: pixels that are missing above and on the left, after the picture was resized and mirrored.
+        target: height and width that it is trained or drawn at.
+    """
+
+    original: tuple[int, int]
+    crop: tuple[int, int]
+    target: tuple[int, int]
+
+    @staticmethod
+    def whole(height: int, width: int) -> Sizes:
+        """Of a picture that is all there."""
+        return Sizes((height, width), (0, 0), (height, width))
 
 
 class Encoder(Protocol):
@@ -18,7 +40,7 @@ class Encoder(Protocol):
         ...
 
     def encode_text(self, captions: Sequence[str]) -> Part:
-        """Captions → the part `text`, one row a caption."""
+        """Captions → the part that captions become, one row a caption."""
         ...
 
     def content_key(self, component: str) -> str:

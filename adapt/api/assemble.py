@@ -68,7 +68,7 @@ def encode(
 ) -> EncodedPictures:
     """Latents and text states of these pictures in all their variants, all in the cache."""
     encoded = EncodedPictures(
-        pictures, backbone, shelves(settings, backbone.scale_factor), _cache(), augmentation=augmentation(settings),
+        pictures, backbone, shelves(settings, backbone.multiple), _cache(), augmentation=augmentation(settings),
         flips=settings.flip > 0, background=settings.background, outside=settings.mask_outside,
     )  # fmt: skip
     return _prepared(encoded, accelerator)
@@ -78,7 +78,7 @@ def encode_held_out(
     backbone: Backbone, pictures: Sequence[Picture], settings: TrainSettings, accelerator: Accelerator
 ) -> EncodedPictures:
     """The same for pictures that are measured: as they are, at one resolution."""
-    shelf = shelves(settings, backbone.scale_factor)[:1]
+    shelf = shelves(settings, backbone.multiple)[:1]
     encoded = EncodedPictures(
         pictures, backbone, shelf, _cache(), background=settings.background, outside=settings.mask_outside
     )

@@ -140,7 +140,7 @@ def facts(trainer: Trainer, chosen: int) -> Facts:
         },
         lora={backbone.denoiser_name: portable(course.injection.config.to_dict())},
         objective=course.objective.prediction_type,
-        null=backbone.null_text,
+        null=backbone.null_kind,
         trigger=settings.trigger,
         recommended={
             "scale": 1.0,

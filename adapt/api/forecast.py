@@ -68,7 +68,7 @@ def forecast(base: str, pictures: Pictures, settings: TrainSettings) -> tuple[Tr
     backbone = load_base(base, settings, accelerator)
     settings = settle(settings, backbone)
     assert settings.resolution is not None and settings.sampling_steps is not None, "settled"
-    buckets = in_use(pictures.train, shelves(settings, backbone.scale_factor))
+    buckets = in_use(pictures.train, shelves(settings, backbone.multiple))
     width, height = largest = max(buckets, key=lambda size: size[0] * size[1])
     rows = settings.batch_size // accelerator.num_processes // settings.accumulation
     encode = _timed(lambda: backbone.encode_media(torch.zeros(1, 3, height, width)))

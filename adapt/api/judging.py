@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from adapt.api.objective import make_target
+from adapt.backbones import Backbone
 from adapt.config import TrainSettings
 from adapt.data import EncodedPictures
 from adapt.evaluation.held_out import HeldOut
@@ -27,7 +28,7 @@ def make_judge(course: Course, held_out: EncodedPictures) -> Judge:
     members = spread(taught(course.examples), wanted)
 
     def measured(examples: EncodedPictures, indices: Sequence[int]) -> Measured:
-        pictures = grid(examples, indices, settings)
+        pictures = grid(backbone, examples, indices, settings)
         return measure_base(pictures, backbone, objective, target, settings.anchor_above)
 
     with course.injection.disabled():
@@ -46,9 +47,11 @@ def spread(places: Sequence[int], wanted: int) -> list[int]:
     return [places[k * len(places) // wanted] for k in range(wanted)]
 
 
-def grid(examples: EncodedPictures, indices: Sequence[int], settings: TrainSettings) -> HeldOut:
+def grid(backbone: Backbone, examples: EncodedPictures, indices: Sequence[int], settings: TrainSettings) -> HeldOut:
     """These pictures at fixed times and noise: means of their posteriors, first captions, nothing dropped or mirrored."""
     x = [examples.latents(i)[0] for i in indices]
-    condition = Condition.cat([Condition({"text": examples.text(examples.captions(i)[0])}) for i in indices])
+    parts = [examples.text(examples.captions(i)[0]) for i in indices]
+    sizes = [examples.sizes(i) for i in indices]
+    condition = Condition.cat([backbone.assembled(part, [s]) for part, s in zip(parts, sizes, strict=True)])
     areas = [examples.weight(i) for i in indices]
     return HeldOut(x, condition, settings.validation_times, settings.batch_size, settings.validation_pairs, areas)

@@ -10,6 +10,7 @@ from adapt.backbones import Backbone
 from adapt.config import TrainSettings
 from adapt.lora import Injection
 from adapt.objectives import Anchored, Loss, Noise, Objective, Plain, Prior, Target, TimeSampling, weighting
+from adapt.types import Sizes
 from conditioning import Condition, Part, Predictor
 
 
@@ -77,5 +78,7 @@ def make_prior(
     """
     if settings.prior_prompt is None:
         return None
-    condition = Condition({"text": text(settings.prior_prompt)}).to(backbone.device, backbone.dtype)
+    side = settings.resolution or backbone.resolution
+    sizes = [Sizes.whole(side, side)]
+    condition = backbone.assembled(text(settings.prior_prompt), sizes).to(backbone.device, backbone.dtype)
     return Prior(objective, backbone.predict, teacher_of(backbone, injection), condition, settings.prior_weight)

@@ -17,7 +17,7 @@ def shelves(settings: TrainSettings, scale_factor: int) -> tuple[Buckets, ...]:
 
     Args:
         settings: with a resolution.
-        scale_factor: pixels a latent.
+        scale_factor: pixels a latent; a token, where the base joins latents.
 
     Raises:
         SettingsError: a side that is no multiple of the base's scale factor or of `bucket_step`.
@@ -34,7 +34,7 @@ def _shelf(side: int, settings: TrainSettings, scale_factor: int) -> Buckets:
         return square(side)
     step = settings.bucket_step or default_step(side, scale_factor)
     if step % scale_factor or side % step:
-        allowed = f"a multiple of {scale_factor} (the base's pixels a latent) that divides {side}"
+        allowed = f"a multiple of {scale_factor} (the base's step in pixels) that divides {side}"
         raise SettingsError("bucket_step does not fit", given=step, allowed=allowed)
     return buckets(side, step, settings.bucket_aspect)
 

@@ -178,7 +178,7 @@ def begin(
     folder.require_same_course(changes, allow)
     if accelerator.is_main_process:
         say(_intent(backbone, pictures, settings))
-        sizes = remarks(pictures.train, settings, backbone.scale_factor)
+        sizes = remarks(pictures.train, settings, backbone.multiple)
         findings = [*pictures.warnings, *sizes, *lines(long_captions(pictures.train, backbone.count_tokens))]
         for warning in findings:
             say(f"warning: {warning}")
@@ -205,7 +205,7 @@ def _intent(backbone: Backbone, pictures: Pictures, settings: TrainSettings) -> 
 def _sizes(backbone: Backbone, pictures: Pictures, settings: TrainSettings) -> str:
     """`512 px`, or how many buckets at which resolutions."""
     sides = "/".join(map(str, settings.resolutions or [settings.resolution]))
-    found = in_use(pictures.train, shelves(settings, backbone.scale_factor))
+    found = in_use(pictures.train, shelves(settings, backbone.multiple))
     return f"{sides} px in {len(found)} buckets" if settings.buckets else f"{sides} px"
 
 
@@ -294,7 +294,7 @@ def settle(settings: TrainSettings, backbone: Backbone) -> TrainSettings:
     network = settled_network(settings, backbone)
     make_objective(backbone, settings)
     resolution = settings.resolution or max(settings.resolutions, default=backbone.resolution)
-    shelves(settings.model_copy(update={"resolution": resolution}), backbone.scale_factor)
+    shelves(settings.model_copy(update={"resolution": resolution}), backbone.multiple)
     return settings.model_copy(
         update={
             "resolution": resolution,

@@ -1,9 +1,23 @@
-"""Pretrained families behind one interface."""
+"""Pretrained families behind one interface. `registry` needs no torch; the classes are imported when they are asked for."""
 
-from adapt.backbones.base import Backbone
-from adapt.backbones.icons import Icons
-from adapt.backbones.stable_diffusion import StableDiffusion
+from __future__ import annotations
 
-FAMILIES: dict[str, type[Backbone]] = {family.family: family for family in (Icons, StableDiffusion)}
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["FAMILIES", "Backbone", "Icons", "StableDiffusion"]
+from adapt.backbones.registry import FAMILIES, Family
+
+if TYPE_CHECKING:
+    from adapt.backbones.base import Backbone
+
+__all__ = ["FAMILIES", "Backbone", "Family"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Backbone":
+        from adapt.backbones.base import Backbone
+
+        return Backbone
+    for family in FAMILIES.values():
+        if family.where.partition(":")[2] == name:
+            return family.load()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,67 +6,138 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from adapt.backbones.registry import FAMILIES, Family
+from adapt.errors import SettingsError
 from adapt.objectives import Loss, Objective, TimeSampling, Weighting, objective_of
+from adapt.objectives.shift import LinearShift, by_size
+from adapt.types import Sizes
 from conditioning import Condition, Part, TextConditioner
+from conditioning.guidance.classifier_free import Normalise
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+
+Shapes = Mapping[str, tuple[int | None, ...]]
+"""Tensor name → its shape without the rows; None where any length goes."""
+
+
+class Tokens(NamedTuple):
+    """What a denoiser attends to: `tokens` (B, L, D), and `mask` (B, L), 1 where a token counts; None: all do."""
+
+    tokens: Tensor
+    mask: Tensor | None
 
 
 class Backbone(ABC):
     """One model family. A subclass says only what is different: one small file each.
 
+    Everything is written with the names of the papers: `x` (B, C, *dims) are scaled latents, one picture a row, never packed
+    into tokens: packing is the business of `predict`. `t` (B,) is in the unit of the family's scheduler: 0 … T - 1 for discrete
+    diffusion, T σ for a flow. A family whose network wants another (1 - t / T, say) converts inside `predict`.
+
     Args:
         pipeline: the loaded diffusers pipeline; frozen and put into eval mode here.
         reference: what the user called it (`icons`, a folder, a Hub id).
+        config: the denoiser's configuration, where the denoiser was left out.
     """
 
     family: ClassVar[str]
-    pipeline_class: ClassVar[str]
     denoiser_name: ClassVar[str] = "transformer"
-    null_text: ClassVar[str] = "empty"
+    media_components: ClassVar[tuple[str, ...]] = ("vae",)
+    """Components that latents depend on; none in pixel space."""
+    caption_part: ClassVar[str] = "text"
+    """The part of a Condition that a caption becomes."""
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
     time_sampling: ClassVar[str] = "uniform"
     guidance_scale: ClassVar[float] = 7.5
+    guidance_offset: ClassVar[float] = 0.0
+    """What the family's pipeline calls guidance s is s + offset here, where 1 is always off (Z-Image: 1)."""
     sampling_steps: ClassVar[int] = 30
+    trained_guidance: ClassVar[float] = 1.0
+    """The embedded guidance of a training row, in distilled families that have one (`embedded_guidance`)."""
+    prompt_syntax: ClassVar[str] = "plain text"
     full_precision: ClassVar[tuple[str, ...]] = ()
     """Components that stay in float32 whatever the base is held in: some VAEs (SDXL's) overflow in float16."""
 
-    def __init__(self, pipeline: DiffusionPipeline, reference: str) -> None:
-        self.pipeline, self.reference = pipeline, reference
+    def __init__(self, pipeline: DiffusionPipeline, reference: str, config: Mapping[str, Any] | None = None) -> None:
+        self.pipeline, self.reference, self._config = pipeline, reference, config
         self.wrapped: nn.Module | None = None
+        self.max_tokens = self.entry.max_tokens
         for module in self.modules.values():
             module.requires_grad_(False).eval()
-        self.text = TextConditioner(self.encode_text, self.null_text)
+        self.text = TextConditioner(self.encode_text, self.null_kind)
 
     @staticmethod
     def load(
-        reference: str = "icons", *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+        reference: str = "icons",
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        without: Sequence[str] = (),
     ) -> Backbone:
         """Loads `icons`, a local diffusers folder or a Hub id; the family is found from `model_index.json`.
+
+        Args:
+            without: components that are left out, so that captions are encoded without a denoiser in memory, say.
 
         Raises:
             BackboneError: when it is not there, is no diffusers folder, needs pickles, or is of an unknown family.
         """
         from adapt.loading import load
 
-        return load(reference, dtype=dtype, device=device)
+        return load(reference, dtype=dtype, device=device, without=without)
 
     # ------------------------------------------------------------------------------------------------ what it is made of
+    @property
+    def entry(self) -> Family:
+        """The family's row of the table."""
+        return FAMILIES[self.family]
+
+    @property
+    def pipeline_class(self) -> str:
+        """The diffusers class of the pipeline."""
+        return type(self.pipeline).__name__
+
+    @property
+    def task(self) -> str:
+        """What is done with it: `text-to-image`, `class` …"""
+        return self.entry.pipelines.get(self.pipeline_class, "text-to-image")
+
     @property
     def modules(self) -> dict[str, nn.Module]:
         """Every network, by diffusers' component name."""
         return {name: c for name, c in self.pipeline.components.items() if isinstance(c, nn.Module)}
 
     @property
+    def denoisers(self) -> dict[str, nn.Module]:
+        """The networks that predict, by name: one, or several for different times (`Wan`'s two experts)."""
+        return {self.denoiser_name: self.modules[self.denoiser_name]}
+
+    @property
     def denoiser(self) -> nn.Module:
         """What `predict` calls: the network itself, or what Accelerate wrapped it in (`wrapped`)."""
         return self.wrapped if self.wrapped is not None else self.modules[self.denoiser_name]
+
+    @property
+    def config(self) -> Any:
+        """The denoiser's configuration, whatever wraps it, and when it was left out."""
+        return self.modules[self.denoiser_name].config if self.denoiser_name in self.modules else self._config
+
+    @property
+    def text_components(self) -> tuple[str, ...]:
+        """Components that text states depend on."""
+        return tuple(sorted(name for name in self.modules if name.startswith("text_encoder")))
+
+    @property
+    def loader(self) -> str:
+        """Which library loads an adapter of this family: diffusers by its pipeline's `load_lora_weights`, or peft."""
+        return "diffusers" if hasattr(self.pipeline, "load_lora_weights") else "peft"
 
     @property
     def scheduler_config(self) -> Mapping[str, Any]:
@@ -76,12 +147,18 @@ class Backbone(ABC):
 
     @property
     def device(self) -> torch.device:
-        return next(self.denoiser.parameters()).device
+        return next(self._present.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.denoiser.parameters()).dtype
+        return next(self._present.parameters()).dtype
 
+    @property
+    def _present(self) -> nn.Module:
+        """The denoiser; where it was left out, what is there."""
+        return self.denoiser if self.denoiser_name in self.modules else next(iter(self.modules.values()))
+
+    # ------------------------------------------------------------------------------------------------ times
     def objective(
         self,
         sampling: TimeSampling | None = None,
@@ -91,14 +168,28 @@ class Backbone(ABC):
         zero_terminal_snr: bool = False,
     ) -> Objective:
         """The objective it was trained with; `sampling` defaults to the family's. The rest as in `objective_of`."""
-        sampling, dims = (
-            sampling or TimeSampling(self.time_sampling),
-            self.latent_shape(self.resolution, self.resolution),
-        )
         return objective_of(
-            self.scheduler_config, sampling, weighting, loss, zero_terminal_snr=zero_terminal_snr, own_dims=dims[1:]
-        )
+            self.scheduler_config, sampling or TimeSampling(self.time_sampling), weighting, loss,
+            zero_terminal_snr=zero_terminal_snr, own_dims=self.own_latents[1:], patch=self.entry.patch,
+        )  # fmt: skip
 
+    def schedule(self, steps: int, dims: Sequence[int]) -> Mapping[str, Any]:
+        """What the family's scheduler is told beside the number of steps, for latents of these dims.
+
+        `mu`, where its times shift with the size; subclasses add `sigmas` where their pipelines do. A scheduler that the
+        user chose takes of it what it knows.
+        """
+        if not self.scheduler_config.get("use_dynamic_shifting"):
+            return {}
+        shift = by_size(self.scheduler_config, dims, self.entry.patch)
+        return {"mu": shift.mu(dims)} if isinstance(shift, LinearShift) else {}
+
+    @property
+    def normalise(self) -> Normalise | None:
+        """What the family's pipeline does to a guided prediction; None: nothing."""
+        return None
+
+    # ------------------------------------------------------------------------------------------------ who it is
     def fingerprint(self) -> str:
         """Digest of the denoiser's class, configuration and shapes: equal for bases that can take the same adapter."""
         denoiser: Any = self.modules[self.denoiser_name]
@@ -110,61 +201,183 @@ class Backbone(ABC):
     def content_key(self, component: str) -> str:
         """Digest of a component's class, configuration and weights (64 values of each tensor)."""
         module = self.modules[component]
-        digest = hashlib.sha256(f"{type(module).__name__} {module.config} {self.dtype}".encode())
+        told = f" {self.max_tokens} tokens" if self.max_tokens and component in self.text_components else ""
+        digest = hashlib.sha256(f"{type(module).__name__} {module.config} {self.dtype}{told}".encode())
         for name, p in _base_state(module):
             values = p.detach().flatten()[:: max(1, p.numel() // 64)].float().cpu()
             digest.update(name.encode() + values.numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    # ------------------------------------------------------------------------------------------------ pictures
+    # ------------------------------------------------------------------------------------------------ media
     @property
-    @abstractmethod
     def resolution(self) -> int:
         """Side of the pictures that it was made for, in pixels."""
+        sample = self.config.get("sample_size") or self.entry.sample_size
+        return side_of(sample) * self.scale_factor
 
     @property
-    @abstractmethod
     def scale_factor(self) -> int:
         """Pixels a latent, along each side."""
+        return int(self.pipeline.vae_scale_factor)
 
     @property
-    @abstractmethod
+    def multiple(self) -> int:
+        """Sides of pictures are multiples of it, in pixels."""
+        return self.scale_factor * self.entry.patch
+
+    @property
+    def largest(self) -> int | None:
+        """The longest side that it can take, in pixels; None: any."""
+        return None
+
+    def require_size(self, height: int, width: int) -> None:
+        """Raises `SettingsError` for a picture that the denoiser cannot take."""
+        if self.largest is not None and max(height, width) > self.largest:
+            raise SettingsError(
+                "the base has no positions for pictures of this size",
+                given=f"{width}x{height}",
+                allowed=f"sides up to {self.largest} px",
+            )
+
+    @property
     def latent_channels(self) -> int:
         """Channels of a latent."""
+        return int(self.pipeline.vae.config.latent_channels)
 
-    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
-        """(C, *dims) of the latents of a picture of height × width pixels."""
-        return (self.latent_channels, height // self.scale_factor, width // self.scale_factor)
+    @property
+    def own_latents(self) -> tuple[int, ...]:
+        """(C, *dims) of the latents that it was made for."""
+        return self.latent_shape(self.resolution, self.resolution)
 
-    @abstractmethod
+    def latent_shape(self, *dims: int) -> tuple[int, ...]:
+        """(C, *dims) of the latents of a medium of these dims: height and width in pixels."""
+        return (self.latent_channels, *(side // self.scale_factor for side in dims))
+
+    @torch.no_grad()
     def encode_media(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) in [-1, 1] → mean and standard deviation of the scaled latents, each (B, C, *dims)."""
+        vae = self.pipeline.vae
+        mean, std = posterior(vae.encode(pixels.to(vae.device, vae.dtype)))
+        shift, scale = vae.config.get("shift_factor") or 0.0, vae.config.get("scaling_factor") or 1.0
+        return (mean - shift) * scale, std * scale
 
-    @abstractmethod
+    @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, C, *dims) → pixels (B, 3, H, W) in about [-1, 1]."""
+        vae = self.pipeline.vae
+        shift, scale = vae.config.get("shift_factor") or 0.0, vae.config.get("scaling_factor") or 1.0
+        pixels: Tensor = vae.decode(latents.to(vae.dtype) / scale + shift, return_dict=False)[0]
+        return pixels
 
     # ------------------------------------------------------------------------------------------------ conditions
     @abstractmethod
     def encode_text(self, captions: Sequence[str]) -> Part:
-        """Captions → the part `text`, one row a caption."""
+        """Captions → the part `caption_part`, one row a caption."""
 
-    @abstractmethod
     def count_tokens(self, caption: str) -> tuple[int, int]:
         """Tokens of a caption, and how many the encoder reads."""
+        tokenizer = getattr(self.pipeline, self.entry.tokenizer, None) or self.pipeline.tokenizer
+        tokens = tokenizer(caption, truncation=False, verbose=False).input_ids
+        return len(tokens), int(self.max_tokens or tokenizer.model_max_length)
 
-    def condition(self, captions: Sequence[str]) -> Condition:
-        """One row a caption."""
-        return Condition({"text": self.text.encode(captions)})
+    @property
+    def null_kind(self) -> str:
+        """What an empty condition is, as the family's pipeline has it: `empty` encodes "", `zeros`, `label`."""
+        return "empty"
 
-    def null(self, rows: int = 1) -> Condition:
-        """The condition that says nothing, as the family was trained with."""
-        return Condition({"text": self.text.null(rows)})
+    @property
+    def embedded_guidance(self) -> float | None:
+        """The guidance that a distilled family draws with, a fact of the condition; None: it has none."""
+        return None
+
+    @cached_property
+    def slots(self) -> Mapping[str, Shapes]:
+        """Parts that the denoiser takes → their tensors' shapes without the rows; a token axis with a mask is None."""
+        part = self.text.null(1)
+        free = {"tokens": (None,), "mask": (None,)} if "mask" in part else {}
+        return {
+            self.caption_part: {k: (*free.get(k, ()), *x.shape[1 + len(free.get(k, ())) :]) for k, x in part.items()}
+        }
+
+    def condition(
+        self, captions: Sequence[str], sizes: Sequence[Sizes] | None = None, guidance: float | None = None
+    ) -> Condition:
+        """One row a caption.
+
+        Args:
+            sizes: of each picture, for the facts; None: whole pictures of the base's own size.
+            guidance: embedded guidance; None: the one that it draws with.
+        """
+        return self.assembled(
+            self.text.encode(captions), sizes, self.embedded_guidance if guidance is None else guidance
+        )
+
+    def assembled(self, part: Part, sizes: Sequence[Sizes] | None = None, guidance: float | None = None) -> Condition:
+        """An encoded caption part with its facts.
+
+        Args:
+            sizes: as in `condition`.
+            guidance: embedded guidance; None: the one that it is trained with.
+        """
+        rows = len(next(iter(part.values()))) if part else len(sizes or ())
+        known = [Sizes.whole(self.resolution, self.resolution)] * rows if sizes is None else sizes
+        return Condition({self.caption_part: part} if part else {}, self.facts(known, guidance))
+
+    def facts(self, sizes: Sequence[Sizes], guidance: float | None = None) -> Mapping[str, Tensor]:
+        """Micro-conditions, one row a picture: what is never dropped. Nothing in most families.
+
+        Args:
+            sizes: what was cut out of what.
+            guidance: embedded guidance; None: `trained_guidance`.
+        """
+        return {}
+
+    def null(self, rows: int = 1, kind: str | None = None) -> Condition:
+        """The condition that says nothing, with the facts of whole pictures.
+
+        Args:
+            kind: `empty` or `zeros`; None: as the family was trained with.
+        """
+        text = self.text if kind in (None, self.null_kind) else TextConditioner(self.encode_text, str(kind))
+        return self.assembled(text.null(rows))
+
+    def tokens_of(self, condition: Condition) -> Tokens:
+        """The text tokens, then those of every other part that has some (an image prompt's, a class's): the one place where
+        parts are fused, called inside `predict`. Tokens of a part without a mask all count."""
+        parts = [part for part in _text_first(condition.parts, self.caption_part) if "tokens" in part]
+        if len(parts) == 1:
+            return Tokens(parts[0]["tokens"], parts[0].get("mask"))
+        tokens = torch.cat([part["tokens"] for part in parts], 1)
+        if not any("mask" in part for part in parts):
+            return Tokens(tokens, None)
+        return Tokens(tokens, torch.cat([_mask_of(part) for part in parts], 1))
 
     # ------------------------------------------------------------------------------------------------ the denoiser
     @abstractmethod
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """x_t (B, C, *dims), t (B,), B conditions → prediction (B, C, *dims), which a scheduler's step takes."""
+
+
+def side_of(sample_size: Any) -> int:
+    """`sample_size` of a denoiser's configuration as one side."""
+    return int(max(sample_size)) if isinstance(sample_size, list | tuple) else int(sample_size)
+
+
+def posterior(encoded: Any) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of what an autoencoder says; those without a posterior are certain."""
+    if hasattr(encoded, "latent_dist"):
+        return encoded.latent_dist.mean, encoded.latent_dist.std
+    mean: Tensor = encoded.latents if hasattr(encoded, "latents") else encoded.latent  # AutoencoderTiny, AutoencoderDC
+    return mean, torch.zeros_like(mean)
+
+
+def _text_first(parts: Mapping[str, Part], first: str) -> list[Part]:
+    return [parts[name] for name in sorted(parts, key=lambda name: (name != first, name))]
+
+
+def _mask_of(part: Part) -> Tensor:
+    tokens = part["tokens"]
+    return part["mask"] if "mask" in part else tokens.new_ones(tokens.shape[:2], dtype=torch.long)
 
 
 def _base_state(module: nn.Module) -> list[tuple[str, Tensor]]:

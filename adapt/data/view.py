@@ -11,21 +11,9 @@ from PIL import Image
 from adapt.data.augment import Variant
 from adapt.data.buckets import Box, Size, crop_box
 from adapt.data.decode import fit
+from adapt.types import Sizes
 
-
-@dataclass(frozen=True)
-class Sizes:
-    """What was cut out of what: the micro-conditions of SDXL (Podell et al. 2023, arXiv 2307.01952, section 2.2).
-
-    Attributes:
-        original: height and width of the picture, in pixels.
-        crop: pixels that are missing above and on the left, after the picture was resized and mirrored.
-        target: height and width that it is trained at.
-    """
-
-    original: tuple[int, int]
-    crop: tuple[int, int]
-    target: tuple[int, int]
+__all__ = ["Sizes", "View"]
 
 
 @dataclass(frozen=True)

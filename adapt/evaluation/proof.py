@@ -61,7 +61,7 @@ def prove(adapter: Adapter, backbone: Backbone, prompt: str = "") -> Proof:
 def predictions(backbone: Backbone, prompt: str) -> list[Tensor]:
     """Predictions at fixed noise and three times, each (1, C, *dims)."""
     objective, condition = backbone.objective(), backbone.condition([prompt])
-    shape = backbone.latent_shape(backbone.resolution, backbone.resolution)
+    shape = backbone.own_latents
     x_t = normal(0, "proof", 0, 0, (1, *shape)).to(backbone.device, backbone.dtype)
     times = (objective.times(torch.tensor([q])).to(backbone.device) for q in QUANTILES)
     return [backbone.predict(x_t, t, condition) for t in times]

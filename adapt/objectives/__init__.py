@@ -28,6 +28,7 @@ def objective_of(
     *,
     zero_terminal_snr: bool = False,
     own_dims: Sequence[int] = (),
+    patch: int = 2,
 ) -> Objective:
     """The objective that a pipeline was trained with, read from its scheduler's configuration.
 
@@ -38,6 +39,7 @@ def objective_of(
         sampling, weighting, loss: as in `Objective`.
         zero_terminal_snr: rescale the schedule so that it ends in pure noise (Lin et al. 2023, arXiv 2305.08891).
         own_dims: of the base's own latents, for a shift by resolution.
+        patch: positions a token, along each side, for the same.
 
     Raises:
         BackboneError: for a prediction type that is none of ours.
@@ -47,7 +49,7 @@ def objective_of(
         if zero_terminal_snr:
             raise _needless_rescale()
         shift, train_times = own_shift(scheduler), scheduler["num_train_timesteps"]
-        size = by_size(scheduler, own_dims) if own_dims else None
+        size = by_size(scheduler, own_dims, patch) if own_dims else None
         return Flow(sampling, weighting, loss, shift=shift, train_times=train_times, by_size=size)
     prediction = scheduler.get("prediction_type", "epsilon")
     if prediction not in PREDICTIONS:

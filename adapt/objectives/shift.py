@@ -60,9 +60,13 @@ class LinearShift:
     exponential: bool = True
     patch: int = 2
 
-    def __call__(self, dims: Sequence[int]) -> float:
+    def mu(self, dims: Sequence[int]) -> float:
+        """What diffusers' flow schedulers call `mu`."""
         tokens = math.prod(dims) / self.patch**2
-        mu = self.low + (self.high - self.low) * (tokens - self.few) / (self.many - self.few)
+        return self.low + (self.high - self.low) * (tokens - self.few) / (self.many - self.few)
+
+    def __call__(self, dims: Sequence[int]) -> float:
+        mu = self.mu(dims)
         return math.exp(mu) if self.exponential else mu
 
 
@@ -74,14 +78,17 @@ def own_shift(scheduler: Mapping[str, Any]) -> float:
     return float(scheduler.get("shift") or scheduler.get("flow_shift") or 1.0)
 
 
-def by_size(scheduler: Mapping[str, Any], own_dims: Sequence[int]) -> BySize:
+def by_size(scheduler: Mapping[str, Any], own_dims: Sequence[int], patch: int = 2) -> BySize:
     """How a flow scheduler's configuration shifts by size: as it says itself, else by the root.
 
     Args:
         own_dims: of the base's own latents.
+        patch: positions a token, along each side.
     """
     if not scheduler.get("use_dynamic_shifting"):
         return RootShift(own_shift(scheduler), math.prod(own_dims))
     names = {"few": "base_image_seq_len", "many": "max_image_seq_len", "low": "base_shift", "high": "max_shift"}
     said = {ours: scheduler[theirs] for ours, theirs in names.items() if scheduler.get(theirs) is not None}
-    return LinearShift(**said, exponential=scheduler.get("time_shift_type", "exponential") == "exponential")
+    return LinearShift(
+        **said, patch=patch, exponential=scheduler.get("time_shift_type", "exponential") == "exponential"
+    )

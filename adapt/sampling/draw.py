@@ -18,6 +18,7 @@ from adapt.sampling.pixels import to_hole, to_pictures, to_pixels
 from adapt.sampling.request import Drawing
 from adapt.sampling.starts import FromImage, FromNoise, Posterior, Repaint, Start
 from adapt.sampling.stepper import Stepper
+from adapt.types import Sizes
 from conditioning import ClassifierFreeGuidance, Condition
 
 
@@ -89,12 +90,21 @@ def draw_latents(
 ) -> Tensor:
     """One batch of drawings of one kind → clean latents (B, C, *dims)."""
     first, device, dtype = drawings[0], backbone.device, backbone.dtype
-    stepper = Stepper(schedulers.build(first.scheduler, backbone.scheduler_config), first.steps, generators, device)
-    condition = backbone.condition([d.prompt for d in drawings]).to(device, dtype)
+    stepper = _stepper(backbone, first, generators)
+    sizes = [Sizes.whole(first.height, first.width)] * len(drawings)
+    condition = backbone.condition([d.prompt for d in drawings], sizes).to(device, dtype)
     negative = _negative(backbone, [d.negative_prompt for d in drawings]).to(device, dtype)
-    guidance = ClassifierFreeGuidance(first.guidance_scale, first.guidance_rescale)
+    negative = Condition(negative.parts, condition.facts)  # facts are told to both: only parts are kept away from
+    guidance = ClassifierFreeGuidance(first.guidance_scale, first.guidance_rescale, normalise=backbone.normalise)
     noise = Noise(generators, device, dtype)
     return denoise(backbone.predict, stepper, guidance, _start(backbone, first), noise, condition, negative, progress)
+
+
+def _stepper(backbone: Backbone, drawing: Drawing, generators: Sequence[torch.Generator]) -> Stepper:
+    """The scheduler, told what the family tells its own about latents of this size."""
+    told = backbone.schedule(drawing.steps, backbone.latent_shape(drawing.height, drawing.width)[1:])
+    scheduler = schedulers.build(drawing.scheduler, backbone.scheduler_config)
+    return Stepper(scheduler, drawing.steps, generators, backbone.device, told=told)
 
 
 def _negative(backbone: Backbone, texts: Sequence[str]) -> Condition:

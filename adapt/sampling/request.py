@@ -30,7 +30,7 @@ class Request:
         guidance_rescale: 0 … 1 (see `ClassifierFreeGuidance`).
         steps: inference steps, ≥ 1.
         seed: 0 … 2**63 - 1.
-        height, width: in pixels; multiples of the backbone's `scale_factor`. With `image` and neither given: the
+        height, width: in pixels; multiples of the backbone's `multiple`. With `image` and neither given: the
             image's shape at the backbone's own number of pixels.
         scheduler: a name of `schedulers`.
         image: what is drawn over (image to image); with `mask`, only where the mask is white (inpainting).
@@ -142,7 +142,7 @@ def settle(request: Request, backbone: Backbone, recommended: Mapping[str, float
     """
     advice = {"guidance_scale": backbone.guidance_scale, "steps": backbone.sampling_steps, **(recommended or {})}
     scale, steps = request.guidance_scale, request.steps
-    height, width = _size(request, backbone.resolution, backbone.scale_factor)
+    height, width = _size(request, backbone.resolution, backbone.multiple)
     drawing = Drawing(
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
@@ -163,7 +163,8 @@ def settle(request: Request, backbone: Backbone, recommended: Mapping[str, float
 
 def _judge(drawing: Drawing, backbone: Backbone) -> None:
     config = backbone.scheduler_config
-    check_size(drawing.width, drawing.height, backbone.scale_factor)
+    check_size(drawing.width, drawing.height, backbone.multiple)
+    backbone.require_size(drawing.height, drawing.width)
     _whole("steps", drawing.steps, 1, int(config.get("num_train_timesteps", 1000)))
     if drawing.scheduler is not None:
         schedulers.check(schedulers.find(drawing.scheduler), config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Any
 
@@ -22,17 +22,25 @@ class Stepper:
         generators: one a picture, for schedulers that add noise on the way.
         device: where the latents are.
         eta: share of DDPM's noise that DDIM adds on the way, 0 … 1 (arXiv 2010.02502, eq. 16).
+        told: what the family tells its own scheduler beside the number of steps (`Backbone.schedule`); of it, each takes what
+            it knows.
 
     Raises:
         SettingsError: the scheduler cannot make that many steps.
     """
 
     def __init__(
-        self, scheduler: Any, steps: int, generators: Sequence[torch.Generator], device: torch.device, eta: float = 0.0
+        self,
+        scheduler: Any,
+        steps: int,
+        generators: Sequence[torch.Generator],
+        device: torch.device,
+        eta: float = 0.0,
+        told: Mapping[str, Any] | None = None,
     ) -> None:
         self.scheduler, self.steps = scheduler, steps
         try:
-            scheduler.set_timesteps(steps, device=device)
+            _set_times(scheduler, steps, device, told or {})
         except ValueError as error:
             message = f"{type(scheduler).__name__} cannot make so many steps: {error}"
             raise SettingsError(message, given=steps) from error
@@ -87,3 +95,12 @@ class Stepper:
         extra = {name: value for name, value in self._noise.items() if name in self._takes}
         x: Tensor = self.scheduler.step(prediction, t, x_t, return_dict=False, **extra)[0]
         return x
+
+
+def _set_times(scheduler: Any, steps: int, device: torch.device, told: Mapping[str, Any]) -> None:
+    """`set_timesteps` with what of `told` this scheduler takes."""
+    takes = inspect.signature(scheduler.set_timesteps).parameters
+    known = {name: value for name, value in told.items() if name in takes}
+    if not scheduler.config.get("use_flow_sigmas", True):
+        known.pop("sigmas", None)
+    scheduler.set_timesteps(steps, device=device, **known)

@@ -89,7 +89,9 @@ def conditions(course: Course, rows: Rows) -> Condition:
     items = rows.items()
     captions = [course.examples.captions(i) for i in items]
     chosen = [c[k] for c, k in zip(captions, rows.choice([len(c) for c in captions]), strict=True)]
-    found = Condition.cat([Condition({"text": course.examples.text(caption)}) for caption in chosen])
+    seen = [course.examples.sizes(*view) for view in views(course, rows)]
+    encoded = [course.examples.text(caption) for caption in chosen]
+    found = Condition.cat([course.backbone.assembled(part, [s]) for part, s in zip(encoded, seen, strict=True)])
     found = found.to(course.backbone.device, course.backbone.dtype)
     dropped = rows.dropped(course.settings.caption_dropout).to(course.backbone.device)
     return found.drop(dict.fromkeys(found.parts, dropped), course.null.expand(len(items)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,9 @@ from torch import Tensor
 
 from conditioning.condition import Condition
 from conditioning.guidance.base import Moment, Predictor
+
+Normalise = Callable[[Tensor, Tensor], Tensor]
+"""`normalise(guided, conditional) -> guided'`, all (B, C, *dims): what some families do to a guided prediction."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +25,14 @@ class ClassifierFreeGuidance:
         rescale: 0 … 1, how far the standard deviation is brought back to the conditional's, against over-exposure
             (Lin et al. 2023, arXiv 2305.08891, section 3.4).
         start, stop: share of the loop, 0 … 1, in which guidance works (Kynkäänniemi et al. 2024, arXiv 2404.07724).
+        normalise: the family's own; before `rescale`.
     """
 
     scale: float = 1.0
     rescale: float = 0.0
     start: float = 0.0
     stop: float = 1.0
+    normalise: Normalise | None = None
 
     def __call__(
         self,
@@ -42,7 +47,8 @@ class ClassifierFreeGuidance:
             return predict(x_t, moment.t.expand(rows), condition)
         both = predict(torch.cat([x_t, x_t]), moment.t.expand(2 * rows), Condition.cat([negative, condition]))
         n, c = both.chunk(2)  # (B, C, *dims) each
-        return self._rescaled(n + self.scale * (c - n), c)
+        guided = n + self.scale * (c - n)
+        return self._rescaled(guided if self.normalise is None else self.normalise(guided, c), c)
 
     def _rescaled(self, guided: Tensor, conditional: Tensor) -> Tensor:
         if self.rescale == 0:

@@ -1,0 +1,93 @@
+"""Every family that adapt knows, in one table. Imports no torch: what stands here is known before anything is loaded.
+
+A new family is one file beside this one and one row below.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from adapt.backbones.base import Backbone
+
+CONTRACT = "contract only"
+PROVED = "proved"
+
+
+@dataclass(frozen=True)
+class Family:
+    """One row of the table.
+
+    Attributes:
+        name: what it is called in `adapter.json` and on the command line.
+        title: what people call it.
+        where: module and class, below `adapt.backbones`.
+        pipelines: diffusers' pipeline class → what is done with it (`text-to-image`, `inpainting`, `class`, `sound` …).
+        state: of proof (docs/proof-states.md).
+        licence: of the usual checkpoints; what the user must look up is said, nothing is decided here.
+        marks: component → its class, where another family has the same pipeline. Rows with marks go first.
+        patch: latents a side that the denoiser joins into one token: sides are multiples of `patch` latents.
+        sample_size: latents a side of the family's own pictures, where the denoiser's configuration does not say it.
+        tokenizer: the one whose cut is felt, where there are several.
+        max_tokens: text tokens that a caption is padded or cut to; None: as the tokenizer says.
+        refused: variant → why it cannot be trained.
+    """
+
+    name: str
+    title: str
+    where: str
+    pipelines: Mapping[str, str]
+    state: str = CONTRACT
+    licence: str = ""
+    marks: Mapping[str, str] = field(default_factory=dict)
+    patch: int = 1
+    sample_size: int | None = None
+    tokenizer: str = "tokenizer"
+    max_tokens: int | None = None
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    def load(self) -> type[Backbone]:
+        """The family's class."""
+        module, _, name = self.where.partition(":")
+        found: type[Backbone] = getattr(importlib.import_module(f"adapt.backbones.{module}"), name)
+        return found
+
+    def fits(self, index: Mapping[str, Any]) -> bool:
+        """Whether a `model_index.json` is one of this family."""
+        if index.get("_class_name") not in self.pipelines:
+            return False
+        return all(_class_of(index, component) == name for component, name in self.marks.items())
+
+
+def _class_of(index: Mapping[str, Any], component: str) -> str | None:
+    entry = index.get(component)
+    return entry[1] if isinstance(entry, list | tuple) and len(entry) == 2 else None
+
+
+FAMILIES: Mapping[str, Family] = {
+    row.name: row
+    for row in (
+        Family(
+            "icons", "icons (bundled)", "icons:Icons", {"StableDiffusionPipeline": "text-to-image"},
+            PROVED, "Apache-2.0", {"text_encoder": "BertModel"},
+        ),
+        Family(
+            "stable-diffusion", "Stable Diffusion 1.x, 2.x", "stable_diffusion:StableDiffusion",
+            {"StableDiffusionPipeline": "text-to-image"}, licence="CreativeML OpenRAIL-M: with use restrictions",
+        ),
+    )
+}  # fmt: skip
+"""By name."""
+
+
+def known_pipelines() -> dict[str, str]:
+    """Pipeline class → what is done with it, over all families."""
+    return {name: task for family in FAMILIES.values() for name, task in sorted(family.pipelines.items())}
+
+
+def family_of(index: Mapping[str, Any]) -> Family | None:
+    """The family of a `model_index.json`; None for one that adapt does not know."""
+    return next((family for family in FAMILIES.values() if family.fits(index)), None)
