@@ -101,19 +101,26 @@ def _swap(new: Path, path: Path) -> None:
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with a folder written by `whole_folder`, or None when every file is as its manifest says."""
+    """What is wrong with a folder written by `whole_folder`, or None when every file is, byte by byte, what was written."""
     try:
-        manifest: Any = json.loads((folder / "manifest.json").read_text("utf-8"))
+        raw = (folder / "manifest.json").read_bytes()
+        manifest: Any = json.loads(raw)
     except (OSError, ValueError, RecursionError):
         return "manifest.json is missing or unreadable"
     if not isinstance(manifest, dict) or not manifest:
         return "manifest.json names no file"
-    for name, expected in manifest.items():
-        if not (folder / name).is_file():
+    if dump_json(manifest).encode() != raw:
+        return "manifest.json is not what was written"
+    return next(filter(None, (_fault(folder / name, name, expected) for name, expected in manifest.items())), None)
+
+
+def _fault(path: Path, name: str, expected: Any) -> str | None:
+    try:
+        if not path.is_file():
             return f"{name} is missing"
-        if digest(folder / name) != expected:
-            return f"{name} is not what was written"
-    return None
+        return None if digest(path) == expected else f"{name} is not what was written"
+    except OSError as error:
+        return f"{name} cannot be read: {error.strerror}"
 
 
 def sweep(folder: Path) -> None:

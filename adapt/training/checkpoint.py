@@ -13,6 +13,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,10 +77,12 @@ def save(run: Path, state: State) -> None:
 
 def let_go(run: Path, step: int) -> None:
     """Deletes all resume states but the one of `step`, which is whole, and the one before. Later ones stay: they can only
-    be damaged, because a whole one would have been resumed from, and are written again."""
-    older = [path for path in states(run) if step_of(path) < step]
-    for path in older[: len(older) - KEPT + 1]:
-        shutil.rmtree(path, ignore_errors=True)
+    be damaged, because a whole one would have been resumed from, and are written again. What cannot be deleted now is left
+    to the next time: it is no reason to end a run."""
+    with suppress(OSError):
+        older = [path for path in states(run) if step_of(path) < step]
+        for path in older[: len(older) - KEPT + 1]:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _write(path: Path, content: bytes) -> None:

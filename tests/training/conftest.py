@@ -5,9 +5,10 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_runs import tiny
+from tiny_runs import die_at, in_child, tiny
 
 import adapt
+from adapt.backbones import Backbone
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +31,28 @@ def train(captioned, tiny_base):
         if settings is None and (changes or existing != "resume"):
             settings = tiny(**changes)
         return adapt.train(data, output=output, base=str(base), settings=settings, existing=existing, allow=allow)
+
+    return run
+
+
+@pytest.fixture
+def start(captioned, tiny_base, tmp_path):
+    """`start(folder)` runs the tiny job there in a child, going on with what is there, and returns its process id; what it says
+    is in `tmp_path / "log"`. The base is loaded once.
+
+    Args:
+        die: it kills itself at so many syncs, renames or removals.
+    """
+    base = Backbone.load(str(tiny_base))
+
+    def run(folder, die=0, **changes):
+        def work():
+            Backbone.load = staticmethod(lambda *_, **__: base)
+            if die:
+                die_at(die)
+            adapt.train(captioned, output=folder, base=str(tiny_base), settings=tiny(**changes), existing="auto")
+
+        return in_child(work, tmp_path / "log")
 
     return run
 

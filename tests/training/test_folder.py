@@ -14,7 +14,7 @@ from tiny_runs import content, ended, in_child, tiny
 import adapt
 from adapt import files
 from adapt.errors import RunError
-from adapt.training import checkpoint, folder
+from adapt.training import checkpoint, events, folder
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +152,42 @@ def test_in_twenty_races_one_at_a_time_is_inside(tmp_path):
         for thread in threads:
             thread.join()
         assert won and not clashes
+
+
+def test_twenty_races_of_processes_have_one_winner_each(tmp_path):
+    """Three processes claim one folder at the same moment; whoever has it keeps it until the others have been refused."""
+    for race in range(20):
+        place, gate, told, done = tmp_path / f"{race}", os.pipe(), os.pipe(), os.pipe()
+
+        def claim(place=place, gate=gate, told=told, done=done):
+            os.read(gate[0], 1)
+            try:
+                with folder.claimed(place):
+                    os.write(told[1], b"w")
+                    os.read(done[0], 1)
+            except RunError:
+                os.write(told[1], b"r")
+
+        children = [in_child(claim, tmp_path / "log") for _ in range(3)]
+        os.write(gate[1], b"...")
+        heard = b"".join(os.read(told[0], 1) for _ in children)
+        os.write(done[1], b".")
+        assert sorted(heard) == sorted(b"wrr"), (race, heard)
+        assert [ended(child) for child in children] == [0, 0, 0]
+        assert not place.exists() or list(place.iterdir()) == []  # whoever made it may not have won it
+        for end in (*gate, *told, *done):
+            os.close(end)
+
+
+@pytest.mark.slow
+def test_twenty_races_of_whole_runs_have_one_winner_each(start, tmp_path):
+    """Both begin at the same moment; one trains, the other is refused, whenever it comes; the run is whole."""
+    for race in range(20):
+        place = tmp_path / f"{race}" / "run"
+        codes = sorted(map(ended, [start(place, steps=3, validation=None) for _ in range(2)]))
+        log = (tmp_path / "log").read_text()
+        assert codes == [0, 2] or (codes == [0, 0] and "resuming at step 3" in log), log
+        assert [e["event"] for e in events.read(place)].count("finished") == codes.count(0)
 
 
 # ---------------------------------------------------------------------------------------------- no room

@@ -8,6 +8,7 @@ import signal
 import pytest
 from tiny_runs import RESULTS, content
 
+from adapt import files
 from adapt.api import train as api
 from adapt.config import TrainSettings
 from adapt.errors import AdaptError, RunError, SettingsError, Stopped
@@ -166,6 +167,29 @@ def test_a_damaged_checkpoint_is_named_and_an_older_one_used(finished, harm, nam
     said = capsys.readouterr().err
     assert "step-000006 is damaged" in said
     assert name in said or (name == "manifest.json" and "is not what was written" in said)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_flip_and_cut_is_noticed(finished, name, capsys):
+    """Sixteen bits and twelve lengths of each file, spread from its first byte to its last."""
+    newest = finished / "checkpoints" / "step-000006"
+    path, tried = newest / name, 0
+    whole = path.read_bytes()
+    for k in range(16):
+        data = bytearray(whole)
+        data[k * (len(whole) - 1) // 15] ^= 1 << k % 8
+        path.write_bytes(data)
+        assert files.damage(newest) is not None, (name, k)
+        tried += 1
+    for k in range(12):
+        path.write_bytes(whole[: k * (len(whole) - 1) // 11])
+        assert files.damage(newest) is not None, (name, k)
+        tried += 1
+    assert tried >= 20 and checkpoint.newest(finished).step == 4
+    said = capsys.readouterr().err
+    assert f"step-000006 is damaged ({name}" in said and "using an older one" in said
+    path.write_bytes(whole)
+    assert files.damage(newest) is None
 
 
 def test_a_run_with_a_damaged_checkpoint_ends_with_the_same_bytes(whole, finished, train):

@@ -9,7 +9,9 @@ import traceback
 from pathlib import Path
 
 import adapt
+from adapt import files
 from adapt.errors import AdaptError
+from adapt.training import checkpoint
 
 TINY = {
     **{"steps": 6, "batch_size": 2, "accumulation": 2, "rank": 2, "warmup": 2, "learning_rate": 1e-2, "seed": 3},
@@ -72,3 +74,22 @@ def ended(child):
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     raise AssertionError("the child hangs")
+
+
+def die_at(number):
+    """This process kills itself just before the `number`-th sync, rename or removal of a folder."""
+    left = number
+
+    def counted(call):
+        def instead(*arguments, **options):
+            nonlocal left
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*arguments, **options)
+
+        return instead
+
+    files.sync = counted(files.sync)
+    Path.rename, Path.replace = counted(Path.rename), counted(Path.replace)
+    checkpoint.shutil.rmtree = counted(checkpoint.shutil.rmtree)
