@@ -10,6 +10,7 @@ import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,9 @@ from adapt.errors import AdapterError
 from adapt.formats import FILE_NAME, Layer, LoraWeights, read, write_kohya, write_lora, write_peft
 from adapt.formats.described import Description, write_sidecars
 from adapt.formats.diffusers_lora import check_file
+from adapt.formats.encoder_names import by_diffusers
 from adapt.formats.header import read_metadata
-from adapt.formats.peft_folder import CONFIG_NAME, FOLDER, WEIGHTS_NAME, read_config
+from adapt.formats.peft_folder import CONFIG_NAME, FOLDER, WEIGHTS_NAME, folders, of_one_adapter, read_config
 from adapt.formats.readers import LOADER
 from adapt.licences import Licence
 
@@ -113,7 +115,7 @@ class Adapter:
         """
         path = Path(path)
         if path.is_dir():
-            found = next((path / name for name in INSIDE if (path / name).is_file()), None)
+            found = next((path / name for name in INSIDE if (path / name).is_file()), None) or _of_several(path)
             if found is None:
                 raise AdapterError(
                     "the folder holds no adapter",
@@ -126,6 +128,17 @@ class Adapter:
         if path.name == WEIGHTS_NAME:
             read_config(path.with_name(CONFIG_NAME))
         return path
+
+    @staticmethod
+    def digest_of(path: str | Path) -> str:
+        """sha256 of the weights, in hexadecimal digits: of the file, or of the digests of several.
+
+        Raises:
+            AdapterError: as `locate`.
+        """
+        found = of_one_adapter(Adapter.locate(path))
+        digests = [files.digest(file) for file in found]
+        return digests[0] if len(digests) == 1 else sha256(" ".join(digests).encode()).hexdigest()
 
     @staticmethod
     def read_facts(path: str | Path) -> Facts:
@@ -161,20 +174,18 @@ class Adapter:
             AdapterError: not there, pickles, damaged, half a pair, shapes that do not fit, values that are not finite.
         """
         file = Adapter.locate(path)
-        return Adapter(read(file), Adapter.read_facts(path), _name(file), files.digest(file)[:10])
+        return Adapter(read(file), Adapter.read_facts(path), _name(file), Adapter.digest_of(file)[:10])
 
     def save(self, folder: str | Path) -> Adapter:
         """Writes the weights and `adapter.json` into `folder`; equal adapters are equal bytes. Returns it with its digest."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         if self.loader == "diffusers":
-            file = folder / FILE_NAME
-            write_lora(file, self.weights, self.facts.lora)
+            write_lora(folder / FILE_NAME, self.weights, self.facts.lora)
         else:
-            file = folder / FOLDER / WEIGHTS_NAME
-            write_peft(file.parent, self.weights, self.facts.lora)
+            write_peft(folder / FOLDER, self.weights, self.facts.lora)
         files.write_json(folder / FACTS_NAME, self.facts.as_dict())
-        return replace(self, digest=files.digest(file)[:10])
+        return replace(self, digest=Adapter.digest_of(folder)[:10])
 
     @property
     def loader(self) -> str:
@@ -183,12 +194,11 @@ class Adapter:
         Raises:
             AdapterError: it mixes kinds that no one library loads.
         """
-        loaders = {LOADER[kind] for kind in self.weights.kinds}
-        if len(loaders) > 1:
-            raise AdapterError(
-                "no library loads an adapter of several kinds", given=", ".join(sorted(self.weights.kinds))
-            )
-        return loaders.pop() if loaders else "diffusers"
+        for layers in self.weights.modules.values():
+            kinds = {layer.kind for layer in layers.values()}
+            if len({LOADER[kind] for kind in kinds}) > 1:
+                raise AdapterError("no library loads an adapter of several kinds", given=", ".join(sorted(kinds)))
+        return "diffusers" if all(_by_diffusers(c, layers) for c, layers in self.weights.modules.items()) else "peft"
 
     def export(self, path: Path, format: str, *, text_width: int | None = None, picture: Path | None = None) -> None:
         """Writes the weights as one file for other programs and reads it back: every number must be the same. For kohya's format
@@ -208,8 +218,9 @@ class Adapter:
             written = write_kohya(path, self.weights, told=told, width=text_width)
         elif self.loader != "diffusers":
             raise AdapterError(
-                "diffusers' LoRA file cannot hold this adapter: its pipelines take no key without lora in it",
-                given=", ".join(sorted(self.weights.kinds)),
+                "diffusers' LoRA file cannot hold this adapter: its pipelines take no key without lora in it, and of text "
+                "encoders only CLIP's",
+                given=", ".join(sorted(self.weights.kinds | set(self.weights.modules))),
                 next="the folder's own peft/ loads with peft, --format kohya in UIs; --nearest RANK makes a plain LoRA of it",
             )
         else:
@@ -299,6 +310,7 @@ class Adapter:
             AdapterError: the library did not take every layer, or one with another strength.
         """
         from adapt.loading import find, load_pipeline
+        from adapt.lora.text_encoders import inner
         from adapt.lora.through_peft import load_by_peft, require_taken
         from adapt.quiet import quiet_libraries
 
@@ -309,9 +321,10 @@ class Adapter:
             if self.loader == "diffusers":
                 pipeline.load_lora_weights(folder, weight_name=FILE_NAME, use_safetensors=True)
             else:
-                load_by_peft(getattr(pipeline, next(iter(self.weights.modules))), Path(folder) / FOLDER)
+                for name, inside in folders(Path(folder) / FOLDER, self.weights).items():
+                    load_by_peft(inner(getattr(pipeline, name)), inside)
         for name, layers in self.weights.modules.items():
-            module = getattr(pipeline, name)
+            module = inner(getattr(pipeline, name))
             module.requires_grad_(False).eval()
             require_taken(module, layers, name, self.loader)
         return pipeline
@@ -321,7 +334,21 @@ def home(weights: Path) -> Path | None:
     """The adapter's folder of a weights file that stands in one; None for a bare file."""
     if weights.name == FILE_NAME:
         return weights.parent
-    return weights.parent.parent if (weights.name, weights.parent.name) == (WEIGHTS_NAME, FOLDER) else None
+    peft = weights.parent.parent if weights.parent.parent.name == FOLDER else weights.parent
+    return peft.parent if (weights.name, peft.name) == (WEIGHTS_NAME, FOLDER) else None
+
+
+def _of_several(folder: Path) -> Path | None:
+    """The weights file of one of several networks in an adapter's folder or a run's."""
+    found = (
+        each for inside in (folder, folder / "adapter") for each in sorted((inside / FOLDER).glob(f"*/{WEIGHTS_NAME}"))
+    )
+    return next(found, None)
+
+
+def _by_diffusers(component: str, layers: Mapping[str, Layer]) -> bool:
+    """Whether diffusers' pipelines load these layers themselves."""
+    return all(LOADER[layer.kind] == "diffusers" and by_diffusers(component, name) for name, layer in layers.items())
 
 
 def _name(weights: Path) -> str:

@@ -86,7 +86,7 @@ def test_every_setting_refuses_a_wrong_kind(name):
 def test_yes_is_no_number(name):
     """kohya's `flip_aug: true` must not become a probability of 1, nor `rank: true` a rank of 1."""
     annotation = TrainSettings.model_fields[name].annotation
-    if annotation is bool:
+    if bool in (annotation, *get_args(annotation)):
         assert getattr(validate({name: True}), name) is True
         return
     for value in (True, False):

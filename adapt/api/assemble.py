@@ -20,7 +20,9 @@ from adapt.data import EncodedPictures, Picture, TensorCache, default_folder
 from adapt.data.cache_folder import limit
 from adapt.data.plan import Plan
 from adapt.data.tidy import trim
+from adapt.lora import Network
 from adapt.progress import Progress, say
+from adapt.training.hearing import Hearing
 from adapt.training.loop import Trainer
 from adapt.training.step import Course
 from adapt.training.trackers import Trackers
@@ -45,12 +47,12 @@ def assemble(
     require_same_gradients(backbone, injection, settings, accelerator)
     backbone.wrapped = accelerator.prepare_model(backbone.denoiser)
     plan = make_plan(settings, examples)
-    null = backbone.null(1)
+    null, hearing = backbone.null(1), hearing_of(backbone, injection, settings)
     target = make_target(objective, backbone, injection, settings)
     course = Course(
         settings, backbone, injection, objective, target, plan, examples, null, make_noise(settings),
-        make_prior(objective, backbone, injection, settings, examples.text),
-        make_prior_target(objective, backbone, injection, settings),
+        make_prior(objective, backbone, injection, settings, examples.text, hearing),
+        make_prior_target(objective, backbone, injection, settings), hearing,
     )  # fmt: skip
     judge = make_judge(course, held_out_examples) if held_out else None
     preview, resting = drawer(run, backbone, settings, pictures), Resting(backbone)
@@ -70,6 +72,7 @@ def encode(
     encoded = EncodedPictures(
         pictures, backbone, shelves(settings, backbone.multiple), _cache(), augmentation=augmentation(settings),
         flips=settings.flip > 0, background=settings.background, outside=settings.mask_outside,
+        texts=not settings.hears_itself,
     )  # fmt: skip
     return _prepared(encoded, accelerator)
 
@@ -80,9 +83,15 @@ def encode_held_out(
     """The same for pictures that are measured: as they are, at one resolution."""
     shelf = shelves(settings, backbone.multiple)[:1]
     encoded = EncodedPictures(
-        pictures, backbone, shelf, _cache(), background=settings.background, outside=settings.mask_outside
-    )
+        pictures, backbone, shelf, _cache(), background=settings.background, outside=settings.mask_outside,
+        texts=not settings.hears_itself,
+    )  # fmt: skip
     return _prepared(encoded, accelerator)
+
+
+def hearing_of(backbone: Backbone, injection: Network, settings: TrainSettings) -> Hearing | None:
+    """How captions are encoded while encoders are trained; None: they are not, and the cache has them."""
+    return Hearing(backbone, injection, settings.text_encoder_stop * settings.steps) if injection.encoders else None
 
 
 def make_plan(settings: TrainSettings, examples: EncodedPictures) -> Plan:

@@ -138,7 +138,7 @@ def facts(trainer: Trainer, chosen: int) -> Facts:
             "pipeline": backbone.pipeline_class,
             **(licence.as_dict() if licence else {}),
         },
-        lora={backbone.denoiser_name: portable(course.injection.config.to_dict())},
+        lora={name: portable(config) for name, config in course.injection.configs.items()},
         objective=course.objective.prediction_type,
         null=backbone.null_kind,
         trigger=settings.trigger,

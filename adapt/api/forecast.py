@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from adapt.api.assemble import hearing_of
 from adapt.api.gather import Pictures
 from adapt.api.kernels import require_same_gradients, tune
 from adapt.api.machine import Resting, load_base, make_accelerator
@@ -22,6 +23,7 @@ from adapt.backbones import Backbone
 from adapt.config import TrainSettings
 from adapt.data.buckets import Size
 from adapt.data.plan import normal
+from adapt.training.hearing import Hearing
 from adapt.training.schedule import forwards, rounds
 from adapt.training.update import Update
 
@@ -77,7 +79,9 @@ def forecast(base: str, pictures: Pictures, settings: TrainSettings) -> tuple[Tr
     injection = put_in(backbone, settings.model_copy(update=still))
     tune(backbone.denoiser, settings, accelerator.device)
     require_same_gradients(backbone, injection, settings, accelerator)
-    forward, update = _forward(backbone, rows, largest, accelerator), Update(settings, injection, accelerator.device)
+    hearing = hearing_of(backbone, injection, settings)
+    forward = _forward(backbone, rows, largest, accelerator, hearing)
+    update = Update(settings, injection, accelerator.device)
     if settings.unload:
         Resting(backbone).rest()
         _forget_peak(accelerator.device)
@@ -121,7 +125,9 @@ def _apply(update: Update) -> None:
     update.apply(0, 0.0)
 
 
-def _forward(backbone: Backbone, rows: int, size: Size, accelerator: Accelerator) -> Callable[[], torch.Tensor]:
+def _forward(
+    backbone: Backbone, rows: int, size: Size, accelerator: Accelerator, hearing: Hearing | None
+) -> Callable[[], torch.Tensor]:
     shape = (rows, *backbone.latent_shape(size[1], size[0]))
     x = normal(0, "forecast", 0, 0, shape).to(backbone.device, backbone.dtype)
     t = backbone.objective().times(torch.full((rows,), 0.5)).to(x.device)
@@ -129,7 +135,8 @@ def _forward(backbone: Backbone, rows: int, size: Size, accelerator: Accelerator
 
     def forward() -> torch.Tensor:
         with accelerator.autocast():
-            return backbone.predict(x, t, condition)
+            told = condition if hearing is None else hearing.learn([""] * rows)
+            return backbone.predict(x, t, told)
 
     return forward
 

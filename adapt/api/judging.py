@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from adapt.api.objective import make_target
 from adapt.backbones import Backbone
@@ -10,8 +11,10 @@ from adapt.config import TrainSettings
 from adapt.data import EncodedPictures
 from adapt.evaluation.held_out import HeldOut
 from adapt.objectives import TimeSampling
+from adapt.training.hearing import Hearing
 from adapt.training.step import Course
 from adapt.training.validation import Judge, Measured, measure_base
+from adapt.types import Sizes
 from conditioning import Condition
 
 
@@ -28,7 +31,7 @@ def make_judge(course: Course, held_out: EncodedPictures) -> Judge:
     members = spread(taught(course.examples), wanted)
 
     def measured(examples: EncodedPictures, indices: Sequence[int]) -> Measured:
-        pictures = grid(backbone, examples, indices, settings)
+        pictures = grid(backbone, examples, indices, settings, course.hearing)
         return measure_base(pictures, backbone, objective, target, settings.anchor_above)
 
     with course.injection.disabled():
@@ -47,11 +50,28 @@ def spread(places: Sequence[int], wanted: int) -> list[int]:
     return [places[k * len(places) // wanted] for k in range(wanted)]
 
 
-def grid(backbone: Backbone, examples: EncodedPictures, indices: Sequence[int], settings: TrainSettings) -> HeldOut:
-    """These pictures at fixed times and noise: means of their posteriors, first captions, nothing dropped or mirrored."""
-    x = [examples.latents(i)[0] for i in indices]
-    parts = [examples.text(examples.captions(i)[0]) for i in indices]
-    sizes = [examples.sizes(i) for i in indices]
-    condition = Condition.cat([backbone.assembled(part, [s]) for part, s in zip(parts, sizes, strict=True)])
-    areas = [examples.weight(i) for i in indices]
-    return HeldOut(x, condition, settings.validation_times, settings.batch_size, settings.validation_pairs, areas)
+def grid(
+    backbone: Backbone,
+    examples: EncodedPictures,
+    indices: Sequence[int],
+    settings: TrainSettings,
+    hearing: Hearing | None = None,
+) -> HeldOut:
+    """These pictures at fixed times and noise: means of their posteriors, first captions, nothing dropped or mirrored.
+
+    Args:
+        hearing: encodes the captions anew at each measurement, where encoders are trained.
+    """
+    x, areas = [examples.latents(i)[0] for i in indices], [examples.weight(i) for i in indices]
+    captions, sizes = [examples.captions(i)[0] for i in indices], [examples.sizes(i) for i in indices]
+    if hearing is None:
+        told = zip(captions, sizes, strict=True)
+        condition = Condition.cat([backbone.assembled(examples.text(caption), [s]) for caption, s in told])
+        hear = None
+    else:
+        condition, hear = hearing.base(captions, sizes), partial(_heard, hearing, captions, sizes)
+    return HeldOut(x, condition, settings.validation_times, settings.batch_size, settings.validation_pairs, areas, hear)
+
+
+def _heard(hearing: Hearing, captions: Sequence[str], sizes: Sequence[Sizes], rows: Sequence[int]) -> Condition:
+    return hearing([captions[i] for i in rows], [sizes[i] for i in rows])

@@ -17,7 +17,7 @@ from adapt.backbones import Backbone
 from adapt.config import TrainSettings
 from adapt.data.plan import normal
 from adapt.errors import SettingsError, did_you_mean
-from adapt.lora import Injection
+from adapt.lora import Network
 from adapt.quiet import quiet_libraries
 
 FULL, HALF = 1e-3, 0.1
@@ -93,7 +93,7 @@ def _uncompiled(denoiser: nn.Module) -> Iterator[None]:
 
 
 def require_same_gradients(
-    backbone: Backbone, injection: Injection, settings: TrainSettings, accelerator: Accelerator
+    backbone: Backbone, injection: Network, settings: TrainSettings, accelerator: Accelerator
 ) -> None:
     """A rehearsal of compiled blocks, on noise and with weights that are all at work (LoRA's B begins at zero).
 
@@ -143,7 +143,7 @@ def _training(denoiser: nn.Module) -> Iterator[None]:
         denoiser.train(before)
 
 
-def _gradient(loss: Callable[[], Tensor], injection: Injection) -> Tensor:
+def _gradient(loss: Callable[[], Tensor], injection: Network) -> Tensor:
     """All gradients of the adapter, end to end (numbers,)."""
     torch.autograd.backward(loss())
     found = [torch.zeros_like(p) if p.grad is None else p.grad for p in injection.parameters.values()]

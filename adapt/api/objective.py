@@ -8,8 +8,9 @@ from torch import Tensor
 
 from adapt.backbones import Backbone
 from adapt.config import TrainSettings
-from adapt.lora import Injection
+from adapt.lora import Network
 from adapt.objectives import Anchored, Loss, Noise, Objective, Plain, Prior, Target, TimeSampling, weighting
+from adapt.training.hearing import Hearing
 from adapt.types import Sizes
 from conditioning import Condition, Part, Predictor
 
@@ -42,17 +43,17 @@ def make_noise(settings: TrainSettings) -> Noise:
     )  # fmt: skip
 
 
-def teacher_of(backbone: Backbone, injection: Injection) -> Predictor:
+def teacher_of(backbone: Backbone, injection: Network) -> Predictor:
     """The base's own predictions: the adapter, disabled."""
 
     def teacher(x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        with injection.disabled():
+        with injection.parts[injection.denoiser].disabled():
             return backbone.predict(x_t, t, condition)
 
     return teacher
 
 
-def make_target(objective: Objective, backbone: Backbone, injection: Injection, settings: TrainSettings) -> Target:
+def make_target(objective: Objective, backbone: Backbone, injection: Network, settings: TrainSettings) -> Target:
     """The pictures; above `anchor_above` the base."""
     if settings.anchor_above is None:
         return Plain(objective)
@@ -60,7 +61,7 @@ def make_target(objective: Objective, backbone: Backbone, injection: Injection, 
 
 
 def make_prior_target(
-    objective: Objective, backbone: Backbone, injection: Injection, settings: TrainSettings
+    objective: Objective, backbone: Backbone, injection: Network, settings: TrainSettings
 ) -> Target | None:
     """The base at all times, for pictures of the class; None where they are compared as all others are."""
     if settings.prior_target == "pictures":
@@ -69,16 +70,36 @@ def make_prior_target(
 
 
 def make_prior(
-    objective: Objective, backbone: Backbone, injection: Injection, settings: TrainSettings, text: Callable[[str], Part]
+    objective: Objective,
+    backbone: Backbone,
+    injection: Network,
+    settings: TrainSettings,
+    text: Callable[[str], Part],
+    hearing: Hearing | None = None,
 ) -> Prior | None:
     """What keeps `prior_prompt` as it is; None without one.
 
     Args:
         text: a prompt → its part `text`, one row.
+        hearing: encodes it where encoders are trained: the base is asked with what the base makes of these words.
     """
     if settings.prior_prompt is None:
         return None
     side = settings.resolution or backbone.resolution
     sizes = [Sizes.whole(side, side)]
-    condition = backbone.assembled(text(settings.prior_prompt), sizes).to(backbone.device, backbone.dtype)
-    return Prior(objective, backbone.predict, teacher_of(backbone, injection), condition, settings.prior_weight)
+    if hearing is None:
+        condition = backbone.assembled(text(settings.prior_prompt), sizes).to(backbone.device, backbone.dtype)
+        student: Predictor = backbone.predict
+    else:
+        condition = hearing.base([settings.prior_prompt], sizes)
+        student = _hearing(backbone, hearing, settings.prior_prompt, sizes[0])
+    return Prior(objective, student, teacher_of(backbone, injection), condition, settings.prior_weight)
+
+
+def _hearing(backbone: Backbone, hearing: Hearing, prompt: str, size: Sizes) -> Predictor:
+    """What is predicted when these words are heard as they are learned now."""
+
+    def student(x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        return backbone.predict(x_t, t, hearing.learn([prompt] * len(x_t), [size] * len(x_t)))
+
+    return student

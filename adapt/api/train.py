@@ -197,9 +197,15 @@ def _intent(backbone: Backbone, pictures: Pictures, settings: TrainSettings) -> 
         f"{backbone.reference}: {len(pictures.train)} pictures at {_sizes(backbone, pictures, settings)}, "
         f"{len(pictures.held_out)} held out; "
         f"{settings.steps} steps of {settings.batch_size}, each picture is seen {seen:.1f} times; {settings.kind} of rank "
-        f"{settings.rank}, learning rate {settings.learning_rate:g}, seed {settings.seed}; "
+        f"{settings.rank}{_beside(settings)}, learning rate {settings.learning_rate:g}, seed {settings.seed}; "
         f"loads in {', '.join(readers(settings, backbone))}"
     )
+
+
+def _beside(settings: TrainSettings) -> str:
+    """Which text encoders are trained too, for settled settings."""
+    names = settings.train_text_encoder or ()
+    return f" (also in {', '.join(names)})" if isinstance(names, tuple) and names else ""
 
 
 def _sizes(backbone: Backbone, pictures: Pictures, settings: TrainSettings) -> str:

@@ -272,7 +272,7 @@ class Backbone(ABC):
     # ------------------------------------------------------------------------------------------------ conditions
     @abstractmethod
     def encode_text(self, captions: Sequence[str]) -> Part:
-        """Captions → the part `caption_part`, one row a caption."""
+        """Captions → the part `caption_part`, one row a caption; with gradients, where encoders are trained."""
 
     def count_tokens(self, caption: str) -> tuple[int, int]:
         """Tokens of a caption, and how many the encoder reads."""
@@ -293,12 +293,13 @@ class Backbone(ABC):
     @cached_property
     def slots(self) -> Mapping[str, Shapes]:
         """Parts that the denoiser takes → their tensors' shapes without the rows; a token axis with a mask is None."""
-        part = self.text.null(1)
+        part = self.null(1).parts[self.caption_part]
         free = {"tokens": (None,), "mask": (None,)} if "mask" in part else {}
         return {
             self.caption_part: {k: (*free.get(k, ()), *x.shape[1 + len(free.get(k, ())) :]) for k, x in part.items()}
         }
 
+    @torch.no_grad()
     def condition(
         self, captions: Sequence[str], sizes: Sequence[Sizes] | None = None, guidance: float | None = None
     ) -> Condition:
@@ -332,6 +333,7 @@ class Backbone(ABC):
         """
         return {}
 
+    @torch.no_grad()
     def null(self, rows: int = 1, kind: str | None = None) -> Condition:
         """The condition that says nothing, with the facts of whole pictures.
 

@@ -19,7 +19,6 @@ class StableDiffusion(Backbone):
     family: ClassVar[str] = "stable-diffusion"
     denoiser_name: ClassVar[str] = "unet"
 
-    @torch.no_grad()
     def encode_text(self, captions: Sequence[str]) -> Part:
         with quiet_libraries():
             tokens, _ = self.pipeline.encode_prompt(list(captions), self.device, 1, False)

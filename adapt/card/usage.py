@@ -9,6 +9,7 @@ from typing import Any
 from adapt.adapter import Facts
 from adapt.formats import FILE_NAME
 from adapt.formats.peft_folder import FOLDER, WEIGHTS_NAME
+from adapt.formats.readers import LOADER
 
 COMPONENT = "unet"
 GENERIC = "DiffusionPipeline"
@@ -22,7 +23,8 @@ class Usage:
     pipeline: diffusers' class.
     reference: of the base, or None where nobody else knows it.
     kind: `lora`, `dora`, `loha`, `lokr`.
-    component: the network that it changes.
+    components: the networks that it changes.
+    by_diffusers: whether `load_lora_weights` takes it; else peft does.
     sample: a picture of the card: `prompt`, `seed`, `steps` …; what the snippet draws.
     """
 
@@ -30,13 +32,15 @@ class Usage:
     pipeline: str
     reference: str | None
     kind: str
-    component: str
+    components: tuple[str, ...]
+    by_diffusers: bool = True
     sample: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def by_diffusers(self) -> bool:
-        """Whether `load_lora_weights` takes it; else peft does."""
-        return self.kind in ("lora", "dora")
+    def peft_folders(self) -> dict[str, str]:
+        """Component → where its weights are, inside the adapter's folder."""
+        several = len(self.components) > 1
+        return {name: f"{FOLDER}/{name}" if several else FOLDER for name in self.components}
 
     @property
     def hub_base(self) -> str | None:
@@ -45,7 +49,9 @@ class Usage:
 
     @property
     def weights_name(self) -> str:
-        return FILE_NAME if self.by_diffusers else f"{FOLDER}/{WEIGHTS_NAME}"
+        if self.by_diffusers:
+            return FILE_NAME
+        return "`, `".join(f"{inside}/{WEIGHTS_NAME}" for inside in self.peft_folders.values())
 
     @property
     def imports(self) -> str:
@@ -71,8 +77,11 @@ class Usage:
     def put_in(self) -> str:
         if self.by_diffusers:
             return f'pipeline.load_lora_weights("{self.address}", weight_name="{FILE_NAME}", adapter_name="it")'
-        place = f'"{self.address}", subfolder="{FOLDER}"'
-        return f"PeftModel.from_pretrained(pipeline.{self.component}, {place})  # puts its layers into the pipeline's network"
+        lines = [
+            f'PeftModel.from_pretrained(pipeline.{name}, "{self.address}", subfolder="{inside}")'
+            for name, inside in self.peft_folders.items()
+        ]
+        return "\n".join([f"{lines[0]}  # puts its layers into the pipeline's network", *lines[1:]])
 
     @property
     def draw(self) -> str:
@@ -102,8 +111,9 @@ def usage_of(facts: Facts, address: str) -> Usage:
         address=address,
         pipeline=facts.base.get("pipeline") or GENERIC,
         reference=facts.base.get("reference"),
-        kind=str(facts.training.get("kind") or "lora"),
-        component=next(iter(facts.lora), COMPONENT),
+        kind=(kind := str(facts.training.get("kind") or "lora")),
+        components=tuple(facts.lora) or (COMPONENT,),
+        by_diffusers=LOADER[kind] == "diffusers" and "peft" not in facts.loads_in,
         sample=next(iter(plain or told), advice),
     )
 

@@ -123,6 +123,10 @@ OTHER_NAMES = {
         "conditioning_data_dir": "masks",
         "prompt_dropout_prob": "caption_dropout",
     },
+    **{"text_encoder_lr": "text_encoder_learning_rate", "train_text_encoder_frac": "text_encoder_stop"},
+    **{"stop_text_encoder_training": "text_encoder_stop", "train_text_encoder_1": "train_text_encoder"},
+    **{"network_train_text_encoder_only": "train_text_encoder", "network_train_unet_only": "train_text_encoder"},
+    **{"clip_learning_rate": "text_encoder_learning_rate", "text_encoder_lora_rank": "text_encoder_rank"},
     **{"sample_prompts": "previews", "random_flip": "flip", "flip_aug": "flip", "target_modules": "targets"},
 }
 """What diffusers' scripts, peft and kohya call these settings."""

@@ -16,10 +16,19 @@ from adapt.config.learning import LearningSettings, own_defaults
 from adapt.config.network import NetworkSettings
 from adapt.config.objective import ObjectiveSettings
 from adapt.config.run import RunSettings
+from adapt.config.text_encoder import TextEncoderSettings
 from adapt.config.watching import WatchingSettings
 
 
-class TrainSettings(RunSettings, DataSettings, NetworkSettings, LearningSettings, ObjectiveSettings, WatchingSettings):
+class TrainSettings(
+    RunSettings,
+    DataSettings,
+    NetworkSettings,
+    TextEncoderSettings,
+    LearningSettings,
+    ObjectiveSettings,
+    WatchingSettings,
+):
     """Everything that a training run can be told."""
 
     @model_validator(mode="before")
@@ -65,7 +74,7 @@ class TrainSettings(RunSettings, DataSettings, NetworkSettings, LearningSettings
     def _as_meant(cls, value: Any, info: ValidationInfo) -> Any:
         """`flip: true` is no probability of 1; `steps: 1e3`, which YAML 1.1 reads as text, is a whole number."""
         annotation = cls.model_fields[str(info.field_name)].annotation
-        if isinstance(value, bool) and annotation is not bool:
+        if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):
             raise ValueError("takes a value, not true or false")
         whole = int in (annotation, *get_args(annotation))
         return number(value) if whole else value

@@ -54,6 +54,7 @@ class EncodedPictures:
         media_component: the component whose `content_key` latents depend on.
         text_component: the component whose `content_key` text states depend on.
         memory: bytes of values that are held in memory at most.
+        texts: whether captions are encoded beforehand; not where their encoder is trained.
     """
 
     def __init__(
@@ -70,13 +71,14 @@ class EncodedPictures:
         media_component: str = "vae",
         text_component: str = "text_encoder",
         memory: int = 512 * 2**20,
+        texts: bool = True,
     ) -> None:
         self.pictures, self.encoder, self.shelves, self.cache = tuple(pictures) * len(shelves), encoder, shelves, cache
         self.augmentation, self.flips, self.background, self.outside = augmentation, flips, background, outside
         # Another torch may round otherwise: a run that is resumed must find what it began with, or know that it is new.
         self._media_key = f"{encoder.content_key(media_component)} torch {torch.__version__}"
         self._text_key = f"{encoder.content_key(text_component)} torch {torch.__version__}"
-        self._contents = Contents(pictures)
+        self._texts, self._contents = texts, Contents(pictures)
         self._nearest: dict[tuple[int, Size], Size] = {}
         self._masks: dict[int, str] = {}
         self._recent = _Recent(memory)
@@ -190,7 +192,7 @@ class EncodedPictures:
             for variant in range(self.augmentation.variants):
                 for flip in (False, True)[: 1 + (self.flips and picture.flippable)]:
                     yield lambda view=(index, flip, variant): (self.latents(*view), self.weight(*view))  # type: ignore[misc]
-        for caption in self._captions():
+        for caption in self._captions() if self._texts else ():
             yield lambda caption=caption: self.text(caption)  # type: ignore[misc]
 
     def _captions(self) -> Iterator[str]:

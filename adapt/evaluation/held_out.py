@@ -10,7 +10,7 @@ would be a quadrature with K points, whose error no number of pictures lowers (`
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -65,11 +65,12 @@ class HeldOut:
 
     Attributes:
         x: n latents, each (C, *dims), posterior means; their shapes may differ. A tensor (n, C, *dims) is such a sequence.
-        condition: n rows.
+        condition: n rows; where encoders are trained, as the base has them.
         times: at how many times each picture is measured, one in each of as many equal shares of their density.
         batch: rows a forward pass.
         pairs: at every time also with the negative of the noise (antithetic): what is odd in the noise cancels.
         areas: how much each place of each picture counts, (1, *dims) or None; none: everything counts alike.
+        hear: rows → what encoders that are trained now make of their captions; None: nothing is trained in them.
     """
 
     x: Sequence[Tensor] | Tensor
@@ -78,6 +79,7 @@ class HeldOut:
     batch: int = 8
     pairs: bool = False
     areas: Sequence[Tensor | None] = ()
+    hear: Callable[[Sequence[int]], Condition] | None = None
 
     def losses(self, backbone: Backbone, objective: Objective, target: Target | None = None) -> list[float]:
         """Mean loss of each picture over the times (n,). A pure function of the weights."""
@@ -96,8 +98,9 @@ class HeldOut:
                 x = torch.stack([self.x[i] for i in rows]).to(backbone.device, backbone.dtype)
                 condition = self.condition.rows(torch.tensor(rows, device=_device(self.condition)))
                 condition = condition.to(backbone.device, backbone.dtype)
+                heard = condition if self.hear is None else self.hear(rows)
                 for k in range(self.times):
-                    found[rows, k] = self._losses(backbone, objective, right, rows, x, condition, k)
+                    found[rows, k] = self._losses(backbone, objective, right, rows, x, condition, heard, k)
         return found
 
     def shares(self, objective: Objective) -> Tensor:
@@ -123,14 +126,19 @@ class HeldOut:
 
     def _losses(
         self, backbone: Backbone, objective: Objective, target: Target, rows: list[int], x: Tensor,
-        condition: Condition, k: int,
+        condition: Condition, heard: Condition, k: int,
     ) -> Tensor:  # fmt: skip
-        """Losses of these pictures at the k-th time (len(rows),), fp64."""
+        """Losses of these pictures at the k-th time (len(rows),), fp64.
+
+        Args:
+            condition: for a target that asks the base.
+            heard: for the prediction.
+        """
         t = self._times(objective, rows, k).to(x.device)
         first = torch.stack([_noise(x, k, i) for i in rows]).to(x)
         found, area = [], self._area(rows, x)
         for noise in (first, -first)[: 1 + self.pairs]:
-            prediction = backbone.predict(objective.noised(x, noise, t), t, condition)
+            prediction = backbone.predict(objective.noised(x, noise, t), t, heard)
             found.append(objective.losses(prediction, target(x, noise, t, condition), t, area).cpu().double())
         return torch.stack(found).mean(0)
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from adapt import files
 from adapt.errors import AdapterError
 from adapt.formats.dora import Dora
+from adapt.formats.encoder_names import CLIP, in_files, in_memory
 from adapt.formats.header import HEADER, carried
 from adapt.formats.kinds import layer_of, tensor_names
 from adapt.formats.layer import PEFT, Layer
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FILE_NAME = "pytorch_lora_weights.safetensors"
-COMPONENTS = ("unet", "transformer", "transformer_2", "text_encoder", "text_encoder_2")
+COMPONENTS = ("unet", "transformer", "transformer_2", "text_encoder", "text_encoder_2", "text_encoder_3")
 KEY = re.compile(rf"^({'|'.join(COMPONENTS)})\.(.+)\.({'|'.join(map(re.escape, tensor_names(PEFT)))})$")
 LARGEST_HEADER = 16 * 2**20
 
@@ -45,7 +46,7 @@ def write_lora(path: Path, weights: LoraWeights, configs: Mapping[str, Mapping[s
         AdapterError: layers that this dialect cannot describe.
     """
     tensors = {
-        f"{component}.{module}.{name}": tensor
+        f"{component}.{in_files(component, module)}.{name}": tensor
         for component, layers in weights.modules.items()
         for module, layer in layers.items()
         for name, tensor in layer.named(PEFT).items()
@@ -93,9 +94,10 @@ def describe(layers: Mapping[str, Layer], config: Mapping[str, Any]) -> dict[str
     ranks = {n: layer.rank or _enough(layer) for n, layer in layers.items()}
     alphas = {n: layer.alpha if layer.rank else float(ranks[n]) for n, layer in layers.items()}
     r, alpha = (Counter(values.values()).most_common(1)[0][0] for values in (ranks, alphas))
+    anchor = "" if all(CLIP.match(n) for n in layers) else "^"  # other versions put `text_model` before the names
     patterns = {
-        "rank_pattern": {f"^{re.escape(n)}": rank for n, rank in ranks.items() if rank != r},
-        "alpha_pattern": {f"^{re.escape(n)}": a for n, a in alphas.items() if a != alpha},
+        "rank_pattern": {f"{anchor}{re.escape(n)}": rank for n, rank in ranks.items() if rank != r},
+        "alpha_pattern": {f"{anchor}{re.escape(n)}": a for n, a in alphas.items() if a != alpha},
     }
     kept = {k: v for k, v in portable(config).items() if k not in (*patterns, "use_rslora", "lora_alpha", "alpha")}
     return {
@@ -138,7 +140,8 @@ def read_lora(path: Path) -> LoraWeights:
     modules: dict[str, dict[str, Layer]] = {}
     for (component, module), parts in sorted(halves.items()):
         label, config = f"{component}.{module}", configs.get(component, {})
-        modules.setdefault(component, {})[module] = described_layer(path, label, module, parts, config)
+        layer = described_layer(path, label, module, parts, config)
+        modules.setdefault(component, {})[in_memory(component, module)] = layer
     return LoraWeights(modules, metadata)
 
 

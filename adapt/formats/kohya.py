@@ -1,5 +1,7 @@
 """kohya's LoRA file, which ComfyUI, A1111, Forge and InvokeAI read: here for Stable Diffusion 1.x and 2.x.
 
+Layers of the text encoder are `lora_te_text_model_encoder_layers_…`.
+
 Keys `lora_unet_<module with _ for .>.lora_down.weight` (r, in), `.lora_up.weight` (out, r) and `.alpha`, a scalar; ΔW is
 alpha / r · up @ down. LyCORIS's kinds likewise: `.hada_w1_a` …, `.lokr_w1` …, and DoRA's lengths as `.dora_scale`.
 The base is told by the width of the text that cross-attention takes.
@@ -16,6 +18,7 @@ from adapt import files
 from adapt.errors import AdapterError
 from adapt.formats.described import Description
 from adapt.formats.diffusers_lora import open_tensors
+from adapt.formats.encoder_names import by_diffusers, in_files, in_memory
 from adapt.formats.header import hashed
 from adapt.formats.kinds import layer_of, tensor_names
 from adapt.formats.layer import KOHYA, Layer
@@ -25,8 +28,11 @@ from adapt.formats.lora_weights import LoraWeights
 if TYPE_CHECKING:
     from torch import Tensor
 
-COMPONENT, PREFIX = "unet", "lora_unet_"
-KEY = re.compile(rf"^{PREFIX}(.+)\.({'|'.join(map(re.escape, (*tensor_names(KOHYA), 'alpha')))})$")
+COMPONENT, PREFIX, ENCODER = "unet", "lora_unet_", "text_encoder"
+PREFIXES = {COMPONENT: PREFIX, ENCODER: "lora_te_"}
+KEY = re.compile(
+    rf"^({'|'.join(PREFIXES.values())})(.+)\.({'|'.join(map(re.escape, (*tensor_names(KOHYA), 'alpha')))})$"
+)
 COMPOUNDS = (
     *(
         "down_blocks",
@@ -52,6 +58,8 @@ COMPOUNDS = (
     ),
 )
 """Parts of diffusers' module names in which the underscore is no dot."""
+OF_ENCODERS = ("text_model", "self_attn", "q_proj", "k_proj", "v_proj", "out_proj")
+"""Likewise, of CLIP's."""
 BASES = {768: ("sd_v1", "stable-diffusion-v1/lora"), 1024: ("sd_v2", "stable-diffusion-v2-512/lora")}
 """Width of the text → `ss_base_model_version`, `modelspec.architecture`."""
 NETWORKS = {
@@ -63,17 +71,17 @@ NETWORKS = {
 """Kind → `ss_network_module`, `ss_network_args`."""
 
 
-def kohya_name(module: str) -> str:
+def kohya_name(module: str, component: str = COMPONENT) -> str:
     """`mid_block.attentions.0.proj_in` → `lora_unet_mid_block_attentions_0_proj_in`."""
-    return PREFIX + module.replace(".", "_")
+    return PREFIXES[component] + in_files(component, module).replace(".", "_")
 
 
-def module_name(name: str) -> str:
+def module_name(name: str, component: str = COMPONENT) -> str:
     """The reverse of `kohya_name`."""
-    dotted = name.removeprefix(PREFIX).replace("_", ".")
-    for compound in COMPOUNDS:
+    dotted = name.removeprefix(PREFIXES[component]).replace("_", ".")
+    for compound in COMPOUNDS if component == COMPONENT else OF_ENCODERS:
         dotted = re.sub(rf"(?<![a-z]){re.escape(compound.replace('_', '.'))}(?![a-z])", compound, dotted)
-    return dotted
+    return in_memory(component, dotted)
 
 
 def write_kohya(
@@ -93,16 +101,19 @@ def write_kohya(
     """
     import torch
 
-    layers = {m: said_in_kohya(layer) for m, layer in _unet_layers(weights).items()}
+    _require_names(weights)
+    said = {c: {m: said_in_kohya(layer) for m, layer in layers.items()} for c, layers in weights.modules.items()}
     tensors: dict[str, Tensor] = {}
-    for module, layer in layers.items():
-        name = kohya_name(module)
-        tensors |= {f"{name}.{part}": tensor for part, tensor in layer.named(KOHYA).items()}
-        tensors[f"{name}.alpha"] = torch.tensor(layer.alpha, dtype=torch.float32)
+    for component, layers in said.items():
+        for module, layer in layers.items():
+            name = kohya_name(module, component)
+            tensors |= {f"{name}.{part}": tensor for part, tensor in layer.named(KOHYA).items()}
+            tensors[f"{name}.alpha"] = torch.tensor(layer.alpha, dtype=torch.float32)
     path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = (told or Description("LoRA")).header() | _metadata(layers, width or text_width(layers))
+    width = width or text_width(said[COMPONENT])
+    metadata = (told or Description("LoRA")).header() | _metadata(said[COMPONENT], width)
     files.write(path, hashed(files.safetensors_bytes(tensors, {}), metadata))
-    return LoraWeights({COMPONENT: layers})
+    return LoraWeights(said)
 
 
 def said_in_kohya(layer: Layer) -> Layer:
@@ -110,17 +121,18 @@ def said_in_kohya(layer: Layer) -> Layer:
     return layer.with_scale_inside() if isinstance(layer, LoKr) else layer
 
 
-def _unet_layers(weights: LoraWeights) -> Mapping[str, Layer]:
-    if set(weights.modules) != {COMPONENT}:
+def _require_names(weights: LoraWeights) -> None:
+    if COMPONENT not in weights.modules or not weights.modules.keys() <= PREFIXES.keys():
         raise AdapterError(
-            "kohya's format is written for the UNet of Stable Diffusion 1.x and 2.x only",
+            "kohya's format is written for the UNet of Stable Diffusion 1.x and 2.x, and its text encoder",
             given=", ".join(weights.modules),
-            allowed=COMPONENT,
+            allowed=", ".join(PREFIXES),
         )
-    layers = weights.modules[COMPONENT]
-    if lost := [module for module in layers if module_name(kohya_name(module)) != module]:
-        raise AdapterError("kohya's format has no name for a layer of this adapter", given=", ".join(lost[:3]))
-    return layers
+    for component, layers in weights.modules.items():
+        lost = [module for module in layers if module_name(kohya_name(module, component), component) != module]
+        if lost or not all(by_diffusers(component, module) for module in layers):
+            given = ", ".join(lost[:3]) or next(iter(layers))
+            raise AdapterError("kohya's format has no name for a layer of this adapter", given=given)
 
 
 def _metadata(layers: Mapping[str, Layer], width: int) -> dict[str, str]:
@@ -167,21 +179,24 @@ def read_kohya(path: Path) -> LoraWeights:
 
     Raises:
         AdapterError: damaged, a part of a layer, shapes that do not fit, values that are not finite, keys that are no layer of
-            a UNet (text encoders are not read yet; nor DoRA with LoHa or LoKr).
+            a UNet or its text encoder (nor are DoRA with LoHa or LoKr read).
     """
     tensors, metadata = open_tensors(path)
-    modules: dict[str, dict[str, Tensor]] = {}
+    components = {prefix: component for component, prefix in PREFIXES.items()}
+    found: dict[str, dict[str, dict[str, Tensor]]] = {}
     for key, tensor in tensors.items():
         match = KEY.match(key)
         if match is None:
             raise AdapterError(
-                "the adapter holds a key that is no layer of a UNet",
+                "the adapter holds a key that is no layer of a UNet or its text encoder",
                 given=f"{key} in {path}",
-                allowed=f"{PREFIX}<layer>.lora_down.weight, .lora_up.weight, .alpha, .dora_scale, .hada_…, .lokr_…",
+                allowed=f"{' or '.join(PREFIXES.values())}<layer>.lora_down.weight, .lora_up.weight, .alpha, .dora_scale, .hada_",
             )
-        modules.setdefault(module_name(match[1]), {})[match[2]] = tensor
-    layers = {module: _layer(path, module, found) for module, found in sorted(modules.items())}
-    return LoraWeights({COMPONENT: layers}, metadata)
+        component = components[match[1]]
+        modules = found.setdefault(component, {})
+        modules.setdefault(module_name(match[2], component), {})[match[3]] = tensor
+    read = {c: {m: _layer(path, m, parts) for m, parts in sorted(modules.items())} for c, modules in found.items()}
+    return LoraWeights(dict(sorted(read.items())), metadata)
 
 
 def _layer(path: Path, module: str, found: Mapping[str, Tensor]) -> Layer:

@@ -1,6 +1,7 @@
 """PEFT's own folder: `adapter_config.json` and `adapter_model.safetensors`, for what diffusers' LoRA file cannot hold.
 
 Keys `base_model.model.<module>.<tensor>`. One folder is one network; the header says which component of the pipeline it is.
+An adapter of several has a folder for each, named after it: `peft/unet`, `peft/text_encoder`.
 """
 
 from __future__ import annotations
@@ -35,11 +36,20 @@ def write_peft(folder: Path, weights: LoraWeights, configs: Mapping[str, Mapping
         configs: as for `write_lora`.
 
     Raises:
-        AdapterError: several components, or layers that peft's configuration cannot describe.
+        AdapterError: layers that peft's configuration cannot describe.
     """
-    if len(weights.modules) != 1:
-        raise AdapterError("a peft folder holds one network", given=", ".join(sorted(weights.modules)))
-    ((component, layers),) = weights.modules.items()
+    for component, inside in folders(folder, weights).items():
+        _write(inside, weights, component, configs)
+
+
+def folders(folder: Path, weights: LoraWeights) -> dict[str, Path]:
+    """Component → the folder of its network."""
+    several = len(weights.modules) > 1
+    return {component: folder / component if several else folder for component in weights.modules}
+
+
+def _write(folder: Path, weights: LoraWeights, component: str, configs: Mapping[str, Mapping[str, Any]]) -> None:
+    layers = weights.modules[component]
     tensors = {f"{PREFIX}{m}.{n}": t for m, layer in layers.items() for n, t in layer.named(PEFT).items()}
     folder.mkdir(parents=True, exist_ok=True)
     files.write_json(folder / CONFIG_NAME, _config(layers, configs.get(component, {})))
@@ -82,12 +92,25 @@ def _is_cut_by(layer: LoKr, factor: int) -> bool:
     return factorization(a * b, factor) == (a, b) and any(factorization(c * n, factor) == (c, n) for n in inputs)
 
 
+def of_one_adapter(path: Path) -> list[Path]:
+    """The weights files of all networks of an adapter, by one of them."""
+    if path.parent.parent.name != FOLDER:
+        return [path]
+    return sorted(path.parent.parent.glob(f"*/{WEIGHTS_NAME}"))
+
+
 def read_peft(path: Path) -> LoraWeights:
-    """Reads and judges a peft folder by its weights file.
+    """Reads and judges a peft folder, with those of the other networks of the same adapter, by its weights file.
 
     Raises:
         AdapterError: as `read_lora`; no configuration beside it, or one of a kind that is not known here.
     """
+    read = [_read(each) for each in of_one_adapter(path)]
+    modules = {component: layers for weights in read for component, layers in weights.modules.items()}
+    return LoraWeights(modules, read[0].metadata if len(read) == 1 else {})
+
+
+def _read(path: Path) -> LoraWeights:
     tensors, metadata = open_tensors(path)
     config = read_config(path.with_name(CONFIG_NAME))
     names = tensor_names(PEFT)

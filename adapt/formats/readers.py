@@ -17,10 +17,13 @@ LOADER: Mapping[str, str] = {"lora": "diffusers", "dora": "diffusers", "loha": "
 IN_UIS = ("lora", "loha", "lokr")
 
 
-def loads_in(kind: str, speaks_kohya: bool) -> tuple[str, ...]:
+def loads_in(kind: str, speaks_kohya: bool, by_diffusers: bool = True) -> tuple[str, ...]:
     """Programs that can take an adapter of this kind.
 
     Args:
         speaks_kohya: whether the programs that read kohya's dialect have bases of this family.
+        by_diffusers: whether diffusers' loader takes all components of it: of text encoders, it takes CLIP only.
     """
+    if not by_diffusers:
+        return ("adapt", "peft")
     return ("adapt", LOADER[kind], *(UIS if speaks_kohya and kind in IN_UIS else ()))

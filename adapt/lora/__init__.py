@@ -4,12 +4,14 @@ from adapt.lora.applied import Applied, weight_of
 from adapt.lora.dropout import Dice, ModuleDropout, PlannedDropout, RankDropout
 from adapt.lora.injection import Injection, inject, install
 from adapt.lora.layout import Place, convolution_ends, layout, targeted
+from adapt.lora.network import Network
 
 __all__ = [
     "Applied",
     "Dice",
     "Injection",
     "ModuleDropout",
+    "Network",
     "Place",
     "PlannedDropout",
     "RankDropout",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from adapt.errors import AdapterError
 from adapt.formats import Layer
+from adapt.lora.text_encoders import inner
 
 
 class Applied:
@@ -70,7 +71,7 @@ def weight_of(modules: Mapping[str, nn.Module], name: str, layer: Layer) -> Tens
     """
     component, _, inside = name.partition(".")
     try:
-        weight = modules[component].get_submodule(inside).get_parameter("weight")
+        weight = inner(modules[component]).get_submodule(inside).get_parameter("weight")
     except (AttributeError, KeyError) as error:
         raise AdapterError("the adapter was made for another base: it has no such layer", given=name) from error
     if not layer.fits(weight.shape):

@@ -19,11 +19,13 @@ class Dice:
         seed: the run's.
         step: optimizer step.
         positions: position of each row in the global batch.
+        scope: of which network, so that layers of one number in different ones differ.
     """
 
     seed: int = 0
     step: int = 0
     positions: Sequence[int] = ()
+    scope: str = ""
 
     def rows_of(self, x: Tensor) -> Sequence[int]:
         """The position of each row of x (B, …)."""
@@ -33,7 +35,7 @@ class Dice:
 
     def kept(self, stream: str, p: float, position: int, shape: Sequence[int]) -> Tensor:
         """bool of this shape: what is not dropped, each entry with probability 1 - p."""
-        return even(self.seed, stream, self.step, position, shape) >= p
+        return even(self.seed, self.scope + stream, self.step, position, shape) >= p
 
 
 class PlannedDropout(nn.Module):

@@ -180,11 +180,16 @@ def inject(
     return install(module, NetworkSettings(rank=rank, alpha=alpha, dropout=dropout), targets, seed)
 
 
-def install(module: nn.Module, settings: NetworkSettings, targets: Sequence[str], seed: int) -> Injection:
+def install(
+    module: nn.Module, settings: NetworkSettings, targets: Sequence[str], seed: int, scope: str = ""
+) -> Injection:
     """Puts an adapter into every layer of `module` whose name ends with one of `targets`.
 
     It starts from a distribution fixed by `seed` and does nothing yet, so the model is what it was (with PiSSA: up to
     rounding). Only the adapter is trainable.
+
+    Args:
+        scope: tells networks of one base apart: with another, it starts and drops out otherwise.
 
     Raises:
         SettingsError: no layer has one of these names; a pattern fits none; PiSSA in half precision.
@@ -194,7 +199,7 @@ def install(module: nn.Module, settings: NetworkSettings, targets: Sequence[str]
     places, kind = layout(module, settings, targets), KINDS[settings.kind]
     everywhere = len(places) == len(targeted(module, targets))
     config = kind.config(settings, places, targets if everywhere else sorted(places))
-    injection = Injection(module, config, settings, places, Dice(seed))
+    injection = Injection(module, config, settings, places, Dice(seed, scope=scope))
     try:
         inject_adapter_in_model(config, module, adapter_name=NAME)
     except (ValueError, TypeError) as error:
@@ -234,7 +239,8 @@ def _start(injection: Injection, seed: int) -> None:
             parameter.data.zero_()
         elif part != "lora_magnitude_vector":
             bound = parameter[0].numel() ** -0.5
-            parameter.data = ((2 * even(seed, f"lora-start-{name}", 0, 0, parameter.shape) - 1) * bound).to(parameter)
+            stream = f"{injection.dice.scope}lora-start-{name}"
+            parameter.data = ((2 * even(seed, stream, 0, 0, parameter.shape) - 1) * bound).to(parameter)
 
 
 def tuned(module: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +84,7 @@ class Trainer:
                 torch.autograd.backward(self.update.scaled(losses.sum() * processes / course.settings.batch_size))
             total += losses.detach().double().cpu().sum()
         if processes > 1:
+            self._share(course.injection.beside)
             total = self.accelerator.reduce(total.to(self.accelerator.device), "sum")
         loss = float(total) / course.settings.batch_size
         fault = self.update.apply(self.step, loss)
@@ -94,6 +95,16 @@ class Trainer:
             self._left_out(fault)
         self.step += 1
         return loss
+
+    def _share(self, beside: Sequence[torch.nn.Parameter]) -> None:
+        """The mean of their gradients over all processes, which the wrapper of the denoiser does not know of."""
+        learning = [parameter for parameter in beside if parameter.grad is not None]
+        if not learning:
+            return
+        flat = torch.cat([parameter.grad.flatten() for parameter in learning if parameter.grad is not None])
+        parts = self.accelerator.reduce(flat, "mean").split([parameter.numel() for parameter in learning])
+        for parameter, part in zip(learning, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
 
     def _unsynced(self) -> Any:
         return self.accelerator.no_sync(self.course.backbone.denoiser)
@@ -166,9 +177,8 @@ class Trainer:
         self.update.require_finite(values, step)
         path = self.snapshot_path(step)
         path.parent.mkdir(exist_ok=True)
-        backbone, injection = self.course.backbone, self.course.injection
-        weights = LoraWeights({backbone.denoiser_name: injection.layers(values)})
-        write_lora(path, weights, {backbone.denoiser_name: injection.config.to_dict()})
+        injection = self.course.injection
+        write_lora(path, LoraWeights(injection.layers(values)), injection.configs)
 
     def save(self) -> None:
         """A resume state of this step."""

@@ -12,8 +12,9 @@ from adapt.backbones import Backbone
 from adapt.config import TrainSettings
 from adapt.data import EncodedPictures
 from adapt.data.plan import Plan, Rows
-from adapt.lora import Injection
+from adapt.lora import Network
 from adapt.objectives import PLAIN, Noise, Objective, Prior, Target
+from adapt.training.hearing import Hearing
 from conditioning import Condition
 
 
@@ -22,14 +23,16 @@ class Course:
     """Everything that stays the same while a run trains.
 
     Attributes:
+        injection: what is trained.
         noise: what pictures are mixed with.
         prior: keeps the base's word on a class; None: off.
         prior_target: what pictures of the class (`Picture.prior`) are compared with; None: `target`, as all others.
+        hearing: encodes captions while text encoders are trained; None: what they say is known, and comes from the cache.
     """
 
     settings: TrainSettings
     backbone: Backbone
-    injection: Injection
+    injection: Network
     objective: Objective
     target: Target
     plan: Plan
@@ -38,18 +41,19 @@ class Course:
     noise: Noise = PLAIN
     prior: Prior | None = None
     prior_target: Target | None = None
+    hearing: Hearing | None = None
 
 
 def row_losses(course: Course, rows: Rows) -> Tensor:
     """The weighted loss of each of these rows of the global batch (n,), fp32 (fp64 for an fp64 model)."""
     backbone, objective = course.backbone, course.objective
+    course.injection.move(rows.step, rows.positions)
     x = latents(course, rows)  # (n, C, *dims)
     condition = conditions(course, rows)  # n rows; some are null
     t = objective.times(rows.quantiles(), x.shape[2:]).to(x.device)  # (n,)
     noise = noises(course, rows, x)  # (n, C, *dims)
     x_t = objective.noised(x, course.noise.perturbed(noise, rows.noise), t)  # (n, C, *dims)
-    course.injection.dice.step, course.injection.dice.positions = rows.step, rows.positions
-    target = targets(course, rows, x, noise, t, condition)  # (n, C, *dims)
+    target = targets(course, rows, x, noise, t, as_base(course, rows, condition))  # (n, C, *dims)
     prediction = backbone.predict(x_t, t, condition)  # (n, C, *dims)
     losses = objective.losses(prediction, target, t, areas(course, rows, x))
     losses = losses * row_weights(course, rows).to(losses)
@@ -86,15 +90,42 @@ def noises(course: Course, rows: Rows, x: Tensor) -> Tensor:
 
 def conditions(course: Course, rows: Rows) -> Condition:
     """One caption of each picture; dropped ones are null."""
-    items = rows.items()
-    captions = [course.examples.captions(i) for i in items]
-    chosen = [c[k] for c, k in zip(captions, rows.choice([len(c) for c in captions]), strict=True)]
     seen = [course.examples.sizes(*view) for view in views(course, rows)]
-    encoded = [course.examples.text(caption) for caption in chosen]
+    if course.hearing is not None:
+        return with_nulls(course, rows, course.hearing.learn(said(course, rows), seen))
+    encoded = [course.examples.text(caption) for caption in chosen(course, rows)]
     found = Condition.cat([course.backbone.assembled(part, [s]) for part, s in zip(encoded, seen, strict=True)])
-    found = found.to(course.backbone.device, course.backbone.dtype)
+    return with_nulls(course, rows, found.to(course.backbone.device, course.backbone.dtype))
+
+
+def as_base(course: Course, rows: Rows, condition: Condition) -> Condition:
+    """What the base hears in their place, for targets that ask it."""
+    settings = course.settings
+    asked = settings.anchor_above is not None or settings.prior_target == "base"
+    if course.hearing is None or not asked:
+        return condition
+    seen = [course.examples.sizes(*view) for view in views(course, rows)]
+    return with_nulls(course, rows, course.hearing.base(said(course, rows), seen))
+
+
+def chosen(course: Course, rows: Rows) -> list[str]:
+    """One caption of each picture (n,)."""
+    captions = [course.examples.captions(i) for i in rows.items()]
+    return [c[k] for c, k in zip(captions, rows.choice([len(c) for c in captions]), strict=True)]
+
+
+def said(course: Course, rows: Rows) -> list[str]:
+    """What encoders that are trained are given (n,): dropped captions are empty, so that they learn what empty means too."""
+    dropped = rows.dropped(course.settings.caption_dropout).tolist()
+    return ["" if gone else caption for gone, caption in zip(dropped, chosen(course, rows), strict=True)]
+
+
+def with_nulls(course: Course, rows: Rows, found: Condition) -> Condition:
+    """Dropped rows are null; where null is what an encoder that is trained makes of "", they are so already."""
+    if course.hearing is not None and course.backbone.null_kind == "empty":
+        return found
     dropped = rows.dropped(course.settings.caption_dropout).to(course.backbone.device)
-    return found.drop(dict.fromkeys(found.parts, dropped), course.null.expand(len(items)))
+    return found.drop(dict.fromkeys(found.parts, dropped), course.null.expand(len(found)))
 
 
 def of_prior(course: Course, rows: Rows) -> Tensor:

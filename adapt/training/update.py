@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adapt.config import TrainSettings
 from adapt.errors import TrainingError
-from adapt.lora import Injection
+from adapt.lora import Network
 from adapt.training import optimizer
 from adapt.training.optimizer.families import Groups, has_modes
 from adapt.training.optimizer.state import OptimizerState, optimizer_state, restore_optimizer
@@ -27,7 +27,7 @@ class Update:
     device: of the gradients.
     """
 
-    def __init__(self, settings: TrainSettings, injection: Injection, device: torch.device) -> None:
+    def __init__(self, settings: TrainSettings, injection: Network, device: torch.device) -> None:
         self.settings, self.parameters = settings, injection.parameters
         groups = learning_groups(settings, injection)
         self.factors = [factor for _, factor in groups]
@@ -92,7 +92,7 @@ class Update:
         self.in_a_row = int(scaler.get("in_a_row", 0))
 
 
-def learning_groups(settings: TrainSettings, injection: Injection) -> Groups:
+def learning_groups(settings: TrainSettings, injection: Network) -> Groups:
     """Parameters with the factor of their learning rate, as the adapter says; without: all with factor 1."""
     groups = getattr(injection, "groups", None)
     return groups(settings) if groups else [(list(injection.parameters.values()), 1.0)]

@@ -88,7 +88,7 @@ def test_a_base_that_no_such_program_has_is_refused_and_nothing_written(tmp_path
 
 
 @pytest.mark.parametrize(
-    "key", ["lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", "lora_unet_x.oft_blocks"]
+    "key", ["lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", "lora_unet_x.oft_blocks"]
 )
 def test_what_is_not_read_yet_is_refused_by_name(tmp_path, key):
     path = tmp_path / "a.safetensors"

@@ -110,8 +110,12 @@ def test_a_configuration_that_gives_no_alpha_is_refused(folder, given):
 
 def test_two_networks_are_two_folders(tmp_path):
     pair = Pair(torch.ones(1, 3), torch.ones(2, 1), 1.0)
-    with pytest.raises(AdapterError, match="one network"):
-        write_peft(tmp_path, LoraWeights({"unet": {"a": pair}, "text_encoder": {"b": pair}}), {})
+    weights = LoraWeights({"unet": {"a": pair}, "text_encoder": {"encoder.layer.0.query": pair}})
+    Adapter(weights, Facts(trigger="zxc"), "style").save(tmp_path / "run" / "adapter")
+    for inside in ("run", "run/adapter", "run/adapter/peft/unet", "run/adapter/peft/text_encoder"):
+        loaded = Adapter.load(tmp_path / inside)
+        assert loaded.weights.equals(weights) and loaded.trigger == "zxc" and loaded.name == "run"
+    assert not (tmp_path / "run" / "adapter" / "peft" / WEIGHTS_NAME).exists()
 
 
 def test_an_adapter_of_pefts_kind_is_a_folder_with_its_facts_and_name(tmp_path, folder):

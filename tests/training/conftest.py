@@ -1,14 +1,22 @@
 """What tiny runs are trained on, `train`, which runs one in this process, and a finished run to spoil."""
 
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tiny_runs import die_at, in_child, tiny
 
 import adapt
+from adapt.api.assemble import assemble
+from adapt.api.gather import gather
+from adapt.api.machine import make_accelerator
+from adapt.api.train import settle
 from adapt.backbones import Backbone
+from adapt.backbones.stable_diffusion import StableDiffusion
 
 
 @pytest.fixture(scope="session")
@@ -84,3 +92,25 @@ def cut_at(run, step):
         if int(path.stem.removeprefix("step-")) > step:
             path.unlink()
     return run
+
+
+PLAIN_RUN = {"dropout": 0.0, "validation": None, "batch_size": 4, "accumulation": 1}
+
+
+@pytest.fixture
+def course(captioned, make_tiny):
+    """`course(prior=(…), **settings)`: a run about to begin, the adapter still doing nothing unless `moved`."""
+
+    def make(prior=(), moved=True, prediction="v_prediction", **changes):
+        backbone = StableDiffusion(make_tiny(prediction), "tiny")
+        settings = settle(tiny(**{**PLAIN_RUN, **changes}), backbone)
+        pictures = gather(captioned, tiny(**PLAIN_RUN)).train
+        pictures = [replace(p, prior=i in prior) for i, p in enumerate(pictures)]
+        found = assemble(Path("nowhere"), backbone, pictures, (), settings, make_accelerator(settings)).course
+        if moved:
+            for number, parameter in enumerate(found.injection.parameters.values()):
+                random = torch.Generator().manual_seed(number)
+                parameter.data = parameter.data + 0.3 * torch.randn(parameter.shape, generator=random)
+        return found
+
+    return make

@@ -2,42 +2,16 @@
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from tiny_runs import tiny
 
-from adapt.api.assemble import assemble
 from adapt.api.gather import gather
-from adapt.api.machine import make_accelerator
-from adapt.api.train import settle
-from adapt.backbones.stable_diffusion import StableDiffusion
 from adapt.errors import SettingsError
 from adapt.objectives import Flow, TimeSampling
 from adapt.training.step import conditions, latents, row_losses, row_weights
 from conditioning import Condition
-
-PLAIN_RUN = {"dropout": 0.0, "validation": None, "batch_size": 4, "accumulation": 1}
-
-
-@pytest.fixture
-def course(captioned, make_tiny):
-    """`course(prior=(…), **settings)`: a run about to begin, the adapter still doing nothing unless `moved`."""
-
-    def make(prior=(), moved=True, prediction="v_prediction", **changes):
-        backbone = StableDiffusion(make_tiny(prediction), "tiny")
-        settings = settle(tiny(**{**PLAIN_RUN, **changes}), backbone)
-        pictures = gather(captioned, tiny(**PLAIN_RUN)).train
-        pictures = [replace(p, prior=i in prior) for i, p in enumerate(pictures)]
-        found = assemble(Path("nowhere"), backbone, pictures, (), settings, make_accelerator(settings)).course
-        if moved:
-            for number, parameter in enumerate(found.injection.parameters.values()):
-                random = torch.Generator().manual_seed(number)
-                parameter.data = parameter.data + 0.3 * torch.randn(parameter.shape, generator=random)
-        return found
-
-    return make
 
 
 def rows_of(course, step=0):
@@ -227,7 +201,7 @@ def test_only_the_adapter_is_moved_by_its_prior(course):
     x, t, _, noise = seen(run)
     run.prior.losses(run.objective.noised(x, noise, t), t).sum().backward()
     moved = {
-        name for name, p in run.injection.module.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0
+        name for name, p in run.backbone.denoiser.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0
     }
     assert moved and all(".lora_" in name for name in moved)
 
