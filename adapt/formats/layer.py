@@ -101,12 +101,14 @@ class Layer(ABC):
         return length
 
     def shortened(self, longest: float) -> Self:
-        """The same direction with ‖ΔW‖ ≤ `longest` (kohya's `scale_weight_norms`): as it is, bit for bit, if it is so already.
+        """The same direction with ‖ΔW‖ ≤ `longest` (kohya's `scale_weight_norms`): as it is, bit for bit, if it is so already, up
+        to the rounding of the norm (a sum that processors take in the order that suits the memory).
 
         ΔW is a product of n tensors, each once: all of them are multiplied with the n-th root of the ratio.
         """
         tensors = self.multiplied()
-        ratio = (longest / self.norm()).clamp(max=1.0) ** (1 / len(tensors))
+        ratio = longest / self.norm()
+        ratio = ratio.masked_fill(ratio > 1 - 1e-6, 1.0) ** (1 / len(tensors))
         return replace(self, **{name: tensor * ratio.to(tensor) for name, tensor in tensors.items()})  # type: ignore[type-var]
 
     def equals(self, other: Layer) -> bool:
