@@ -244,3 +244,11 @@ def test_what_makes_no_sense_is_refused_before_step_1(train, tmp_path, settings,
     with pytest.raises(SettingsError, match=words):
         train(tmp_path / "run", settings=validate(settings))
     assert not (tmp_path / "run").exists()
+
+
+def test_no_family_encodes_captions_without_gradients():
+    """`encode_text` is what a trained encoder is asked by; who draws or fills the cache turns gradients off."""
+    from adapt.backbones import FAMILIES
+
+    kinds = {entry.load() for entry in FAMILIES.values()}
+    assert kinds and not [kind for kind in kinds if hasattr(kind.encode_text, "__wrapped__")]
