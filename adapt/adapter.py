@@ -42,7 +42,7 @@ INSIDE = (
 )
 """Where the weights stand in an adapter's folder, a run's, or a folder of peft's."""
 MAPPINGS = ("base", "lora", "recommended", "data", "training", "proof", "versions")
-LISTS = ("samples", "loads_in")
+LISTS = ("samples", "loads_in", "triggers")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class Facts:
         lora: peft's configuration by component.
         objective: prediction type that it was trained with.
         null: what an empty condition was in training.
-        trigger: word that calls the style or subject, or None.
+        trigger: word that calls the style or subject, or None; of several, the first.
+        triggers: all of them, where sources have their own.
         recommended: `scale`, `guidance_scale`, `steps` to draw with.
         data: the pictures: how many, of how many classes, under which `license`; nothing private.
         training: summary: pictures, steps, chosen step, losses; nothing private.
@@ -70,6 +71,7 @@ class Facts:
     objective: str | None = None
     null: str | None = None
     trigger: str | None = None
+    triggers: tuple[str, ...] = ()
     recommended: Mapping[str, float] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -101,6 +103,11 @@ class Adapter:
     @property
     def trigger(self) -> str | None:
         return self.facts.trigger
+
+    @property
+    def triggers(self) -> tuple[str, ...]:
+        """Every word that calls something it has learned."""
+        return self.facts.triggers or ((self.trigger,) if self.trigger else ())
 
     @property
     def recommended(self) -> Mapping[str, float]:

@@ -33,36 +33,41 @@ class Progress:
 
     def _make_bar(self) -> Bar:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
         from rich.progress import Progress as Bar
 
         note = TextColumn("{task.fields[note]}")
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), note)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), note)
         bar = Bar(*columns, console=Console(stderr=True))
         self._task = bar.add_task(self.title, total=self.total, note="")
         bar.start()
         return bar
 
     def start_at(self, done: int) -> None:
-        """The work begins here (a resumed run)."""
-        self._first = done
+        """The work begins here and now: what was done or waited for before says nothing of how long the rest takes."""
+        self._first, self._started = done, time.monotonic()
         self(done)
 
-    def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
-        """`done` of them are done."""
+    def __call__(self, done: int, total: int | None = None, note: str = "", left: float | None = None) -> None:
+        """`done` of them are done.
+
+        Args:
+            left: seconds that the rest will take; None: as long for each as for those that are done.
+        """
         self.total = total or self.total
+        told = ", ".join(filter(None, (note, self._left(done, left))))
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=self.total, note=note)
+            self._bar.update(self._task, completed=done, total=self.total, note=told)
         elif done == self.total or time.monotonic() - self._said >= self.every:
             self._said = time.monotonic()
-            say(f"{self.title} {done}/{self.total}{', ' + note if note else ''}{self._left(done)}")
+            say(f"{self.title} {done}/{self.total}{told and ', '}{told}")
 
-    def _left(self, done: int) -> str:
+    def _left(self, done: int, left: float | None) -> str:
         made = done - self._first
         if made <= 0 or done >= self.total:
             return ""
-        seconds = (time.monotonic() - self._started) / made * (self.total - done)
-        return f", {duration(seconds)} left"
+        seconds = (time.monotonic() - self._started) / made * (self.total - done) if left is None else left
+        return f"{duration(seconds)} left"
 
     def __enter__(self) -> Self:
         return self
@@ -80,6 +85,9 @@ def say(message: str) -> None:
 
 
 def duration(seconds: float) -> str:
-    """`75` → `1 min 15 s`."""
+    """`75` → `1 min 15 s`, `8000` → `2 h 13 min`."""
     minutes, rest = divmod(round(seconds), 60)
+    hours, left = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {left} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -60,7 +60,7 @@ def _write(folder: Path, trainer: Trainer, chosen: int) -> Proof:
     layers = in_precision(snapshot.modules, course.settings.save_precision)
     adapter = Adapter(LoraWeights(layers), facts(trainer, chosen), name).save(folder)
     written = Adapter.load(folder)
-    asked = wanted(course.settings, captions_of(course.examples.pictures))
+    asked = wanted(course.settings, captions_of(course.examples.pictures), adapter.trigger)
     say("proving the adapter in a fresh diffusers pipeline")
     proof = prove(written, in_full(course.backbone), asked[0].prompt)
     samples = _samples(folder, written, course.backbone, asked, public=bool(course.settings.previews))
@@ -74,13 +74,13 @@ def _write(folder: Path, trainer: Trainer, chosen: int) -> Proof:
     return proof
 
 
-def wanted(settings: TrainSettings, captions: Sequence[str]) -> list[Request]:
+def wanted(settings: TrainSettings, captions: Sequence[str], trigger: str | None) -> list[Request]:
     """What the samples show. Captions of training pictures are told to nobody, so where the user gave no prompts but a trigger,
     the first sample is drawn from the trigger alone: the card can say that prompt."""
     asked = requests(settings, captions)
-    if settings.previews or not settings.trigger:
+    if settings.previews or not trigger:
         return asked
-    return [replace(asked[0], prompt=settings.trigger), *asked]
+    return [replace(asked[0], prompt=trigger), *asked]
 
 
 def _samples(
@@ -117,6 +117,7 @@ def facts(trainer: Trainer, chosen: int) -> Facts:
     """What `adapter.json` says."""
     course, settings = trainer.course, trainer.course.settings
     backbone, measured = course.backbone, [m for m in trainer.measurements if m.step == chosen]
+    words = triggers(course.examples.pictures)
     licence = licences.of_base(public(backbone.reference), find(backbone.reference))
     training: dict[str, Any] = {
         "pictures": len(course.examples),
@@ -141,17 +142,25 @@ def facts(trainer: Trainer, chosen: int) -> Facts:
         lora={name: portable(config) for name, config in course.injection.configs.items()},
         objective=course.objective.prediction_type,
         null=backbone.null_kind,
-        trigger=settings.trigger,
+        trigger=next(iter(words), settings.trigger),
+        triggers=words,
         recommended={
             "scale": 1.0,
             "guidance_scale": settings.guidance_scale or 1.0,
             "steps": settings.sampling_steps or 1,
+            **({"zero_terminal_snr": True} if settings.zero_terminal_snr else {}),
         },
         data=describe(course.examples.pictures),
         training=training,
         versions=versions(),
         loads_in=readers(settings, backbone),
     )
+
+
+def triggers(pictures: Sequence[Picture]) -> tuple[str, ...]:
+    """The words that call what is taught: the run's, or those of its sources, in their order."""
+    words = (picture.trigger for picture in pictures if not picture.prior)
+    return tuple(dict.fromkeys(word for word in words if word))
 
 
 def describe(pictures: Sequence[Picture]) -> dict[str, int]:

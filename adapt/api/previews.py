@@ -62,7 +62,8 @@ def drawer(run: Path, backbone: Backbone, settings: TrainSettings, pictures: Seq
     from adapt.sampling.draw import draw
     from adapt.sampling.png import save_png
 
-    drawings = [settle(request, backbone) for request in requests(settings, captions_of(pictures))]
+    advice = {"zero_terminal_snr": settings.zero_terminal_snr}
+    drawings = [settle(request, backbone, advice) for request in requests(settings, captions_of(pictures))]
 
     def preview(step: int) -> list[str]:
         folder = run / "previews" / f"step-{step:06d}"

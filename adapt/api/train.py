@@ -99,8 +99,7 @@ def train(
         AdapterError: the exported adapter does not do in diffusers what it does here.
     """
     run = Path(output)
-    if Path(data).resolve() in (run.resolve(), *run.resolve().parents):
-        raise RunError("the output folder lies inside the pictures", given=run, next="give an --output elsewhere")
+    require_outside(run, data)
     resuming = folder.check_output(run, existing)
     if settings is None and resuming:
         settings = validate(folder.read(run)["settings"])
@@ -108,6 +107,8 @@ def train(
     settings = settings or TrainSettings()
     origins = said_of(settings) if origins is None else origins
     settings = completed(data, settings)
+    if isinstance(settings.validation, str):
+        require_outside(run, settings.validation)
     pictures = gather(data, settings, folder.base_of(run, resuming, base))
     settings = counted(settings, pictures)
     from adapt.api.machine import load_base, make_accelerator
@@ -125,6 +126,15 @@ def train(
         with StopRequest() as stop:
             trainer.run(stop, resume_command)
         return conclude(trainer)
+
+
+def require_outside(run: Path, data: str | Path) -> None:
+    """Raises `RunError` when what a run draws would be among its pictures at the next start."""
+    from adapt.data.find import folders_of
+
+    for folder_of_pictures in folders_of(data):
+        if folder_of_pictures.resolve() in (run.resolve(), *run.resolve().parents):
+            raise RunError("the output folder lies inside the pictures", given=run, next="give an --output elsewhere")
 
 
 # ---------------------------------------------------------------------------------------------------- parts of a run

@@ -12,6 +12,9 @@ from adapt.formats.peft_folder import FOLDER, WEIGHTS_NAME
 from adapt.formats.readers import LOADER
 
 COMPONENT = "unet"
+FROM_PURE_NOISE = """pipeline.scheduler = type(pipeline.scheduler).from_config(
+    pipeline.scheduler.config, rescale_betas_zero_snr=True, timestep_spacing="trailing"
+)  # it was trained with a noise schedule that ends in pure noise"""
 GENERIC = "DiffusionPipeline"
 """diffusers finds the class of a pipeline itself; for adapters that do not say it."""
 
@@ -26,6 +29,7 @@ class Usage:
     components: the networks that it changes.
     by_diffusers: whether `load_lora_weights` takes it; else peft does.
     sample: a picture of the card: `prompt`, `seed`, `steps` …; what the snippet draws.
+    zero_terminal_snr: whether it is drawn from pure noise.
     """
 
     address: str
@@ -35,6 +39,7 @@ class Usage:
     components: tuple[str, ...]
     by_diffusers: bool = True
     sample: Mapping[str, Any] = field(default_factory=dict)
+    zero_terminal_snr: bool = False
 
     @property
     def peft_folders(self) -> dict[str, str]:
@@ -65,7 +70,8 @@ class Usage:
     @property
     def load(self) -> str:
         """Makes `pipeline`, with the adapter in it."""
-        return f"pipeline = {self.pipeline}.from_pretrained({self.base}, use_safetensors=True)\n{self.put_in}"
+        made = f"pipeline = {self.pipeline}.from_pretrained({self.base}, use_safetensors=True)"
+        return "\n".join([made, *([FROM_PURE_NOISE] if self.zero_terminal_snr else []), self.put_in])
 
     @property
     def base(self) -> str:
@@ -115,6 +121,7 @@ def usage_of(facts: Facts, address: str) -> Usage:
         components=tuple(facts.lora) or (COMPONENT,),
         by_diffusers=LOADER[kind] == "diffusers" and "peft" not in facts.loads_in,
         sample=next(iter(plain or told), advice),
+        zero_terminal_snr=bool(facts.recommended.get("zero_terminal_snr")),
     )
 
 

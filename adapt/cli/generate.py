@@ -229,9 +229,10 @@ def _run(job: Job, as_json: bool) -> None:
 
 def _remind(job: Job, adapters: Sequence[Adapter]) -> None:
     for adapter in adapters:
-        word = adapter.trigger
-        if word and not any(word.lower() in request.prompt.lower() for request in job.requests):
-            typer.echo(f"note: no prompt holds {word!r}, the word that calls {adapter.name}", err=True)
+        words = adapter.triggers
+        if words and not any(w.lower() in request.prompt.lower() for w in words for request in job.requests):
+            told = " or ".join(map(repr, words))
+            typer.echo(f"note: no prompt holds {told}, the word that calls {adapter.name}", err=True)
 
 
 def _device(given: str | None) -> str:

@@ -54,6 +54,20 @@ def find(source: str | Path, reading: Reading = AS_IT_LIES) -> Found:
     return find_one(path, reading)
 
 
+def folders_of(source: str | Path) -> list[Path]:
+    """The folders that `find` searches with all that is in them; none for files, archives and the Hub.
+
+    Raises:
+        SettingsError: a list of sources is wrong.
+    """
+    path = path_of(source)
+    if suffix(path.name) in SEVERAL and path.is_file():
+        from adapt.data.sources import places_of
+
+        return [place for place in places_of(path) if place.is_dir()]
+    return [path] if path.is_dir() else []
+
+
 def find_one(source: str | Path, reading: Reading = AS_IT_LIES) -> Found:
     """As `find`, but no list of sources."""
     path = path_of(source)

@@ -112,6 +112,15 @@ class Part:
     prior: bool = False
 
 
+def places_of(path: Path) -> list[Path]:
+    """Where the sources of a list are.
+
+    Raises:
+        SettingsError: the file is no list of sources; all faults are named.
+    """
+    return [_place(path, source.path) for source in _parsed(path).sources]
+
+
 def read_sources(path: Path, reading: Reading) -> Found:
     """The pictures of all sources of a list, named `my-dog/001.png`.
 

@@ -1,12 +1,14 @@
 """Data sets as tables, through `datasets`: parquet or arrow files, and what `save_to_disk` wrote.
 
 Pictures stay encoded, so that our own judgement sees them, and on disk until they are asked for. What `datasets` caches
-(Arrow copies of parquet files, which are mapped into memory) goes to a temporary folder, which lasts as long as the pictures.
+(Arrow copies of parquet files, which are mapped into memory) goes to a temporary folder, which lasts as long as the pictures;
+processes that `--num-processes` started share one.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +23,8 @@ from adapt.errors import DataError
 
 PICTURE_COLUMNS = ("image", "img", "picture", "jpg", "png", "webp")
 CAPTION_COLUMNS = ("text", "caption", "captions", "prompt")
+SHARED = "ADAPT_SHARED"
+"""In the environment of processes of one run: a folder of their launcher's, which is removed when all have ended."""
 _ALLOWED = "a column of pictures (image), and one of captions (text, caption) or labels (label)"
 
 
@@ -67,7 +71,21 @@ def read_parquet(path: Path) -> list[dict[str, Any]]:
         return [dict(row) for row in datasets.Dataset.from_parquet(str(path), cache_dir=cache)]
 
 
-def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
+@dataclass(frozen=True)
+class Shared:
+    """A temporary folder that others are in too: `datasets` locks a copy while one makes it, and the others find it."""
+
+    name: str
+
+    def __enter__(self) -> str:
+        return self.name
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def _temporary_folder() -> tempfile.TemporaryDirectory[str] | Shared:
+    if shared := os.environ.get(SHARED):
+        return Shared(str(Path(shared) / "tables"))
     # Windows cannot remove files that are still mapped: the system removes those later.
     return tempfile.TemporaryDirectory(prefix="adapt-", ignore_cleanup_errors=True)
 
@@ -107,7 +125,7 @@ class Table:
 
     rows: Any
     column: str
-    folder: tempfile.TemporaryDirectory[str] | None
+    folder: tempfile.TemporaryDirectory[str] | Shared | None
 
 
 @dataclass(frozen=True)
@@ -126,7 +144,9 @@ class Row:
         return bytes(cell["bytes"] if isinstance(cell, dict) else cell)
 
 
-def _found(root: Path, loaded: Any, datasets: Any, folder: tempfile.TemporaryDirectory[str] | None = None) -> Found:
+def _found(
+    root: Path, loaded: Any, datasets: Any, folder: tempfile.TemporaryDirectory[str] | Shared | None = None
+) -> Found:
     split, warnings = _split(root, loaded, datasets)
     features = split.features
     column = _picture_column(root, features, datasets)

@@ -30,14 +30,24 @@ __all__ = ["HeldOut", "Measurement", "compare", "evaluating"]
 GOLDEN = (5**0.5 - 1) / 2
 
 
+ROUNDING = 1e-5
+"""Relative differences of losses up to here are called none: a base with an adapter that does nothing rounds elsewhere than one
+without, and in units of a standard error that is as small, that would look like learning."""
+
+
 def compare(
-    step: int, adapted: Sequence[float] | Tensor, base: Sequence[float] | Tensor, noise: Tensor | None = None
+    step: int,
+    adapted: Sequence[float] | Tensor,
+    base: Sequence[float] | Tensor,
+    noise: Tensor | None = None,
+    rounding: float = ROUNDING,
 ) -> Measurement:
     """From losses with and without the adapter. With one picture the spread is not known.
 
     Args:
         adapted, base: one loss a picture, or (pictures, bands).
         noise: share of noise of each of them, for the curve.
+        rounding: relative differences up to it are none.
     """
     adapted, base = table(adapted), table(base)
     log_ratio, log_error = mean_log_ratio(adapted, base)
@@ -55,7 +65,8 @@ def compare(
         return Measurement(step, float(a.mean()), float(b.mean()), ratio, None, 0.0, n, **more)
     error = float((a - ratio * b).std() / (b.mean() * n**0.5))  # delta method, paired
     spread = float((a - b).std() / n**0.5)
-    change = float((a - b).mean()) / spread if spread else 0.0
+    same = bool(((a - b).abs() <= rounding * b.mean()).all())
+    change = 0.0 if same or not spread else float((a - b).mean()) / spread
     return Measurement(step, float(a.mean()), float(b.mean()), ratio, error, change, n, **more)
 
 

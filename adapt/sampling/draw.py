@@ -103,7 +103,7 @@ def draw_latents(
 def _stepper(backbone: Backbone, drawing: Drawing, generators: Sequence[torch.Generator]) -> Stepper:
     """The scheduler, told what the family tells its own about latents of this size."""
     told = backbone.schedule(drawing.steps, backbone.latent_shape(drawing.height, drawing.width)[1:])
-    scheduler = schedulers.build(drawing.scheduler, backbone.scheduler_config)
+    scheduler = schedulers.build(drawing.scheduler, backbone.scheduler_config, drawing.zero_terminal_snr)
     return Stepper(scheduler, drawing.steps, generators, backbone.device, told=told)
 
 

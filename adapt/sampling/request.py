@@ -109,6 +109,7 @@ class Drawing:
 
     Attributes:
         scheduler: None is the backbone's own.
+        zero_terminal_snr: the noise schedule ends in pure noise, as in the training of the adapter.
     """
 
     prompt: str
@@ -123,19 +124,29 @@ class Drawing:
     image: Image | None
     strength: float
     mask: Image | None
+    zero_terminal_snr: bool = False
 
     @property
     def kind(self) -> tuple[object, ...]:
         """Pictures of one kind can be drawn in one batch."""
         start = () if self.image is None else (self.strength, id(self.image), id(self.mask))
-        return (self.guidance_scale, self.guidance_rescale, self.steps, self.height, self.width, self.scheduler, *start)
+        return (
+            self.guidance_scale,
+            self.guidance_rescale,
+            self.steps,
+            self.height,
+            self.width,
+            self.scheduler,
+            self.zero_terminal_snr,
+            *start,
+        )
 
 
 def settle(request: Request, backbone: Backbone, recommended: Mapping[str, float] | None = None) -> Drawing:
     """Fills what was left open, and judges the request against the backbone.
 
     Args:
-        recommended: an adapter's `guidance_scale` and `steps`; the family's stand in.
+        recommended: an adapter's `guidance_scale`, `steps` and `zero_terminal_snr`; the family's stand in.
 
     Raises:
         SettingsError: a size, step count or scheduler that this backbone cannot draw with.
@@ -156,6 +167,7 @@ def settle(request: Request, backbone: Backbone, recommended: Mapping[str, float
         image=request.image,
         strength=float(request.strength),
         mask=request.mask,
+        zero_terminal_snr=bool(advice.get("zero_terminal_snr", False)),
     )
     _judge(drawing, backbone)
     return drawing
@@ -167,7 +179,7 @@ def _judge(drawing: Drawing, backbone: Backbone) -> None:
     backbone.require_size(drawing.height, drawing.width)
     _whole("steps", drawing.steps, 1, int(config.get("num_train_timesteps", 1000)))
     if drawing.scheduler is not None:
-        schedulers.check(schedulers.find(drawing.scheduler), config)
+        schedulers.check(schedulers.find(drawing.scheduler), config, drawing.zero_terminal_snr)
 
 
 def check_size(width: int, height: int, factor: int) -> None:

@@ -101,6 +101,15 @@ def label(class_name: str) -> str:
     return BY_CLASS[class_name].label if class_name in BY_CLASS else class_name.removesuffix("Scheduler")
 
 
+FROM_PURE_NOISE = (
+    *("DDIMScheduler", "DDPMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"),
+    *(_DPM, "UniPCMultistepScheduler", "LCMScheduler", "TCDScheduler"),
+)
+"""Classes that know `rescale_betas_zero_snr`."""
+PURE_NOISE = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+"""The schedule ends at SNR 0, and sampling begins there (Lin et al. 2023, arXiv 2305.08891, sections 3.1 and 3.3)."""
+
+
 def is_flow(config: Mapping[str, Any]) -> bool:
     """Whether a scheduler configuration belongs to a flow-matching model."""
     return "FlowMatch" in str(config["_class_name"]) or config.get("prediction_type") == "flow_prediction"
@@ -112,12 +121,19 @@ def _flow_options(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift}
 
 
-def check(spec: SchedulerSpec, config: Mapping[str, Any]) -> None:
-    """Raises `SettingsError` for a scheduler that would draw nothing but noise with this kind of model."""
+def check(spec: SchedulerSpec, config: Mapping[str, Any], zero_terminal_snr: bool = False) -> None:
+    """Raises `SettingsError` for a scheduler that would draw nothing but noise with this kind of model, or cannot begin in pure
+    noise where the adapter has learned to."""
     kind = FLOW if is_flow(config) else DIFFUSION
     if spec.serves not in (kind, BOTH):
         names = ", ".join(s.name for s in SHORT.values() if s.serves in (kind, BOTH))
         raise SettingsError(f"a {kind} model cannot be drawn with this scheduler", given=spec.name, allowed=names)
+    if zero_terminal_snr and spec.class_name not in FROM_PURE_NOISE:
+        names = ", ".join(s.name for s in SHORT.values() if s.class_name in FROM_PURE_NOISE)
+        raise SettingsError(
+            "the adapter was trained with zero_terminal_snr, and this scheduler cannot begin in pure noise",
+            given=spec.name, allowed=names,
+        )  # fmt: skip
 
 
 def _options(spec: SchedulerSpec, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,12 +141,13 @@ def _options(spec: SchedulerSpec, config: Mapping[str, Any]) -> dict[str, Any]:
     return {**spec.options, **(_flow_options(config) if multistep_flow else {})}
 
 
-def build(name: str | None, config: Mapping[str, Any]) -> Any:
+def build(name: str | None, config: Mapping[str, Any], zero_terminal_snr: bool = False) -> Any:
     """A fresh diffusers scheduler, so that no pipeline's own is ever moved.
 
     Args:
         name: see `find`; None for the class that the configuration names.
         config: the backbone's scheduler configuration with `_class_name`.
+        zero_terminal_snr: draw from pure noise. Where the configuration's own class cannot, DDIM does.
 
     Raises:
         SettingsError: unknown name, or one that cannot serve this kind of model, or that needs a missing package.
@@ -140,8 +157,11 @@ def build(name: str | None, config: Mapping[str, Any]) -> Any:
     class_name, options = str(config["_class_name"]), {}
     if name is not None:
         spec = find(name)
-        check(spec, config)
+        check(spec, config, zero_terminal_snr)
         class_name, options = spec.class_name, _options(spec, config)
+    if zero_terminal_snr:
+        class_name = class_name if class_name in FROM_PURE_NOISE else "DDIMScheduler"
+        options |= PURE_NOISE
     try:
         return getattr(diffusers, class_name).from_config(dict(config), **options)
     except ImportError as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -14,10 +16,15 @@ class Gauge:
     """Args:
     batch_size: pictures an optimizer step.
     device: where the model is.
+    steps: of the whole run.
+    calendar: after which steps what else is done (`measure`, `sample` …), each rising.
     """
 
-    def __init__(self, batch_size: int, device: torch.device) -> None:
-        self.batch_size, self.device = batch_size, device
+    def __init__(
+        self, batch_size: int, device: torch.device, steps: int = 0, calendar: Mapping[str, Sequence[int]] | None = None
+    ) -> None:
+        self.batch_size, self.device, self.steps, self.calendar = batch_size, device, steps, calendar or {}
+        self.lasted: dict[str, float] = {}
         self._seconds: deque[float] = deque(maxlen=SPAN)
 
     def tick(self, seconds: float) -> None:
@@ -29,6 +36,15 @@ class Gauge:
         """Pictures a second, over the last steps."""
         seconds = sum(self._seconds)
         return self.batch_size * len(self._seconds) / seconds if seconds else 0.0
+
+    def left(self, step: int) -> float | None:
+        """Seconds that the rest of the run takes after a step: its steps as long as the last ones, and each measurement and
+        round of previews as long as the one before it; None: nothing is known yet."""
+        if not self._seconds:
+            return None
+        steps = (self.steps - step) * sum(self._seconds) / len(self._seconds)
+        rest = {word: len(due) - bisect_right(due, step) for word, due in self.calendar.items()}
+        return steps + sum(seconds * rest.get(word, 0) for word, seconds in self.lasted.items())
 
     @property
     def memory(self) -> float:

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 
 from adapt.config import TrainSettings
+from adapt.data.tables import SHARED
 from adapt.errors import SettingsError, TrainingError
 from adapt.progress import say
 from adapt.training.requests import SIGNALS
@@ -89,7 +90,7 @@ def launch(words: Sequence[str], processes: int) -> int:
     Raises:
         TrainingError: a process was killed.
     """
-    with tempfile.TemporaryDirectory(prefix="adapt-") as logs:
+    with tempfile.TemporaryDirectory(prefix="adapt-", ignore_cleanup_errors=True) as logs:
         group = [
             _start(words, rank, processes, port, Path(logs)) for port in (_free_port(),) for rank in range(processes)
         ]
@@ -115,7 +116,7 @@ def _start(words: Sequence[str], rank: int, processes: int, port: int, logs: Pat
             "WORLD_SIZE": str(processes),
             "LOCAL_WORLD_SIZE": str(processes),
         },
-        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), LAUNCHED: "1"},
+        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), LAUNCHED: "1", SHARED: str(logs)},
     }
     log = logs / f"{rank}.log"
     with log.open("wb") as file:

@@ -16,6 +16,15 @@ def due(settings: TrainSettings, step: int) -> set[str]:
     return found | ({"measure"} if last or measured(settings, step) else set())
 
 
+def calendar(settings: TrainSettings) -> dict[str, list[int]]:
+    """After which steps, from 1, each of them is due: `due` for the whole run at once, without asking step by step."""
+    last, every = settings.steps, {"save": settings.save_every, "sample": settings.preview_every}
+    found = {word: {*range(n, last + 1, n), last} for word, n in every.items()}
+    n = settings.validate_every
+    found["measure"] = {last, *(range(n, last + 1, n) if settings.validate_at == "even" else log_spaced(n, last))}
+    return {word: sorted(steps) for word, steps in found.items()}
+
+
 def measured(settings: TrainSettings, step: int) -> bool:
     """Even: every `validate_every` steps. Log: each time √2 times later than before, `validate_every` being one of them.
 

@@ -16,14 +16,14 @@ from torch import Tensor
 from adapt.backbones import Backbone
 from adapt.errors import AdaptError, TrainingError
 from adapt.evaluation.choice import choose
-from adapt.evaluation.held_out import HeldOut, Measurement, compare
+from adapt.evaluation.held_out import ROUNDING, HeldOut, Measurement, compare
 from adapt.objectives import Objective, Target
 from adapt.progress import Progress, say
 from adapt.training.average import Average
 from adapt.training.events import Events
 from adapt.training.gauge import Gauge
 from adapt.training.requests import WORDS, Requests
-from adapt.training.schedule import due
+from adapt.training.schedule import calendar, due
 from adapt.training.step import Course
 
 if TYPE_CHECKING:
@@ -42,10 +42,12 @@ class Measured:
     Attributes:
         pictures: the grid of times and noise.
         base: the base's losses (pictures, times).
+        rounding: relative differences up to it are none.
     """
 
     pictures: HeldOut
     base: Tensor
+    rounding: float = ROUNDING
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class Judge:
 
     def compare(self, step: int, measured: Measured, losses: Tensor) -> Measurement:
         """These losses beside the base's."""
-        return compare(step, losses, measured.base, measured.pictures.shares(self.objective))
+        shares = measured.pictures.shares(self.objective)
+        return compare(step, losses, measured.base, shares, measured.rounding)
 
 
 def measure_base(
@@ -81,7 +84,8 @@ def measure_base(
     base = pictures.table(backbone, objective, target)
     if anchor_above is not None:
         base[pictures.shares(objective) >= anchor_above] = 0.0
-    return Measured(pictures, base)
+    half = torch.finfo(backbone.dtype).bits < 32
+    return Measured(pictures, base, 10 * ROUNDING if half else ROUNDING)
 
 
 @dataclass
@@ -110,7 +114,8 @@ class Watch:
 
     def __post_init__(self) -> None:
         self.step = 0
-        self.gauge = Gauge(self.course.settings.batch_size, self.accelerator.device)
+        settings = self.course.settings
+        self.gauge = Gauge(settings.batch_size, self.accelerator.device, settings.steps, calendar(settings))
         self._requests = Requests(self.folder if self.accelerator.is_main_process else None)
 
     # ------------------------------------------------------------------------------------------------ the run
@@ -165,7 +170,7 @@ class Watch:
 
     def _measure(self, judge: Judge, step: int) -> str:
         """Measures every candidate and returns the name of the best; members only with that one."""
-        backbone, candidates = self.course.backbone, self.candidates()
+        started, backbone, candidates = time.perf_counter(), self.course.backbone, self.candidates()
         found = {}
         for name, values in candidates.items():
             with self.course.injection.holding(values):
@@ -178,6 +183,7 @@ class Watch:
                 losses = judge.losses(judge.members, backbone)
             measurement = measurement.beside(judge.compare(step, judge.members, losses))
         self.measurements.append(measurement)
+        self.gauge.lasted["measure"] = time.perf_counter() - started
         self.events.add("validation", measurement.as_dict())
         return best
 
@@ -213,8 +219,8 @@ class Watch:
         started = time.perf_counter()
         with self.course.injection.holding(self.candidates()[weights]):
             prompts = self.preview(step)
-        seconds = round(time.perf_counter() - started, 2)
-        self.events.add("preview", {"step": step, "prompts": list(prompts), "seconds": seconds})
+        self.gauge.lasted["sample"] = seconds = time.perf_counter() - started
+        self.events.add("preview", {"step": step, "prompts": list(prompts), "seconds": round(seconds, 2)})
 
     # ------------------------------------------------------------------------------------------------ the line
     def show(self, loss: float, seconds: float, progress: Progress) -> None:
@@ -222,7 +228,8 @@ class Watch:
         self.gauge.tick(seconds)
         if self.accelerator.is_main_process:
             rate = f"{self.gauge.rate:.1f} pictures/s, {self.gauge.memory:.1f} GiB"
-            progress(self.step, note=f"loss {loss:.4f}, {rate}{self._standing()}")
+            note = f"loss {loss:.4f}, {rate}{self._standing()}"
+            progress(self.step, note=note, left=self.gauge.left(self.step))
 
     def _standing(self) -> str:
         if not self.measurements:

@@ -83,6 +83,8 @@ def test_a_run_on_several_sources(place, tiny_base, capsys):
     assert main(command(tiny_base, "my-sources.json", *FEW, *words)) == 0, capsys.readouterr().err
     run = place / "runs" / "my-sources"
     assert (run / "adapter" / "pytorch_lora_weights.safetensors").is_file()
+    facts = json.loads((run / "adapter" / "adapter.json").read_text())
+    assert (facts["trigger"], facts["triggers"]) == ("zxc", ["zxc"])  # a source's own; the prior one has none
     record = json.loads((run / "run.json").read_text())
     assert sum(record["pictures"]) == 12 and record["settings"]["tag_dropout"] == 0.2
     err = capsys.readouterr().err

@@ -6,6 +6,7 @@ from math import isclose
 import pytest
 
 from adapt.data import find
+from adapt.data.find import folders_of
 from adapt.data.folders import Reading
 from adapt.errors import DataError, SettingsError
 
@@ -213,3 +214,9 @@ def test_a_list_that_is_not_there_or_not_readable(place):
     (place / "folder.yaml").mkdir()
     with pytest.raises(DataError, match="folder is empty"):
         find(place / "folder.yaml")
+
+
+def test_the_folders_of_a_list_are_known_before_they_are_read(place):
+    file = listed(place, sources({"path": "dog"}, {"path": "dogs"}))
+    assert folders_of(file) == [place / "dog", place / "dogs"] and folders_of(place) == [place]
+    assert folders_of("user/name") == folders_of(place / "dog" / "0.png") == []

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from adapt.data import find, judge
+from adapt.data import find, judge, tables
 from adapt.errors import DataError
 
 datasets = pytest.importorskip("datasets")
@@ -225,3 +225,20 @@ def test_a_column_of_plain_bytes(tmp_path, png, kind):
     assert [(p.read(), p.captions) for p in found.pictures] == [(png(0), ("a",)), (png(1), ("b",))]
     numbers = datasets.Dataset.from_dict({"image": [1, 2], "text": ["a", "b"]})
     refused(write(numbers, tmp_path / "numbers", "parquet"), "Rows of the table have no picture", "row-000000")
+
+
+def test_processes_of_one_run_share_one_arrow_copy(tmp_path, rows, png, monkeypatch):
+    """Two readers of the folder that the launcher gives them, and nothing of their own elsewhere."""
+    folder = write(rows(**text()), tmp_path / "set", "parquet")
+    shared, own = tmp_path / "shared", tmp_path / "own"
+    shared.mkdir()
+    own.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(own))
+    monkeypatch.setenv(tables.SHARED, str(shared))
+    for source in (folder, folder / "train-00000-of-00001.parquet"):
+        first, second = find(source), find(source)
+        assert [p.read() for p in (*first.pictures, *second.pictures)] == [png(i) for i in range(3)] * 2
+        copies = {path: path.stat().st_mtime_ns for path in shared.rglob("*.arrow")}
+        assert [p.read() for p in find(source).pictures] == [png(i) for i in range(3)]
+        assert {path: path.stat().st_mtime_ns for path in shared.rglob("*.arrow")} == copies
+    assert len(copies) == 2 and list(own.iterdir()) == []

@@ -169,3 +169,13 @@ def test_one_picture_has_no_known_spread():
     assert measured.ratio == 0.5 and measured.pictures == 1 and measured.change == 0
     json.dumps(measured.as_dict(), allow_nan=False)
     assert math.isfinite(measured.loss)
+
+
+def test_rounding_is_no_change():
+    """An adapter that does nothing rounds elsewhere; in standard errors of that rounding it would seem to have learned."""
+    base = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
+    rounded = base * (1 + 1e-7 * torch.tensor([3.0, 4.0, 3.5, 4.0]))
+    found = compare(0, rounded, base)
+    assert found.change == 0.0 and found.ratio == pytest.approx(1.0, abs=1e-6)
+    assert compare(0, rounded, base, rounding=0.0).change > 1.5
+    assert compare(1, base * 0.999, base).change < -2

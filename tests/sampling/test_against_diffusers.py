@@ -130,3 +130,23 @@ def test_the_pipelines_own_scheduler_is_never_touched(tiny):
     assert backbone.pipeline.scheduler is scheduler
     assert (dict(scheduler.config), scheduler.num_inference_steps) == (before[0], before[2])
     assert torch.equal(scheduler.timesteps, before[1])
+
+
+def test_from_pure_noise_as_the_rescaled_pipeline_draws(tiny):
+    """What the card's snippet makes of the pipeline's own scheduler."""
+    backbone = tiny("v_prediction")
+    parts = dict(backbone.pipeline.components)
+    own = parts["scheduler"]
+    parts["scheduler"] = type(own).from_config(own.config, rescale_betas_zero_snr=True, timestep_spacing="trailing")
+    pipeline = diffusers.StableDiffusionPipeline(**parts, requires_safety_checker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    options = {"num_inference_steps": 5, "guidance_scale": 3.0, "output_type": "latent", "height": 16, "width": 16}
+    expected = pipeline("a fox", generator=generator_of(7), **options).images
+    request = Request(prompt="a fox", seed=7, steps=5, guidance_scale=3.0)
+    found = (
+        draw_latents(backbone, [settle(request, backbone, advice)], [generator_of(7)])
+        for advice in ({"zero_terminal_snr": True}, {})
+    )
+    rescaled, plain = found
+    assert_close(rescaled, expected)
+    assert (plain - expected).abs().max() > 0.01

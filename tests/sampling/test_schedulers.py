@@ -9,6 +9,7 @@ import torch
 from adapt.errors import SettingsError
 from adapt.sampling import schedulers
 from adapt.sampling.noise import generator_of
+from adapt.sampling.request import Request, settle
 from adapt.sampling.stepper import Stepper
 
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0}
@@ -79,3 +80,30 @@ def test_a_part_of_the_way_begins_at_the_schedulers_own_index(icons):
     times = stepper.times_from(0.5)
     assert stepper.scheduler.begin_index == 6
     assert torch.equal(times, stepper.times[6:])
+
+
+# ---------------------------------------------------------------------------------------------- from pure noise
+CAPABLE = [n for n, s in schedulers.SHORT.items() if s.class_name in schedulers.FROM_PURE_NOISE]
+
+
+@pytest.mark.parametrize("name", [None, *CAPABLE])
+def test_an_adapter_of_zero_terminal_snr_is_drawn_from_pure_noise(tiny, name):
+    config = tiny("v_prediction").scheduler_config
+    scheduler = schedulers.build(name, config, zero_terminal_snr=True)
+    assert float(scheduler.alphas_cumprod[-1]) < 1e-6 < float(schedulers.build(name, config).alphas_cumprod[-1])
+    stepper = Stepper(scheduler, 4, [generator_of(0)], torch.device("cpu"))
+    assert int(stepper.times[0]) == 999
+    x = torch.ones(1, 4, 2, 2)
+    for t in stepper.times:
+        x = stepper.step(0.1 * stepper.scaled(x, t), t, x)
+    assert torch.isfinite(x).all()
+
+
+def test_a_scheduler_that_cannot_begin_in_pure_noise_is_refused_or_replaced(tiny):
+    backbone = tiny("v_prediction")
+    config = {**backbone.scheduler_config, "_class_name": "PNDMScheduler"}
+    assert type(schedulers.build(None, config, zero_terminal_snr=True)).__name__ == "DDIMScheduler"
+    assert len(CAPABLE) >= 10 and "heun" not in CAPABLE
+    with pytest.raises(SettingsError, match=r"cannot begin in pure noise .*heun.*ddim.*unipc"):
+        settle(Request(prompt="", scheduler="heun"), backbone, {"zero_terminal_snr": True})
+    assert settle(Request(prompt="", scheduler="ddim"), backbone, {"zero_terminal_snr": True}).zero_terminal_snr

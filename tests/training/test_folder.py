@@ -103,6 +103,17 @@ def test_an_output_inside_the_pictures_is_refused(train, captioned):
     assert not (captioned / "runs").exists()
 
 
+def test_an_output_inside_a_source_of_a_list_or_the_held_out_pictures_is_refused(train, captioned, tmp_path):
+    data, held = shutil.copytree(captioned, tmp_path / "data"), shutil.copytree(captioned, tmp_path / "held")
+    (tmp_path / "all.yaml").write_text("sources:\n  - path: data\n  - path: held\n")
+    for output in (data / "a", held / "b" / "c"):
+        with pytest.raises(RunError, match="inside the pictures"):
+            train(output, data=tmp_path / "all.yaml")
+    with pytest.raises(RunError, match="inside the pictures"):
+        train(held / "a", data=data, validation=str(held))
+    assert not any(path.is_dir() for place in (data, held) for path in place.iterdir())
+
+
 # ---------------------------------------------------------------------------------------------- two at once
 def test_a_second_run_at_once_is_refused(run, train, tmp_path):
     ready, done = os.pipe(), os.pipe()

@@ -94,3 +94,20 @@ def test_a_prompt_without_brackets_is_answered_with_how_prompts_are_written():
     with pytest.raises(DataError, match=r"\[red fox, tulip\]"):
         rows(TrainSettings(previews="a red fox"))
     json.dumps(TrainSettings(previews="p.txt").model_dump(mode="json"))
+
+
+def test_an_adapter_of_zero_terminal_snr_is_previewed_and_drawn_from_pure_noise(
+    train, make_tiny, tmp_path, monkeypatch
+):
+    """Also by those who load it later: `adapter.json` says it."""
+    from adapt import Adapter
+    from adapt.sampling import schedulers
+
+    make_tiny("v_prediction").save_pretrained(tmp_path / "base")
+    built, build = [], schedulers.build
+    monkeypatch.setattr(schedulers, "build", lambda *given: built.append(build(*given)) or built[-1])
+    settings = {"steps": 1, "validation": None, "preview_every": 1, "zero_terminal_snr": True}
+    run = train(tmp_path / "run", base=tmp_path / "base", **settings).folder
+    assert len(built) >= 2 and all(float(s.alphas_cumprod[-1]) < 1e-6 for s in built)
+    assert Adapter.load(run).recommended["zero_terminal_snr"] is True
+    assert "rescale_betas_zero_snr=True" in (run / "adapter" / "README.md").read_text()

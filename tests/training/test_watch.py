@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_runs import tiny
 
-from adapt import files
+from adapt import files, progress
 from adapt.api.assemble import assemble
 from adapt.api.gather import gather
 from adapt.api.judging import spread, taught
@@ -19,7 +19,8 @@ from adapt.api.train import settle
 from adapt.backbones import Backbone
 from adapt.objectives import Plain
 from adapt.training import events, validation
-from adapt.training.schedule import due, log_spaced, measured, rounds
+from adapt.training.gauge import Gauge
+from adapt.training.schedule import calendar, due, log_spaced, measured, rounds
 
 
 # ---------------------------------------------------------------------------------------------- when
@@ -232,3 +233,39 @@ def test_checkpoints_of_an_older_version_are_gone_on_from(cut, train, whole):
     result = train(cut, existing="resume")
     assert [(m.step, m.loss) for m in result.measurements] == [(m.step, m.loss) for m in whole.measurements]
     assert result.measurements[-1] == whole.measurements[-1] and result.measurements[1].curve == ()
+
+
+# ---------------------------------------------------------------------------------------------- how long it takes
+@pytest.mark.parametrize("at", ["even", "log"])
+@pytest.mark.parametrize("steps", [1, 7, 24, 60])
+def test_the_calendar_says_for_the_whole_run_what_is_due_at_each_step(steps, at):
+    settings = tiny(steps=steps, save_every=5, preview_every=7, validate_every=6, validate_at=at)
+    told = calendar(settings)
+    for word in ("save", "sample", "measure"):
+        assert told[word] == [step for step in range(1, steps + 1) if word in due(settings, step)]
+
+
+def test_the_time_left_counts_steps_as_steps_and_measurements_as_measurements():
+    """One long measurement before step 1 must not be taken for a step."""
+    gauge = Gauge(2, torch.device("cpu"), 100, {"measure": [50, 100], "sample": [100]})
+    assert gauge.left(0) is None
+    gauge.lasted["measure"] = 30.0
+    for _ in range(3):
+        gauge.tick(0.5)
+    assert gauge.left(3) == pytest.approx(97 * 0.5 + 2 * 30)
+    gauge.lasted["sample"] = 8.0
+    assert gauge.left(50) == pytest.approx(50 * 0.5 + 30 + 8)
+    assert gauge.left(100) == 0
+
+
+def test_progress_says_the_time_left_of_what_begins_now(monkeypatch, capsys):
+    now = iter(range(0, 1000, 50))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    with progress.Progress("training", 10, every=0.0) as bar:
+        bar.start_at(4)
+        bar(5)
+        bar(6, note="loss 1", left=7300)
+        bar(10)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "training 4/10" and "training 5/10, " in lines[1] and lines[1].endswith(" left")
+    assert lines[2] == "training 6/10, loss 1, 2 h 1 min left" and lines[3] == "training 10/10"
