@@ -19,6 +19,8 @@ from adapt.errors import AdapterError
 from adapt.formats import FILE_NAME, Layer, LoraWeights, read, write_kohya, write_lora, write_peft
 from adapt.formats.described import Description, write_sidecars
 from adapt.formats.diffusers_lora import check_file
+from adapt.formats.embeddings import FOLDER as EMBEDDINGS
+from adapt.formats.embeddings import Embeddings, read_embeddings, write_embeddings
 from adapt.formats.encoder_names import by_diffusers
 from adapt.formats.header import read_metadata
 from adapt.formats.peft_folder import CONFIG_NAME, FOLDER, WEIGHTS_NAME, folders, of_one_adapter, read_config
@@ -41,7 +43,7 @@ INSIDE = (
     WEIGHTS_NAME,
 )
 """Where the weights stand in an adapter's folder, a run's, or a folder of peft's."""
-MAPPINGS = ("base", "lora", "recommended", "data", "training", "proof", "versions")
+MAPPINGS = ("base", "lora", "recommended", "data", "training", "proof", "words", "versions")
 LISTS = ("samples", "loads_in", "triggers")
 
 
@@ -62,6 +64,7 @@ class Facts:
         training: summary: pictures, steps, chosen step, losses; nothing private.
         samples: `file`, `prompt` (None where it is a training caption), `seed`, `steps` … of each picture in `samples/`.
         proof: what was seen when the exported file was loaded again (`evaluation/proof.py`).
+        words: new words: the `file` with their embedding, its `vectors`, the `encoders` that it is for.
         versions: of the libraries that made it.
         loads_in: programs that can take the weights file.
     """
@@ -77,6 +80,7 @@ class Facts:
     training: Mapping[str, Any] = field(default_factory=dict)
     samples: tuple[Mapping[str, Any], ...] = ()
     proof: Mapping[str, Any] = field(default_factory=dict)
+    words: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     loads_in: tuple[str, ...] = ("adapt", "diffusers")
 
@@ -93,12 +97,14 @@ class Adapter:
         facts: see `Facts`; empty for a bare file.
         name: for messages and file names.
         digest: first 10 hexadecimal digits of the weights file's sha256; "" until saved or loaded.
+        words: new words with their embeddings: word → text encoder → (vectors, width).
     """
 
     weights: LoraWeights
     facts: Facts = field(default_factory=Facts)
     name: str = "adapter"
     digest: str = ""
+    words: Embeddings = field(default_factory=dict)
 
     @property
     def trigger(self) -> str | None:
@@ -143,7 +149,9 @@ class Adapter:
         Raises:
             AdapterError: as `locate`.
         """
-        found = of_one_adapter(Adapter.locate(path))
+        found = of_one_adapter(file := Adapter.locate(path))
+        if (folder := home(file)) is not None:
+            found += sorted((folder / EMBEDDINGS).glob("*.safetensors"))
         digests = [files.digest(file) for file in found]
         return digests[0] if len(digests) == 1 else sha256(" ".join(digests).encode()).hexdigest()
 
@@ -181,7 +189,9 @@ class Adapter:
             AdapterError: not there, pickles, damaged, half a pair, shapes that do not fit, values that are not finite.
         """
         file = Adapter.locate(path)
-        return Adapter(read(file), Adapter.read_facts(path), _name(file), Adapter.digest_of(file)[:10])
+        folder = home(file)
+        words = read_embeddings(folder) if folder is not None else {}
+        return Adapter(read(file), Adapter.read_facts(path), _name(file), Adapter.digest_of(file)[:10], words)
 
     def save(self, folder: str | Path) -> Adapter:
         """Writes the weights and `adapter.json` into `folder`; equal adapters are equal bytes. Returns it with its digest."""
@@ -191,6 +201,7 @@ class Adapter:
             write_lora(folder / FILE_NAME, self.weights, self.facts.lora)
         else:
             write_peft(folder / FOLDER, self.weights, self.facts.lora)
+        write_embeddings(folder, self.words)
         files.write_json(folder / FACTS_NAME, self.facts.as_dict())
         return replace(self, digest=Adapter.digest_of(folder)[:10])
 
@@ -268,7 +279,9 @@ class Adapter:
 
         self.check(backbone)
         weights, left_out = nearest_weights(backbone.modules, self.weights, rank)
-        return Adapter(weights, replace(self.facts, lora={}, loads_in=("adapt", "diffusers")), self.name), left_out
+        return Adapter(
+            weights, replace(self.facts, lora={}, loads_in=("adapt", "diffusers")), self.name, words=self.words
+        ), left_out
 
     def check(self, backbone: Backbone) -> None:
         """Raises `AdapterError` when it was made for another base."""
@@ -288,7 +301,8 @@ class Adapter:
             )
 
     def apply(self, backbone: Backbone, scale: float = 1.0) -> Applied:
-        """Adds it to the backbone's weights, `scale` times (1 as trained, 0 nothing). Drawing then costs nothing extra.
+        """Adds it to the backbone's weights, `scale` times (1 as trained, 0 nothing), and teaches it the new words, if there are
+        some. Drawing then costs nothing extra.
 
         Returns:
             A handle: `unload()` restores the weights bit for bit; also a context manager.
@@ -297,9 +311,17 @@ class Adapter:
             AdapterError: made for another base; the backbone is then untouched.
         """
         from adapt.lora import Applied
+        from adapt.lora.words import Words
 
         self.check(backbone)
-        return Applied(backbone.modules, self.layers(), scale)
+        applied = Applied(backbone.modules, self.layers(), scale)
+        if self.words:
+            try:
+                applied.then.append(Words(backbone.pipeline, self.words).remove)
+            except BaseException:
+                applied.unload()
+                raise
+        return applied
 
     def layers(self) -> dict[str, Layer]:
         """By `<component>.<layer>`."""
@@ -319,6 +341,7 @@ class Adapter:
         from adapt.loading import find, load_pipeline
         from adapt.lora.text_encoders import inner
         from adapt.lora.through_peft import load_by_peft, require_taken
+        from adapt.lora.words import say_to
         from adapt.quiet import quiet_libraries
 
         self.check(backbone)
@@ -330,6 +353,8 @@ class Adapter:
             else:
                 for name, inside in folders(Path(folder) / FOLDER, self.weights).items():
                     load_by_peft(inner(getattr(pipeline, name)), inside)
+            for word, found in self.words.items():
+                say_to(pipeline, word, found, Path(folder))
         for name, layers in self.weights.modules.items():
             module = inner(getattr(pipeline, name))
             module.requires_grad_(False).eval()

@@ -91,7 +91,7 @@ def encode_held_out(
 
 def hearing_of(backbone: Backbone, injection: Network, settings: TrainSettings) -> Hearing | None:
     """How captions are encoded while encoders are trained; None: they are not, and the cache has them."""
-    return Hearing(backbone, injection, settings.text_encoder_stop * settings.steps) if injection.encoders else None
+    return Hearing(backbone, injection) if settings.hears_itself else None
 
 
 def make_plan(settings: TrainSettings, examples: EncodedPictures) -> Plan:

@@ -23,6 +23,7 @@ from adapt.evaluation.proof import Proof, prove
 from adapt.formats import LoraWeights, read_lora
 from adapt.formats.described import slug
 from adapt.formats.diffusers_lora import portable
+from adapt.formats.embeddings import file_of, read_embeddings
 from adapt.formats.readers import IN_UIS
 from adapt.loading import bundled, find
 from adapt.progress import say
@@ -58,14 +59,15 @@ def _write(folder: Path, trainer: Trainer, chosen: int) -> Proof:
     course, name = trainer.course, trainer.folder.name
     snapshot = read_lora(trainer.snapshot_path(chosen))
     layers = in_precision(snapshot.modules, course.settings.save_precision)
-    adapter = Adapter(LoraWeights(layers), facts(trainer, chosen), name).save(folder)
+    words = read_embeddings(trainer.words_path(chosen))
+    adapter = Adapter(LoraWeights(layers), facts(trainer, chosen), name, words=words).save(folder)
     written = Adapter.load(folder)
     asked = wanted(course.settings, captions_of(course.examples.pictures), adapter.trigger)
     say("proving the adapter in a fresh diffusers pipeline")
     proof = prove(written, in_full(course.backbone), asked[0].prompt)
     samples = _samples(folder, written, course.backbone, asked, public=bool(course.settings.previews))
     width = text_width(course.backbone)
-    if width and course.settings.kind in IN_UIS:
+    if width and course.settings.kind in IN_UIS and not words:
         path = folder / "kohya" / f"{slug(name)}.safetensors"
         written.export(path, "kohya", text_width=width, picture=folder / samples[0]["file"])
     told = replace(adapter.facts, proof=proof.as_dict(), samples=samples)
@@ -152,6 +154,10 @@ def facts(trainer: Trainer, chosen: int) -> Facts:
         },
         data=describe(course.examples.pictures),
         training=training,
+        words={
+            word: {"file": file_of(word), "vectors": len(next(iter(found.values()))), "encoders": sorted(found)}
+            for word, found in course.injection.vectors().items()
+        },
         versions=versions(),
         loads_in=readers(settings, backbone),
     )

@@ -88,7 +88,8 @@ def gather(data: str | Path, settings: TrainSettings, base: str | None = None) -
 
     Raises:
         DataError: a source is missing or holds pictures that cannot be used, or masks that are asked for are not there.
-        SettingsError: a held-out fraction that leaves one side empty, or a list of sources that is wrong.
+        SettingsError: a held-out fraction that leaves one side empty, a list of sources that is wrong, or a new word that no
+            caption has.
     """
     from adapt.data import split
     from adapt.data.whole import groups
@@ -113,9 +114,21 @@ def gather(data: str | Path, settings: TrainSettings, base: str | None = None) -
         held_out = tuple(picture for picture in other.require(settings.skip_bad) if not picture.prior)
         warnings += [*more, *_shared(judgement, other)]
     train = _triggered(pictures, settings.trigger)
+    _require_said(train, settings)
     warnings += [*_unmoved(train, settings), *_unmirrored(train, settings)]
     held_out = _plain(_varied(_triggered(held_out, settings.trigger), settings))
     return Pictures(_varied(train, settings), held_out, tuple(warnings))
+
+
+def _require_said(pictures: Sequence[Picture], settings: TrainSettings) -> None:
+    """New words are learned from captions."""
+    for word in settings.new_tokens:
+        if not any(word in text for picture in pictures for text in picture.plain):
+            raise SettingsError(
+                f"no caption has the new word {word}, so it would learn nothing",
+                given=f"{len(pictures)} pictures",
+                next=f"write it into captions, or put it before all of them with trigger='{word}'",
+            )
 
 
 def _frame(base: str | None, settings: TrainSettings) -> tuple[int, int]:

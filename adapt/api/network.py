@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from adapt.adapter import Adapter
 from adapt.config import TrainSettings
+from adapt.errors import SettingsError
 from adapt.formats.kohya import BASES
 from adapt.formats.readers import loads_in
 
 if TYPE_CHECKING:  # settings are judged before torch is imported
     from adapt.backbones import Backbone
-    from adapt.formats import LoraWeights
     from adapt.lora import Network
+    from adapt.lora.words import NewWords
 
 
 def settled_network(settings: TrainSettings, backbone: Backbone) -> dict[str, Any]:
@@ -37,8 +38,11 @@ def settled_network(settings: TrainSettings, backbone: Backbone) -> dict[str, An
         found[name] = layout(module, own, text_encoders.targets_of(settings, backbone.modules[name]))
     if settings.init_from:
         start = start_of(settings.init_from, backbone, tuple(found))
-        for name, layers in start.modules.items():
+        for name, layers in start.weights.modules.items():
             judge(layers, found[name], settings if name == backbone.denoiser_name else own)
+        _require_same_words(start, settings)
+    if words := _words(backbone, settings):
+        words.words.remove()  # they fit
     several = settings.rank_pattern or settings.conv_rank  # then each layer's alpha is its own rank
     return {
         "targets": targets,
@@ -63,17 +67,52 @@ def put_in(backbone: Backbone, settings: TrainSettings, tell: Callable[[str], No
         module = backbone.modules[name]
         targets = text_encoders.targets_of(settings, module)
         parts[name] = install(text_encoders.inner(module), own, targets, settings.seed, scope=f"{name} ")
-    rate = settings.text_encoder_learning_rate
-    network = Network(denoiser, parts, {} if rate is None else {name: rate for name in parts if name != denoiser})
+    rates, until = _paces(settings, tuple(parts)[1:])
+    network = Network(denoiser, parts, rates, _words(backbone, settings), until)
     if settings.init_from:
-        for name, layers in start_of(settings.init_from, backbone, tuple(parts)).modules.items():
+        start = start_of(settings.init_from, backbone, tuple(parts))
+        for name, layers in start.weights.modules.items():
             became = begin(parts[name], layers)
             if tell is not None:
                 tell(f"{name} starts from {settings.init_from}: {became}")
+        if network.words is not None:
+            network.words.take(start.words)
     return network
 
 
-def start_of(path: str, backbone: Backbone, trained: Sequence[str]) -> LoraWeights:
+def _words(backbone: Backbone, settings: TrainSettings) -> NewWords | None:
+    """The new words of a run, at their start."""
+    from adapt.lora.words import teach
+
+    if not settings.new_tokens:
+        return None
+    return teach(backbone.pipeline, settings.new_tokens, settings.new_token_vectors, settings.seed)
+
+
+def _paces(settings: TrainSettings, encoders: Sequence[str]) -> tuple[dict[str, float], dict[str, float]]:
+    """Learning rates of their own, and steps before which they learn, of text encoders and new words."""
+    from adapt.lora.network import WORDS
+
+    rates: dict[str, float | None] = dict.fromkeys(encoders, settings.text_encoder_learning_rate)
+    rates[WORDS] = settings.new_token_learning_rate
+    until = dict.fromkeys(encoders, settings.text_encoder_stop * settings.steps)
+    until[WORDS] = settings.new_token_stop * settings.steps
+    return {name: rate for name, rate in rates.items() if rate is not None}, until
+
+
+def _require_same_words(start: Adapter, settings: TrainSettings) -> None:
+    """Raises `SettingsError` when a run would lose words that its start has, or gives them more or fewer vectors."""
+    for word, found in start.words.items():
+        count = len(next(iter(found.values())))
+        if word not in settings.new_tokens or count != settings.new_token_vectors:
+            raise SettingsError(
+                f"init_from has the word {word}, which this run would not teach",
+                given=f"new_tokens={settings.new_tokens}, new_token_vectors={settings.new_token_vectors}",
+                next=f"new_tokens='{{{word}: }}' new_token_vectors={count}",
+            )
+
+
+def start_of(path: str, backbone: Backbone, trained: Sequence[str]) -> Adapter:
     """The adapter that a run starts from.
 
     Args:
@@ -97,7 +136,7 @@ def start_of(path: str, backbone: Backbone, trained: Sequence[str]) -> LoraWeigh
             allowed=", ".join(trained),
             next=f"train_text_encoder=[{', '.join(strange)}]" if encoders else None,
         )
-    return adapter.weights
+    return adapter
 
 
 def digest_of(settings: TrainSettings) -> str | None:
@@ -117,4 +156,5 @@ def readers(settings: TrainSettings, backbone: Backbone) -> tuple[str, ...]:
 
     encoders = text_encoders.trained(settings, backbone.modules)
     clip = all(text_encoders.is_clip(backbone.modules[name]) for name in encoders)
-    return loads_in(settings.kind, text_width(backbone) is not None and set(encoders) <= {"text_encoder"}, clip)
+    kohya = text_width(backbone) is not None and set(encoders) <= {"text_encoder"} and not settings.new_tokens
+    return loads_in(settings.kind, kohya, clip)

@@ -28,6 +28,7 @@ class Usage:
     kind: `lora`, `dora`, `loha`, `lokr`.
     components: the networks that it changes.
     by_diffusers: whether `load_lora_weights` takes it; else peft does.
+    words: new words, as the facts have them.
     sample: a picture of the card: `prompt`, `seed`, `steps` …; what the snippet draws.
     zero_terminal_snr: whether it is drawn from pure noise.
     """
@@ -38,6 +39,7 @@ class Usage:
     kind: str
     components: tuple[str, ...]
     by_diffusers: bool = True
+    words: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     sample: Mapping[str, Any] = field(default_factory=dict)
     zero_terminal_snr: bool = False
 
@@ -81,6 +83,19 @@ class Usage:
 
     @property
     def put_in(self) -> str:
+        return "\n".join([self.put_weights_in, *(self._say(word, told) for word, told in self.words.items())])
+
+    def _say(self, word: str, told: Mapping[str, Any]) -> str:
+        """Teaches the pipeline a new word."""
+        folder, _, file = str(told["file"]).rpartition("/")
+        if len(told["encoders"]) > 1:
+            return (
+                f"# {word}: {told['file']} has an embedding for each of {', '.join(told['encoders'])}; adapt loads both"
+            )
+        return f'pipeline.load_textual_inversion("{self.address}", subfolder="{folder}", weight_name="{file}")'
+
+    @property
+    def put_weights_in(self) -> str:
         if self.by_diffusers:
             return f'pipeline.load_lora_weights("{self.address}", weight_name="{FILE_NAME}", adapter_name="it")'
         lines = [
@@ -119,6 +134,7 @@ def usage_of(facts: Facts, address: str) -> Usage:
         reference=facts.base.get("reference"),
         kind=(kind := str(facts.training.get("kind") or "lora")),
         components=tuple(facts.lora) or (COMPONENT,),
+        words=facts.words,
         by_diffusers=LOADER[kind] == "diffusers" and "peft" not in facts.loads_in,
         sample=next(iter(plain or told), advice),
         zero_terminal_snr=bool(facts.recommended.get("zero_terminal_snr")),

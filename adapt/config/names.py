@@ -126,6 +126,11 @@ OTHER_NAMES = {
     **{"text_encoder_lr": "text_encoder_learning_rate", "train_text_encoder_frac": "text_encoder_stop"},
     **{"stop_text_encoder_training": "text_encoder_stop", "train_text_encoder_1": "train_text_encoder"},
     **{"network_train_text_encoder_only": "train_text_encoder", "network_train_unet_only": "train_text_encoder"},
+    **{"token_string": "new_tokens", "placeholder_token": "new_tokens", "token_abstraction": "new_tokens"},
+    **{"init_word": "new_tokens", "initializer_token": "new_tokens", "initializer_concept": "new_tokens"},
+    **{"num_vectors_per_token": "new_token_vectors", "num_vectors": "new_token_vectors"},
+    **{"num_new_tokens_per_abstraction": "new_token_vectors", "train_text_encoder_ti_frac": "new_token_stop"},
+    **{"embedding_learning_rate": "new_token_learning_rate", "train_text_encoder_ti": "new_tokens"},
     **{"clip_learning_rate": "text_encoder_learning_rate", "text_encoder_lora_rank": "text_encoder_rank"},
     **{"sample_prompts": "previews", "random_flip": "flip", "flip_aug": "flip", "target_modules": "targets"},
 }

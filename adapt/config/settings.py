@@ -17,6 +17,7 @@ from adapt.config.network import NetworkSettings
 from adapt.config.objective import ObjectiveSettings
 from adapt.config.run import RunSettings
 from adapt.config.text_encoder import TextEncoderSettings
+from adapt.config.tokens import TokenSettings
 from adapt.config.watching import WatchingSettings
 
 
@@ -25,6 +26,7 @@ class TrainSettings(
     DataSettings,
     NetworkSettings,
     TextEncoderSettings,
+    TokenSettings,
     LearningSettings,
     ObjectiveSettings,
     WatchingSettings,
@@ -78,6 +80,11 @@ class TrainSettings(
             raise ValueError("takes a value, not true or false")
         whole = int in (annotation, *get_args(annotation))
         return number(value) if whole else value
+
+    @property
+    def hears_itself(self) -> bool:
+        """Whether what the denoiser is told changes while it is trained: captions are then encoded at every step."""
+        return bool(self.train_text_encoder or self.new_tokens)
 
     def course(self) -> dict[str, Any]:
         """The settings that decide what is learned."""

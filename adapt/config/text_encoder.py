@@ -31,11 +31,6 @@ class TextEncoderSettings(Section):
         1.0, gt=0, le=1, description="share of the steps after which they stay as they are; 1: trained to the end"
     )
 
-    @property
-    def hears_itself(self) -> bool:
-        """Whether what the denoiser is told changes while it is trained: captions are then encoded at every step."""
-        return bool(self.train_text_encoder)
-
     @model_validator(mode="after")
     def _of_something(self) -> Self:
         """What says how a text encoder is trained goes with one that is."""

@@ -42,6 +42,7 @@ def prove(adapter: Adapter, backbone: Backbone, prompt: str = "") -> Proof:
     Raises:
         AdapterError: it did not take every layer, or predicts something else; the file is left for inspection.
     """
+    prompt = " ".join([*adapter.words, prompt])
     pipeline = adapter.to_diffusers(backbone)
     theirs = predictions(type(backbone)(pipeline, backbone.reference), prompt)
     plain = predictions(backbone, prompt)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -26,6 +26,8 @@ class Applied:
     """
 
     def __init__(self, modules: Mapping[str, nn.Module], layers: Mapping[str, Layer], scale: float) -> None:
+        self.then: list[Callable[[], None]] = []
+        """Called before the weights come off: what takes off the rest of an adapter."""
         self._kept: list[tuple[Tensor, Tensor]] = []
         weights = {
             name: weight_of(modules, name, layer) for name, layer in layers.items()
@@ -46,6 +48,8 @@ class Applied:
     @torch.no_grad()
     def unload(self) -> None:
         """Puts the old weights back. Adapters come off in the reverse order in which they went on."""
+        while self.then:
+            self.then.pop()()
         while self._kept:
             weight, old = self._kept.pop()
             weight.copy_(old)

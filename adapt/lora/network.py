@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -11,13 +12,14 @@ from torch import Tensor, nn
 
 from adapt.formats import Layer
 from adapt.lora.injection import Injection, tuned
+from adapt.lora.words import NewWords
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from adapt.config import TrainSettings
 
-SEPARATOR = ":"
+WORDS, SEPARATOR = "words", ":"
 """Between a text encoder's name and a parameter's; the denoiser's parameters have their own names."""
 
 
@@ -27,11 +29,15 @@ class Network:
     denoiser: its component's name.
     parts: component → its adapter; the denoiser's first.
     rates: learning rates of components that have their own.
+    words: new words that are taught; None: there are none.
+    until: component, or `words` → the step before which it learns; others learn to the end.
     """
 
     denoiser: str
     parts: Mapping[str, Injection]
     rates: Mapping[str, float] = field(default_factory=dict)
+    words: NewWords | None = None
+    until: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def encoders(self) -> dict[str, Injection]:
@@ -40,17 +46,22 @@ class Network:
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Every parameter by name; those of text encoders as `text_encoder:name`."""
+        """Every parameter by name; those of text encoders as `text_encoder:name`, new words as `words:text_encoder`."""
         return {
             self._full(component, name): parameter
-            for component, part in self.parts.items()
-            for name, parameter in part.parameters.items()
+            for component, found in self._held().items()
+            for name, parameter in found.items()
         }
 
     @property
     def beside(self) -> list[nn.Parameter]:
         """Parameters outside the denoiser: nothing brings their gradients from one process to another by itself."""
-        return [parameter for part in self.encoders.values() for parameter in part.parameters.values()]
+        return [p for component, found in self._held().items() if component != self.denoiser for p in found.values()]
+
+    def _held(self) -> dict[str, dict[str, nn.Parameter]]:
+        """Component, or `words` → its parameters."""
+        words = {WORDS: self.words.parameters} if self.words is not None else {}
+        return {**{name: part.parameters for name, part in self.parts.items()}, **words}
 
     @property
     def configs(self) -> dict[str, dict[str, Any]]:
@@ -59,10 +70,13 @@ class Network:
 
     def groups(self, settings: TrainSettings) -> list[tuple[list[nn.Parameter], float]]:
         """Parameters that learn at the same rate, and the factor on `learning_rate`."""
+        groups = {name: part.groups(settings) for name, part in self.parts.items()}
+        if self.words is not None:
+            groups[WORDS] = [(list(self.words.parameters.values()), 1.0)]
         return [
             (found, factor * self.rates.get(component, settings.learning_rate) / settings.learning_rate)
-            for component, part in self.parts.items()
-            for found, factor in part.groups(settings)
+            for component, each in groups.items()
+            for found, factor in each
         ]
 
     def _full(self, component: str, name: str) -> str:
@@ -80,16 +94,25 @@ class Network:
         held = self.parameters if values is None else values
         return {name: part.layers(self._of(held, name)) for name, part in self.parts.items()}
 
+    def vectors(self, values: Mapping[str, Tensor] | None = None) -> dict[str, dict[str, Tensor]]:
+        """New word → component → its vectors; none without new words."""
+        if self.words is None:
+            return {}
+        return self.words.words.vectors(None if values is None else self._of(values, WORDS))
+
     def assign(self, values: Mapping[str, Tensor]) -> None:
         """Copies values into the parameters, bit for bit."""
-        for name, part in self.parts.items():
+        for name, part in self._all().items():
             part.assign(self._of(values, name))
+
+    def _all(self) -> dict[str, Injection | NewWords]:
+        return {**self.parts, **({WORDS: self.words} if self.words is not None else {})}
 
     @contextmanager
     def holding(self, values: Mapping[str, Tensor]) -> Iterator[None]:
         """Other values in the parameters inside the `with` (the moving average, say)."""
         with ExitStack() as stack:
-            for name, part in self.parts.items():
+            for name, part in self._all().items():
                 stack.enter_context(part.holding(self._of(values, name)))
             yield
 
@@ -104,6 +127,22 @@ class Network:
         """The optimizer step that is being taken."""
         return self.parts[self.denoiser].dice.step
 
+    def learns(self, name: str) -> bool:
+        """Whether a component, or `words`, still learns at this step."""
+        return self.step < self.until.get(name, math.inf)
+
+    @property
+    def listens(self) -> bool:
+        """Whether anything that is heard is still learned."""
+        return any(self.learns(name) for name in self._held() if name != self.denoiser)
+
+    def rest(self) -> None:
+        """What no longer learns gets no gradient: optimizers leave it as it is, to the bit."""
+        for name, found in self._held().items():
+            if not self.learns(name):
+                for parameter in found.values():
+                    parameter.grad = None
+
     def move(self, step: int, positions: Sequence[int]) -> None:
         """Dropout from here on is that of these rows of the batch of `step`."""
         for part in self.parts.values():
@@ -115,13 +154,16 @@ class Network:
         with ExitStack() as stack:
             for part in self.parts.values():
                 stack.enter_context(part.disabled())
+            if self.words is not None:
+                stack.enter_context(self.words.words.disabled())
             yield
 
     @contextmanager
     def practising(self) -> Iterator[None]:
         """Text encoders with their adapters' dropout, inside the `with`; their own dropout, which asks a global generator, is
         never on."""
-        layers = [layer for part in self.encoders.values() for _, layer in tuned(part.module)]
+        learning = [part for name, part in self.encoders.items() if self.learns(name)]
+        layers = [layer for part in learning for _, layer in tuned(part.module)]
         for layer in layers:
             layer.train()
         try:
@@ -134,3 +176,5 @@ class Network:
         """Takes everything out again; the base is what it was, bit for bit."""
         for part in self.parts.values():
             part.remove()
+        if self.words is not None:
+            self.words.words.remove()

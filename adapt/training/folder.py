@@ -1,6 +1,6 @@
 """The folder of a run: who may write there, and whether a run may go on.
 
-run.json  events.jsonl  report.html  checkpoints/  snapshots/  previews/  adapter/
+run.json  events.jsonl  report.html  checkpoints/  snapshots/  words/  previews/  adapter/
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ FACTS = ("data", "base", "machine")
 START = "init_from_digest"
 """Of the adapter that a run starts from; None for most."""
 OURS = (
-    *("checkpoints", "events.jsonl", "snapshots", "previews", "requests", "tensorboard", "adapter", "report.html"),
-    *("comparison.png", RUN),
+    *("checkpoints", "events.jsonl", "snapshots", "words", "previews", "requests", "tensorboard", "adapter"),
+    *("report.html", "comparison.png", RUN),
 )
 """In the order in which they are deleted: as long as anything is left, the folder holds a run."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -57,7 +57,12 @@ def claimed(folder: Path) -> Iterator[None]:
     there = (folder / RUN).exists()
     try:
         files.sweep(folder)
-        for part in (folder / "checkpoints", folder / "snapshots", *(folder / "previews").glob("*")):
+        for part in (
+            folder / "checkpoints",
+            folder / "snapshots",
+            *(folder / "words").glob("*/embeddings"),
+            *(folder / "previews").glob("*"),
+        ):
             files.sweep(part)
         yield
     except BaseException as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,17 +15,15 @@ from conditioning import Condition
 
 @dataclass(frozen=True)
 class Hearing:
-    """Text encoders with their adapters, asked directly: no cache knows what they say now.
+    """Text encoders with their adapters and new words, asked directly: no cache knows what they say now.
 
     Attributes:
         backbone: whose encoders.
         network: what is trained in them.
-        until: the step before which they learn; from then on they stay as they are.
     """
 
     backbone: Backbone
     network: Network
-    until: float = math.inf
 
     def learn(self, captions: Sequence[str], sizes: Sequence[Sizes] | None = None) -> Condition:
         """One row a caption, one caption a position of the batch: with gradients and dropout as long as they learn.
@@ -34,7 +31,7 @@ class Hearing:
         Args:
             sizes: of each picture, for the facts; None: whole pictures of the base's own size.
         """
-        if self.network.step >= self.until:
+        if not self.network.listens:
             return self(captions, sizes)
         with self.network.practising():
             return self._said(captions, sizes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from adapt import files
 from adapt.errors import Stopped, TrainingError
 from adapt.evaluation.held_out import Measurement
 from adapt.formats import LoraWeights, write_lora
+from adapt.formats.embeddings import write_embeddings
 from adapt.progress import Progress
 from adapt.training import checkpoint
 from adapt.training.average import Average
@@ -83,6 +85,7 @@ class Trainer:
                 # DDP takes the mean over processes, and the loss is the mean over the global batch.
                 torch.autograd.backward(self.update.scaled(losses.sum() * processes / course.settings.batch_size))
             total += losses.detach().double().cpu().sum()
+        course.injection.rest()
         if processes > 1:
             self._share(course.injection.beside)
             total = self.accelerator.reduce(total.to(self.accelerator.device), "sum")
@@ -172,6 +175,10 @@ class Trainer:
     def snapshot_path(self, step: int) -> Path:
         return self.folder / "snapshots" / f"{checkpoint.name(step)}.safetensors"
 
+    def words_path(self, step: int) -> Path:
+        """The folder in which a step's new words are."""
+        return self.folder / "words" / checkpoint.name(step)
+
     def write_snapshot(self, step: int, values: Mapping[str, torch.Tensor]) -> None:
         """These weights, by parameter name, as a LoRA file of its own."""
         self.update.require_finite(values, step)
@@ -179,6 +186,8 @@ class Trainer:
         path.parent.mkdir(exist_ok=True)
         injection = self.course.injection
         write_lora(path, LoraWeights(injection.layers(values)), injection.configs)
+        if words := injection.vectors(values):
+            write_embeddings(self.words_path(step), words)
 
     def save(self) -> None:
         """A resume state of this step."""
@@ -217,4 +226,7 @@ def forget_after(folder: Path, step: int) -> None:
     for path in (folder / "snapshots").glob("step-*.safetensors"):
         if int(path.stem.removeprefix("step-")) > step:
             path.unlink()
+    for path in (folder / "words").glob("step-*"):
+        if int(path.name.removeprefix("step-")) > step:
+            shutil.rmtree(path)
     files.sweep(folder / "snapshots")

@@ -104,7 +104,8 @@ def course(captioned, make_tiny):
     def make(prior=(), moved=True, prediction="v_prediction", **changes):
         backbone = StableDiffusion(make_tiny(prediction), "tiny")
         settings = settle(tiny(**{**PLAIN_RUN, **changes}), backbone)
-        pictures = gather(captioned, tiny(**PLAIN_RUN)).train
+        said = {"trigger": changes.get("trigger")}
+        pictures = gather(captioned, tiny(**PLAIN_RUN, **said)).train
         pictures = [replace(p, prior=i in prior) for i, p in enumerate(pictures)]
         found = assemble(Path("nowhere"), backbone, pictures, (), settings, make_accelerator(settings)).course
         if moved:
