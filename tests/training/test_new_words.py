@@ -180,6 +180,7 @@ def test_two_encoders_get_a_row_each_and_share_a_file(two, tmp_path):
 
 def test_words_of_two_adapters_are_heard_together_and_leave_no_trace(tiny_base):
     backbone = Backbone.load(str(tiny_base))
+
     def make(word, seed):
         vector = torch.randn(1, 16, generator=torch.Generator().manual_seed(seed))
         return Adapter(LoraWeights({}), Facts(), words={word: {"text_encoder": vector}})
