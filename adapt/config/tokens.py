@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -27,12 +28,14 @@ class TokenSettings(Section):
     @classmethod
     def _pairs(cls, value: Any) -> Any:
         """`<me>=cat`, or a list of such."""
-        if isinstance(value, str):
-            value = [value]
-        if isinstance(value, list | tuple):
-            found = [str(word).partition("=") for word in value]
-            return {token.strip(): words.strip() for token, _, words in found}
-        return {str(token): "" if words is None else words for token, words in value.items()} if value else {}
+        if value is None:
+            return {}
+        if isinstance(value, Mapping):
+            return {str(token): "" if words is None else words for token, words in value.items()}
+        listed = [value] if isinstance(value, str) else value
+        if not isinstance(listed, list | tuple) or not all(isinstance(word, str) for word in listed):
+            raise ValueError("new words are written {<me>: cat}, or <me>=cat")
+        return {token.strip(): words.strip() for token, _, words in (word.partition("=") for word in listed)}
 
     @field_validator("new_tokens")
     @classmethod
