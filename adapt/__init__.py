@@ -17,6 +17,7 @@ __version__ = "0.2.0"
 if TYPE_CHECKING:
     from adapt.adapter import Adapter
     from adapt.api.generate import generate
+    from adapt.api.share import pull, push
     from adapt.api.train import TrainingResult, train
     from adapt.backbones import Backbone
     from adapt.config import TrainSettings
@@ -36,6 +37,7 @@ _HOMES = {
     **{"Adapter": "adapt.adapter", "AdaptError": "adapt.errors", "Backbone": "adapt.backbones"},
     **{"TrainSettings": "adapt.config", "TrainingResult": "adapt.api.train"},
     **{"generate": "adapt.api.generate", "train": "adapt.api.train"},
+    **{"pull": "adapt.api.share", "push": "adapt.api.share"},
     **dict.fromkeys(
         (
             "ClassifierFreeGuidance",
@@ -67,6 +69,8 @@ __all__ = [
     "TrainingResult",
     "__version__",
     "generate",
+    "pull",
+    "push",
     "train",
 ]
 

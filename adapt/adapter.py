@@ -7,6 +7,7 @@ hold), `adapter.json` (the facts needed to use it), `samples/`, `README.md`. A b
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapt import files
 from adapt.errors import AdapterError
+from adapt.fetch import fetch, needed, reference
 from adapt.formats import FILE_NAME, Layer, LoraWeights, read, write_kohya, write_lora, write_peft
 from adapt.formats.described import Description, write_sidecars
 from adapt.formats.diffusers_lora import check_file
@@ -43,6 +45,8 @@ INSIDE = (
     WEIGHTS_NAME,
 )
 """Where the weights stand in an adapter's folder, a run's, or a folder of peft's."""
+CACHED = re.compile(r"/models--[^/]*--([^/]+)/snapshots/[^/]+(?:/|$)")
+"""Where huggingface_hub's cache keeps a repository: its folders are called after commits."""
 MAPPINGS = ("base", "lora", "recommended", "data", "training", "proof", "words", "versions")
 LISTS = ("samples", "loads_in", "triggers")
 
@@ -121,12 +125,14 @@ class Adapter:
 
     @staticmethod
     def locate(path: str | Path) -> Path:
-        """The weights file of an adapter folder, a run's folder or a bare file; judged without torch.
+        """The weights file of an adapter folder, a run's folder, a bare file, or an adapter of the Hub (`user/name@revision`),
+        which is fetched; judged without torch.
 
         Raises:
             AdapterError: nothing usable is there.
+            TransferError, HubError: the Hub does not have it, or not for this user.
         """
-        path = Path(path)
+        path = here(path)
         if path.is_dir():
             found = next((path / name for name in INSIDE if (path / name).is_file()), None) or _of_several(path)
             if found is None:
@@ -183,15 +189,17 @@ class Adapter:
 
     @staticmethod
     def load(path: str | Path) -> Adapter:
-        """Reads an adapter folder, a run's folder or a bare `.safetensors`.
+        """Reads an adapter folder, a run's folder, a bare `.safetensors`, or an adapter of the Hub: `user/name`,
+        `user/name@revision`, `user/name/file.safetensors`.
 
         Raises:
             AdapterError: not there, pickles, damaged, half a pair, shapes that do not fit, values that are not finite.
+            TransferError, HubError: the Hub does not have it, or not for this user.
         """
         file = Adapter.locate(path)
         folder = home(file)
         words = read_embeddings(folder) if folder is not None else {}
-        return Adapter(read(file), Adapter.read_facts(path), _name(file), Adapter.digest_of(file)[:10], words)
+        return Adapter(read(file), Adapter.read_facts(file), _name(file), Adapter.digest_of(file)[:10], words)
 
     def save(self, folder: str | Path) -> Adapter:
         """Writes the weights and `adapter.json` into `folder`; equal adapters are equal bytes. Returns it with its digest."""
@@ -362,6 +370,18 @@ class Adapter:
         return pipeline
 
 
+def here(path: str | Path) -> Path:
+    """The path itself, or where an adapter of the Hub now is."""
+    what = reference(path)
+    if what is None:
+        return Path(path)
+    folder = fetch(what, needed(what))
+    if what.file:
+        return folder / what.file
+    inside = any((folder / name).is_file() for name in INSIDE)
+    return folder if inside else next(file for file in sorted(folder.glob("*.safetensors")))
+
+
 def home(weights: Path) -> Path | None:
     """The adapter's folder of a weights file that stands in one; None for a bare file."""
     if weights.name == FILE_NAME:
@@ -386,6 +406,8 @@ def _by_diffusers(component: str, layers: Mapping[str, Layer]) -> bool:
 def _name(weights: Path) -> str:
     """What the adapter is called after: its run, its folder, or its file."""
     folder = home(weights.absolute())
+    if cached := CACHED.search(weights.absolute().parent.as_posix()):
+        return cached[1] if folder is not None else weights.stem
     if folder is None:
         return weights.absolute().parent.name if weights.name == WEIGHTS_NAME else weights.stem
     return folder.parent.name if folder.name == "adapter" else folder.name

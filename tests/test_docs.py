@@ -59,12 +59,15 @@ def shown(value):
 
 
 ADAPT = commands("adapt")
+ELSEWHERE = "docs/sharing.md"
+"""Its commands need a Hub: tests/hub/test_sharing_page.py runs them all."""
 
 
 def test_the_collectors_find_something():
     pages = {page for page, _ in commands(*PROGRAMS)}
     assert {"README.md", "docs/data.md", "docs/training.md", "docs/generating.md"} <= pages
-    assert {words[1] for _, words in ADAPT} == {"ask", "report", "check", "train", "generate", "export", "demo"}
+    known = {"ask", "report", "check", "train", "generate", "export", "demo", "card", "push", "pull"}
+    assert {words[1] for _, words in ADAPT} == known
     assert len(of(ADAPT, "train")) >= 8 and len(of(ADAPT, "generate")) >= 10
     assert {words[0] for _, words in commands(*PROGRAMS)} == set(PROGRAMS)
 
@@ -118,7 +121,7 @@ def test_train_commands_run_dry(page, words, at_work, tiny_base, capsys):
     assert "--settings" in words or "nothing was trained" in told
 
 
-@pytest.mark.parametrize(("page", "words"), of(ADAPT, "generate"), ids=shown)
+@pytest.mark.parametrize(("page", "words"), [c for c in of(ADAPT, "generate") if c[0] != ELSEWHERE], ids=shown)
 def test_generate_commands_draw(page, words, at_work, tiny_base, tmp_path, capsys):
     small = ["--base", str(tiny_base), "--steps", "2", "--device", "cpu", "--output", str(tmp_path)]
     if "--size" in words:
@@ -213,6 +216,9 @@ def test_every_setting_that_is_named_exists():
         ("check", ["docs/data.md"]),
         ("export", ["docs/adapter-format.md"]),
         ("report", ["docs/watching.md"]),
+        ("push", ["docs/sharing.md"]),
+        ("pull", ["docs/sharing.md"]),
+        ("card", ["docs/sharing.md"]),
     ],
 )
 def test_every_option_is_documented(command, pages):
@@ -224,7 +230,8 @@ def test_every_option_is_documented(command, pages):
 
 
 def test_options_in_the_text_exist():
-    known = {o for c in typer.main.get_command(app).commands.values() for p in c.params for o in p.opts}
+    parameters = [p for c in typer.main.get_command(app).commands.values() for p in c.params]
+    known = {option for p in parameters for option in (*p.opts, *p.secondary_opts)}
     known |= {"--version", "--help", *(f"--{name}" for name in OPTIONS)}
     launchers = {"--signal", "--multi_gpu", "--num_processes", "--nproc_per_node", "--cpu"}
     named = {option for page in PAGES for option in re.findall(r"`(--[\w-]+)", page.read_text("utf-8"))}

@@ -40,7 +40,7 @@ def test_what_is_needed_at_run_time_is_inside(names):
     committed = subprocess.run(["git", "ls-files", "adapt", "conditioning"], capture_output=True, text=True, cwd=ROOT)
     if committed.returncode == 0:
         assert set(committed.stdout.split()) <= names
-    assert {"adapt/py.typed", "conditioning/py.typed", "adapt/card_template.md"} <= names
+    assert {"adapt/py.typed", "conditioning/py.typed", "adapt/card/template.md"} <= names
     icons = {name.removeprefix("adapt/bundled/icons/") for name in names if name.startswith("adapt/bundled/icons/")}
     components = {name.split("/")[0] for name in icons if "/" in name}
     assert "model_index.json" in icons and {"unet", "vae", "text_encoder", "tokenizer", "scheduler"} <= components

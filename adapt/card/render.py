@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,14 +95,11 @@ def recommended(facts: Facts) -> Mapping[str, Any]:
 
 
 def description(facts: Facts) -> Mapping[str, Any]:
-    """What is told of the pictures: how many, of how many classes, under which licence. Never a name or a caption, unless
-    captions were asked for."""
+    """What is told of the pictures: how many, of how many classes, from where, under which licence. Never a name or a caption."""
     data = facts.data
-    captions: Sequence[str] = data.get("captions", ())
     return {
         "pictures": data.get("pictures", facts.training.get("pictures")),
         "classes": data.get("classes"),
         "licence": data.get("license"),
         "source": data.get("source"),
-        "captions": captions,
     }

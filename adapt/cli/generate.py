@@ -37,7 +37,8 @@ def generate(
         typer.Option(help="One prompt a line, with --n negative --s steps --d seed --l guidance --w --h; or .jsonl."),
     ] = None,
     adapter: Annotated[
-        list[str] | None, typer.Option(metavar="PATH[:SCALE]", help="An adapter; several add up.")
+        list[str] | None,
+        typer.Option(metavar="PATH[:SCALE]", help="An adapter, or user/name[@revision] on the Hub; several add up."),
     ] = None,
     base: Annotated[str | None, typer.Option(help="Backbone; default: the adapter's, else icons.")] = None,
     negative_prompt: Annotated[str, typer.Option(help="What is kept away from.")] = "",
@@ -157,15 +158,17 @@ def _is_file(output: Path) -> bool:
 
 
 def _adapter(text: str) -> tuple[Path, float | None]:
-    """`PATH[:SCALE]` → the path, which holds an adapter, and the scale."""
-    from adapt.adapter import Adapter
+    """`PATH[:SCALE]` → the path, which holds an adapter, and the scale. An adapter of the Hub is fetched."""
+    from adapt.adapter import Adapter, here
+    from adapt.fetch import reference
 
     path, scale = text, None
     head, _, tail = text.rpartition(":")
-    if head and not Path(text).exists() and Path(head).exists():
+    if head and not Path(text).exists() and (Path(head).exists() or reference(head)):
         path, scale = head, _scale(tail, text)
-    Adapter.locate(path)
-    return Path(path), scale
+    found = here(path)
+    Adapter.locate(found)
+    return found, scale
 
 
 def _scale(tail: str, text: str) -> float:

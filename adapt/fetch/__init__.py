@@ -6,7 +6,7 @@ huggingface_hub only when something is fetched.
 
 from adapt.fetch.bring import fetch, listing
 from adapt.fetch.choice import everything, needed
-from adapt.fetch.explained import explained
+from adapt.fetch.explained import explained, is_unsettled
 from adapt.fetch.reference import Reference, reference
 
-__all__ = ["Reference", "everything", "explained", "fetch", "listing", "needed", "reference"]
+__all__ = ["Reference", "everything", "explained", "fetch", "is_unsettled", "listing", "needed", "reference"]

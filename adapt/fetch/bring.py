@@ -29,10 +29,10 @@ def fetch(what: Reference, choose: Choice) -> Path:
         HubError: a login or a permission is missing.
         AdapterError: no adapter is in it, or a file's name leads out of the folder.
     """
-    from huggingface_hub import resolve_revision
+    from huggingface_hub import HfApi
 
     try:
-        revision = resolve_revision(what.repository, revision=what.revision)
+        revision = HfApi().resolve_revision(what.repository, revision=what.revision)
         entries = listing(what.repository, revision)
         names = choose({name: entry.size for name, entry in entries.items()})
         _judge(what, {name: entries[name].size for name in names})

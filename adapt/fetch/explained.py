@@ -42,6 +42,12 @@ def explained(error: BaseException, what: Reference) -> AdaptError:
     return TransferError(f"the Hub's answer cannot be used: {_short(cause)}", given=given, next="try again later")
 
 
+def is_unsettled(error: BaseException) -> bool:
+    """Whether the Hub may have done what it was asked for although it did not say so."""
+    status = getattr(getattr(_root(error), "response", None), "status_code", 500)
+    return status >= 500 or status < 400
+
+
 def _refused(cause: Exception, what: Reference) -> AdaptError:
     """By the status that the Hub answered with."""
     response = getattr(cause, "response", None)
@@ -58,6 +64,10 @@ def _refused(cause: Exception, what: Reference) -> AdaptError:
         )
     if status == 404:
         return _missing(what)
+    if status == 409:
+        return TransferError(
+            f"it is there already, or was made meanwhile: {_short(cause)}", given=given, next="the same command again"
+        )
     if status == 412:
         return TransferError(
             "somebody changed the repository meanwhile; nothing was changed by this command",

@@ -1,0 +1,171 @@
+"""A push that goes wrong: the repository is as it was or as it should be, never between; the next push mends it."""
+
+import json
+import re
+from copy import deepcopy
+
+import pytest
+from local_hub import Blob
+
+import adapt
+from adapt.errors import AdaptError, TransferError
+from adapt.formats import FILE_NAME
+
+REPO = "alice/my-style"
+INFO = rf"GET /api/models/{REPO}$"
+PHASES = {
+    "base": r"GET /api/models/alice/tiny$",
+    "look": INFO,
+    "refs": r"GET .*/refs$",
+    "create": r"POST /api/repos/create",
+    "validate": r"POST /api/validate-yaml",
+    "preupload": r"POST .*/preupload/",
+    "batch": r"POST .*/objects/batch",
+    "upload": r"PUT /_lfs/",
+    "verify": r"POST /_verify/",
+    "commit": r"POST .*/commit/",
+    "afterwards": rf"GET /api/models/{REPO}/revision/",
+    "tag": r"POST .*/tag/",
+}
+ALWAYS = [
+    {"status": 401},
+    {"status": 403},
+    {"status": 404},
+    {"status": 429},
+    {"status": 500},
+    {"status": 503, "html": True},
+    {"drop": True},
+]
+MORE = {
+    "create": [{"status": 409}, {"status": 500, "after": True, "times": 1}, {"drop": True, "after": True, "times": 1}],
+    "upload": [{"status": 400}, {"status": 500, "after": True, "times": 1}, {"delay": 0.3, "times": 1}],
+    "commit": [{"status": 409}, {"status": 412}, {"status": 413}, {"status": 502, "after": True, "times": 1},
+               {"status": 504, "after": True, "times": 1}, {"drop": True, "after": True, "times": 1},
+               {"status": 500, "html": True, "after": True, "times": 1}, {"delay": 0.3, "times": 1}],
+    "tag": [{"status": 409}, {"drop": True, "after": True, "times": 1}],
+}  # fmt: skip
+NEW, OLD = "new", "old"
+AGAIN = ("look", "refs", "preupload", "commit", "afterwards", "tag")
+"""Phases of a push over an older version whose weights are the same."""
+FAULTS = [
+    *((NEW, phase, what) for phase in PHASES for what in (*ALWAYS, *MORE.get(phase, ()))),
+    *((OLD, phase, what) for phase in AGAIN for what in (*ALWAYS[2:], *MORE.get(phase, ())[3:])),
+]
+
+
+def test_there_are_enough_faults():
+    assert len(FAULTS) >= 100 and {phase for _, phase, _ in FAULTS} == set(PHASES)
+
+
+READY = {}
+
+
+def prepare(hub, folder, place):
+    """The adapter, and the Hub before the push: without the repository, or with an older version of it."""
+    if place == OLD:
+        if OLD not in READY:
+            adapt.push(folder, REPO)
+            READY[OLD] = deepcopy(hub[REPO])
+        hub.repositories["models", REPO] = deepcopy(READY[OLD])
+    facts = json.loads((folder / "adapter.json").read_text())
+    facts["recommended"]["steps"] = 9
+    (folder / "adapter.json").write_text(json.dumps(facts))
+    (folder / "samples" / "02.png").unlink()
+    hub.log.clear()
+
+
+def contents(hub):
+    return hub[REPO].files if REPO in hub else {}
+
+
+@pytest.mark.parametrize(("place", "phase", "what"), FAULTS, ids=str)
+def test_old_or_new_and_never_between(hub, base, folder, place, phase, what):
+    prepare(hub, folder, place)
+    before = contents(hub)
+    titles = len(hub[REPO].titles) if REPO in hub else 1
+    hub.fault(PHASES[phase], **{"times": 99, **what})
+    try:
+        adapt.push(folder, REPO, tag="v2")
+    except AdaptError as error:
+        assert len(str(error).splitlines()) == 1 and error.exit_code in (2, 4)
+    after = contents(hub)
+    landed = "adapter.json" in after and json.loads(after["adapter.json"])["recommended"]["steps"] == 9
+    if landed:
+        assert set(after) == {
+            ".gitattributes",
+            "README.md",
+            "adapter.json",
+            "notebook.ipynb",
+            FILE_NAME,
+            "samples/01.png",
+        }
+    else:
+        assert after == before or set(after) == {".gitattributes"}
+    commits = len(hub[REPO].titles) - titles if REPO in hub else 0
+    assert commits == int(landed)
+    hub.faults.clear()
+    adapt.push(folder, REPO, tag=None if REPO in hub and "v2" in hub[REPO].tags else "v2")
+    assert len(hub[REPO].titles) == titles + 1, "one commit in all"
+    assert hub[REPO].tags["v2"] == hub[REPO].refs["main"]
+
+
+def test_a_lost_answer_of_the_commit_is_no_error(hub, base, folder):
+    hub.fault(PHASES["commit"], drop=True, after=True)
+    done = adapt.push(folder, REPO)
+    assert done.commit == hub[REPO].refs["main"] and len(hub[REPO].titles) == 2
+
+
+def test_somebody_else_s_commit_in_between_is_not_overwritten(hub, base, folder):
+    adapt.push(folder, REPO)
+    (folder / "samples" / "02.png").unlink()
+
+    def meanwhile():
+        hub.before_commit = None
+        files = hub[REPO].commits[hub[REPO].refs["main"]]
+        hub[REPO].commit({**files, "theirs.md": Blob(b"words", False)}, "theirs")
+
+    hub.before_commit = meanwhile
+    with pytest.raises(TransferError, match="changed the repository meanwhile"):
+        adapt.push(folder, REPO)
+    assert "theirs.md" in hub[REPO].files and "samples/02.png" in hub[REPO].files
+    adapt.push(folder, REPO)
+    assert "theirs.md" in hub[REPO].files and "samples/02.png" not in hub[REPO].files
+
+
+def test_weights_that_arrived_are_not_sent_again(hub, base, folder):
+    hub.fault(PHASES["commit"], status=500)
+    with pytest.raises(TransferError, match="trouble of its own"):
+        adapt.push(folder, REPO)
+    assert len(hub.lfs) == 1
+    hub.log.clear()
+    adapt.push(folder, REPO)
+    assert [line for line in hub.log if line.startswith("PUT")] == []
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_large_files_go_in_parts_and_a_part_that_fails_is_sent_again(hub, base, folder, number):
+    hub.part_size = (folder / FILE_NAME).stat().st_size // 3 + 1
+    hub.fault(rf"PUT /_part/.*/{number}$", drop=True)
+    adapt.push(folder, REPO)
+    assert hub[REPO].files[FILE_NAME] == (folder / FILE_NAME).read_bytes()
+    assert len([line for line in hub.log if line.startswith("PUT /_part")]) == 4
+
+
+def test_a_file_that_changes_during_the_push_is_noticed(hub, base, folder, monkeypatch):
+    """The digest that was planned is compared with what the Hub holds afterwards."""
+    swap = Blob(b"other bytes", True)
+
+    def meanwhile():
+        for oid in hub.lfs:
+            hub.lfs[oid] = swap.content
+
+    hub.before_commit = meanwhile
+    with pytest.raises(TransferError, match="holds other bytes than were sent"):
+        adapt.push(folder, REPO)
+
+
+def test_no_request_names_this_machine_or_the_user_s_folders(hub, base, folder):
+    """Neither bodies nor addresses: 0 of all that is sent."""
+    adapt.push(folder, REPO, tag="v1")
+    assert hub.bodies and not any(str(folder).encode() in body for body in hub.bodies)
+    assert not any(re.search(r"/(tmp|home|root)/", line) for line in hub.log)
