@@ -265,7 +265,7 @@ class Adapter:
         licence = Licence.of(facts.data.get("adapter", {})) or Licence.of(facts.base)
         return Description(
             title=self.name,
-            trigger=self.trigger,
+            triggers=self.triggers,
             base=facts.base.get("reference"),
             licence=str(licence) if licence else None,
             objective=facts.objective,

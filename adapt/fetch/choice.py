@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from adapt.errors import AdapterError
@@ -11,6 +12,8 @@ from adapt.formats.peft_folder import CONFIG_NAME, FOLDER, WEIGHTS_NAME
 
 SAFE = (".safetensors", ".json", ".md", ".png", ".jpg", ".jpeg", ".webp", ".ipynb", ".txt")
 """What is fetched at all: nothing of these runs when it is opened."""
+IN_PEFT = re.compile(rf"{FOLDER}/[\w.-]+/")
+
 Choice = Callable[[Mapping[str, int]], Sequence[str]]
 """Name → bytes of a repository's files → the names that are wanted."""
 
@@ -28,9 +31,7 @@ def needed(what: Reference) -> Choice:
         elif FILE_NAME in sizes:
             weights = [FILE_NAME]
         else:
-            own = [f"{FOLDER}/{WEIGHTS_NAME}", f"{FOLDER}/{CONFIG_NAME}"], [WEIGHTS_NAME, CONFIG_NAME]
-            pair: list[str] = next((names for names in own if sizes.keys() >= set(names)), [])
-            weights = pair or _only(what, [n for n in sizes if n.endswith(".safetensors") and "/" not in n])
+            weights = _of_peft(sizes) or _only(what, [n for n in sizes if n.endswith(".safetensors") and "/" not in n])
         if not weights:
             raise AdapterError("this repository holds no adapter that can be read", given=what, allowed=_offered(sizes))
         facts = ["adapter.json"] if "adapter.json" in sizes and not what.file else []
@@ -47,6 +48,15 @@ def everything(what: Reference) -> Choice:
         return [what.file] if what.file else [name for name in sizes if name.endswith(SAFE)]
 
     return choose
+
+
+def _of_peft(sizes: Mapping[str, int]) -> list[str]:
+    """PEFT's own files: ours in `peft/` or, of several networks, in a folder each; its own at the root."""
+    inside = [name.removesuffix(WEIGHTS_NAME) for name in sizes if name.endswith(WEIGHTS_NAME)]
+    known = [place for place in inside if place in (f"{FOLDER}/", "") or IN_PEFT.fullmatch(place)]
+    whole = [place for place in known if f"{place}{CONFIG_NAME}" in sizes]
+    ours = [place for place in whole if place] or whole
+    return [f"{place}{name}" for place in ours for name in (WEIGHTS_NAME, CONFIG_NAME)]
 
 
 def _only(what: Reference, found: Sequence[str]) -> list[str]:

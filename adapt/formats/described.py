@@ -30,7 +30,7 @@ PREDICTION = {"epsilon": "epsilon", "v_prediction": "v"}
 class Description:
     """Attributes:
     title: shown name.
-    trigger: word that calls it, or None.
+    triggers: words that call what it has learned.
     base: the base's name (bundled, or a Hub id), or None.
     licence: of the adapter.
     objective: prediction type.
@@ -40,13 +40,18 @@ class Description:
     """
 
     title: str
-    trigger: str | None = None
+    triggers: tuple[str, ...] = ()
     base: str | None = None
     licence: str | None = None
     objective: str | None = None
     recommended: Mapping[str, float] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     picture: Path | None = None
+
+    @property
+    def trigger(self) -> str | None:
+        """All words, as UIs split them: at commas."""
+        return ", ".join(self.triggers) or None
 
     @property
     def text(self) -> str:
@@ -73,18 +78,17 @@ class Description:
             "thumbnail": self.picture and thumbnail(self.picture),
         }
         trained = {name: self.training.get(name) for name in ("steps", "learning_rate", "optimizer", "seed")}
-        side = self.training.get("resolution")
+        side, count = self.training.get("resolution"), self.training.get("pictures")
         kohya = {
             "output_name": slug(self.title),
             "sd_model_name": self.base,
-            "num_train_images": self.training.get("pictures"),
+            "num_train_images": count,
             "resolution": side and f"({side}, {side})",
-            "tag_frequency": self.trigger
-            and json.dumps({OWN_TAGS: {self.trigger: self.training.get("pictures") or 1}}),
+            "tag_frequency": self.triggers and json.dumps({OWN_TAGS: dict.fromkeys(self.triggers, count or 1)}),
             **trained,
         }
         told = {f"modelspec.{k}": v for k, v in spec.items()} | {f"ss_{k}": v for k, v in kohya.items()}
-        return {key: str(value) for key, value in told.items() if value not in (None, "")}
+        return {key: str(value) for key, value in told.items() if value not in (None, "", ())}
 
     def sidecar(self, version: str) -> dict[str, Any]:
         """What A1111, Forge and InvokeAI read beside the file.

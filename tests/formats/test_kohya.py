@@ -58,7 +58,7 @@ def weights(width=768, rank=4, alpha=2.5):
 @pytest.mark.parametrize(("width", "version"), [(768, "sd_v1"), (1024, "sd_v2")])
 def test_numbers_and_strength_survive_and_the_base_is_told(tmp_path, width, version):
     path = tmp_path / "a.safetensors"
-    write_kohya(path, weights(width), told=Description("style", trigger="zxc"))
+    write_kohya(path, weights(width), told=Description("style", triggers=("zxc",)))
     again = read(path)
     assert again.equals(weights(width)) and not again.equals(weights(width, alpha=4))
     assert again.metadata["ss_base_model_version"] == version
