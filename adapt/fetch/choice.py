@@ -35,7 +35,11 @@ def needed(what: Reference) -> Choice:
         if not weights:
             raise AdapterError("this repository holds no adapter that can be read", given=what, allowed=_offered(sizes))
         facts = ["adapter.json"] if "adapter.json" in sizes and not what.file else []
-        return [*weights, *facts, *(n for n in sizes if n.startswith(("conditioning/", "embeddings/")) and n.endswith(SAFE))]
+        return [
+            *weights,
+            *facts,
+            *(n for n in sizes if n.startswith(("conditioning/", "embeddings/")) and n.endswith(SAFE)),
+        ]
 
     return choose
 
