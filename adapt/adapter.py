@@ -20,11 +20,11 @@ from adapt.errors import AdapterError
 from adapt.fetch import fetch, needed, reference
 from adapt.formats import FILE_NAME, Layer, LoraWeights, read, write_kohya, write_lora, write_peft
 from adapt.formats.described import Description, write_sidecars
-from adapt.formats.diffusers_lora import check_file
 from adapt.formats.embeddings import FOLDER as EMBEDDINGS
 from adapt.formats.embeddings import Embeddings, read_embeddings, write_embeddings
 from adapt.formats.encoder_names import by_diffusers
 from adapt.formats.header import read_metadata
+from adapt.formats.opening import check_file
 from adapt.formats.peft_folder import CONFIG_NAME, FOLDER, WEIGHTS_NAME, folders, of_one_adapter, read_config
 from adapt.formats.readers import LOADER
 from adapt.licences import Licence

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from adapt.adapter import Adapter
 from adapt.config import TrainSettings
 from adapt.errors import SettingsError
-from adapt.formats.kohya import BASES
+from adapt.formats.names.families import WIDTHS
 from adapt.formats.readers import loads_in
 
 if TYPE_CHECKING:  # settings are judged before torch is imported
@@ -147,7 +147,7 @@ def digest_of(settings: TrainSettings) -> str | None:
 def text_width(backbone: Backbone) -> int | None:
     """Of the base's cross-attention, where programs that read kohya's format have bases of its kind; else None."""
     width = getattr(backbone.denoiser.config, "cross_attention_dim", None)
-    return width if backbone.family == "stable-diffusion" and width in BASES else None
+    return width if backbone.family == "stable-diffusion" and width in WIDTHS else None
 
 
 def readers(settings: TrainSettings, backbone: Backbone) -> tuple[str, ...]:

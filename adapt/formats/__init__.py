@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adapt.formats.diffusers_lora import FILE_NAME, check_file, read_lora, write_lora
+from adapt.formats.diffusers_lora import FILE_NAME, read_lora, write_lora
 from adapt.formats.dora import Dora
 from adapt.formats.kinds import KINDS
 from adapt.formats.kohya import is_kohya, read_kohya, write_kohya
@@ -13,6 +13,7 @@ from adapt.formats.layer import Layer
 from adapt.formats.loha import LoHa
 from adapt.formats.lokr import LoKr
 from adapt.formats.lora_weights import LoraWeights, Pair
+from adapt.formats.opening import check_file
 from adapt.formats.peft_folder import is_peft, read_peft, write_peft
 
 

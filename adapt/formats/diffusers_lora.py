@@ -23,6 +23,7 @@ from adapt.formats.kinds import layer_of, tensor_names
 from adapt.formats.layer import PEFT, Layer
 from adapt.formats.lokr import LoKr
 from adapt.formats.lora_weights import LoraWeights
+from adapt.formats.opening import open_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 FILE_NAME = "pytorch_lora_weights.safetensors"
 COMPONENTS = ("unet", "transformer", "transformer_2", "text_encoder", "text_encoder_2", "text_encoder_3")
 KEY = re.compile(rf"^({'|'.join(COMPONENTS)})\.(.+)\.({'|'.join(map(re.escape, tensor_names(PEFT)))})$")
-LARGEST_HEADER = 16 * 2**20
 
 
 def write_lora(path: Path, weights: LoraWeights, configs: Mapping[str, Mapping[str, Any]]) -> None:
@@ -83,8 +83,12 @@ def describe(layers: Mapping[str, Layer], config: Mapping[str, Any]) -> dict[str
         AdapterError: several kinds in one network, or lengths of input columns: peft's configuration can say neither.
     """
     kinds = {layer.kind for layer in layers.values()}
-    if len(kinds) != 1:
-        raise AdapterError("one peft configuration describes one kind of adapter", given=", ".join(sorted(kinds)))
+    if len(kinds) != 1 or not kinds <= SAID_OF.keys():
+        raise AdapterError(
+            "one peft configuration describes one kind of adapter",
+            given=", ".join(sorted(kinds)),
+            next="export the nearest plain LoRA: --nearest RANK",
+        )
     if not all(layer.by_rows for layer in layers.values() if isinstance(layer, Dora)):
         raise AdapterError(
             "this DoRA sets the lengths of input columns; peft and diffusers know those of output rows",
@@ -188,56 +192,3 @@ def _configs(path: Path, metadata: Mapping[str, str]) -> dict[str, dict[str, Any
     except (ValueError, AttributeError, RecursionError) as error:
         raise AdapterError(f"the adapter's {HEADER} is no JSON object", given=path) from error
     return configs
-
-
-def check_file(path: Path) -> list[str]:
-    """What can be said of an adapter file without torch: it is there, it is safetensors, its header and length are whole.
-
-    Returns:
-        The names of its tensors.
-
-    Raises:
-        AdapterError: see above.
-    """
-    if not path.suffix and not path.exists():
-        raise AdapterError("no such adapter", given=path)
-    if path.suffix != ".safetensors":
-        raise AdapterError(
-            f"{path.suffix or 'such'} files are never read: they can run code when opened",
-            given=path,
-            allowed=".safetensors",
-        )
-    if not path.is_file():
-        raise AdapterError("no such adapter", given=path)
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = file.read(length) if length <= LARGEST_HEADER else b""
-    except OSError as error:
-        raise AdapterError(f"the adapter cannot be read: {error.strerror}", given=path) from error
-    try:
-        entries = json.loads(header)
-        end = max((int(e["data_offsets"][1]) for name, e in entries.items() if name != "__metadata__"), default=0)
-    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
-        raise AdapterError(
-            "the file is damaged, or no safetensors file", given=path, next="copy or download it again"
-        ) from error
-    if path.stat().st_size != 8 + length + end:
-        raise AdapterError(
-            "the file is cut off",
-            given=f"{path} ({path.stat().st_size} of {8 + length + end} bytes)",
-            next="copy or download it again",
-        )
-    return [name for name in entries if name != "__metadata__"]
-
-
-def open_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors (CPU) and the header's metadata of a checked safetensors file."""
-    check_file(path)
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except SafetensorError as error:
-        raise AdapterError(f"the file is damaged: {error}", given=path) from error

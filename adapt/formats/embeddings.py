@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from adapt import files
 from adapt.errors import AdapterError
-from adapt.formats.diffusers_lora import open_tensors
+from adapt.formats.opening import open_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from adapt import files
 from adapt.errors import AdapterError
-from adapt.formats.diffusers_lora import COMPONENTS, describe, described_layer, open_tensors
+from adapt.formats.diffusers_lora import COMPONENTS, describe, described_layer
 from adapt.formats.header import carried
 from adapt.formats.kinds import tensor_names
 from adapt.formats.layer import PEFT, Layer
 from adapt.formats.lokr import LoKr
 from adapt.formats.lora_weights import LoraWeights
+from adapt.formats.opening import open_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,7 +13,7 @@ from adapt import files
 from adapt.adapter import FACTS_NAME, Adapter, Facts, home
 from adapt.card import for_repository, is_untouched, notebook, render
 from adapt.errors import AdapterError
-from adapt.formats.diffusers_lora import check_file
+from adapt.formats.opening import check_file
 from adapt.hub import clean
 from adapt.hub.leaks import leaks, places, secrets
 from adapt.licences import Licence

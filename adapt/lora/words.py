@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from adapt.data.plan import normal
 from adapt.errors import AdapterError, SettingsError
-from adapt.formats.diffusers_lora import open_tensors
 from adapt.formats.embeddings import COMPONENTS, Embeddings, file_of
+from adapt.formats.opening import open_tensors
 from adapt.lora.text_encoders import is_clip
 
 SEVERAL = tuple(COMPONENTS.values())

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from adapt.errors import AdapterError
 from adapt.formats import FILE_NAME, LoraWeights, Pair, read_lora, write_lora
-from adapt.formats.diffusers_lora import HEADER, check_file
+from adapt.formats.diffusers_lora import HEADER
+from adapt.formats.opening import check_file
 
 
 def _weights(rank=2, alpha=3.0, seed=0):

@@ -80,7 +80,7 @@ def test_a_missing_alpha_is_the_rank(tmp_path):
     assert {pair.alpha for pair in read_kohya(path).modules["unet"].values()} == {4.0}
 
 
-@pytest.mark.parametrize("width", [384, 2048])
+@pytest.mark.parametrize("width", [384, 1280])
 def test_a_base_that_no_such_program_has_is_refused_and_nothing_written(tmp_path, width):
     with pytest.raises(AdapterError, match="768"):
         write_kohya(tmp_path / "a.safetensors", weights(width))
@@ -88,14 +88,32 @@ def test_a_base_that_no_such_program_has_is_refused_and_nothing_written(tmp_path
 
 
 @pytest.mark.parametrize(
-    "key", ["lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", "lora_unet_x.oft_blocks"]
+    ("key", "reason"),
+    [
+        ("lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", "holds only lora_down"),
+        ("lora_unet_mid_block_attentions_0_proj_in.oft_blocks", "OFT"),
+        ("lora_unet_mid_block_attentions_0_proj_in.diff", "whole difference"),
+        ("lora_unet_mid_block_attentions_0_norm.w_norm", "weight of a norm"),
+        ("lora_unet_conv_in.diff_b", "a bias"),
+        ("lora_unet_mid_block_attentions_0_proj_in.a1.weight", "GLoRA"),
+        ("lora_unet_mid_block_attentions_0_proj_in.something", "no part of an adapter's layer"),
+    ],
 )
-def test_what_is_not_read_yet_is_refused_by_name(tmp_path, key):
+def test_what_is_not_read_is_refused_by_name_and_reason(tmp_path, key, reason):
     path = tmp_path / "a.safetensors"
     write_kohya(path, weights())
-    save_file({**load_file(path), key: torch.zeros(1)}, path)
-    with pytest.raises(AdapterError, match=key.split(".")[0]):
+    save_file({**load_file(path), key: torch.ones(2, 2)}, path)
+    with pytest.raises(AdapterError, match=reason) as refused:
         read(path)
+    assert key.split(".")[0] in str(refused.value)
+
+
+def test_changes_of_nothing_are_no_reason_to_refuse(tmp_path):
+    """Trainers write zeros for biases that they did not train."""
+    path = tmp_path / "a.safetensors"
+    write_kohya(path, weights())
+    save_file({**load_file(path), "lora_unet_conv_in.diff_b": torch.zeros(4)}, path)
+    assert read(path).equals(weights())
 
 
 def test_half_a_pair_and_numbers_that_are_not_finite_are_refused(tmp_path):

@@ -1,0 +1,124 @@
+"""Between a dialect's layers, which may hold several of diffusers' in one, and diffusers' own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adapt.errors import AdapterError
+from adapt.formats.encoder_names import in_files
+from adapt.formats.keys import grouped, layer_from
+from adapt.formats.layer import Layer
+from adapt.formats.lokr import LoKr
+from adapt.formats.lora_weights import LoraWeights
+from adapt.formats.names.families import Family
+from adapt.formats.names.native import Names, Native
+from adapt.formats.rows import cut, halves_swapped, joined
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a layer of a file belongs: a component of diffusers' pipeline, and what of it the layer holds."""
+
+    component: str
+    native: Native
+
+
+def at(component: str, module: str) -> Place:
+    """The place of a layer that is one of diffusers'."""
+    return Place(component, Native(module, (module,), (1,)))
+
+
+def read_placed(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], place: Callable[[str], Place | None]
+) -> LoraWeights:
+    """An adapter from its tensors.
+
+    Args:
+        place: where a layer of this name belongs; None: nowhere.
+
+    Raises:
+        AdapterError: names of no model's layer, one layer twice, and what `grouped`, `layer_from` and `cut` refuse.
+    """
+    modules: dict[str, dict[str, Layer]] = {}
+    for name, parts in sorted(grouped(path, tensors).items()):
+        where = place(name)
+        if where is None:
+            raise AdapterError(
+                "the adapter holds a layer that is in no model that adapt knows", given=f"{name} in {path}"
+            )
+        layers = modules.setdefault(where.component, {})
+        for module, layer in apart(layer_from(path, name, parts), where.native):
+            if module in layers:
+                raise AdapterError("the adapter holds a layer twice, in two dialects", given=f"{module} in {path}")
+            layers[module] = layer
+    if not any(modules.values()):
+        raise AdapterError("the adapter holds no LoRA", given=path)
+    return LoraWeights({c: dict(sorted(layers.items())) for c, layers in sorted(modules.items())}, dict(metadata))
+
+
+def apart(layer: Layer, native: Native) -> Iterator[tuple[str, Layer]]:
+    """A native layer as diffusers' layers."""
+    whole = halves_swapped(layer) if native.halves and layer.size[0] == 2 * layer.size[1] else layer
+    if len(native.modules) == 1:
+        yield native.modules[0], whole
+        return
+    for module, part in zip(native.modules, cut(whole, native.shares), strict=True):
+        if part is not None:
+            yield module, part
+
+
+def together(layers: Mapping[str, Layer], names: Names) -> dict[str, Layer]:
+    """The reverse of `apart` for all layers of a denoiser, by native name.
+
+    Raises:
+        AdapterError: a layer without a native name, or layers that cannot be joined.
+    """
+    groups: dict[Native, dict[int, Layer]] = {}
+    for module, layer in layers.items():
+        found = names.of_module(module)
+        if found is None:
+            raise AdapterError("the format has no name for a layer of this adapter", given=module)
+        groups.setdefault(found[0], {})[found[1]] = layer
+    return {native.name: _whole(native, parts) for native, parts in groups.items()}
+
+
+def _whole(native: Native, parts: Mapping[int, Layer]) -> Layer:
+    if len(native.modules) == 1:
+        layer = parts[0]
+        return halves_swapped(layer) if native.halves and layer.size[0] == 2 * layer.size[1] else layer
+    try:
+        return joined([parts.get(number) for number in range(len(native.modules))], native.shares)
+    except AdapterError as error:
+        raise AdapterError(error.message, given=native.name, next=error.next) from error
+
+
+def native_layers(weights: LoraWeights, family: Family) -> Iterator[tuple[str, str, Layer]]:
+    """(component, native name, layer) of all of an adapter: of the denoiser in the model's own names, of text encoders in
+    transformers'.
+
+    Raises:
+        AdapterError: a component that this family has no name for, and what `together` refuses.
+    """
+    known = {family.component, *family.text}
+    if missing := set(weights.modules) - known:
+        raise AdapterError(
+            f"the format has no name for a component of this adapter in {family.title}",
+            given=", ".join(sorted(missing)),
+            allowed=", ".join(sorted(known)),
+        )
+    for component, layers in weights.modules.items():
+        if component == family.component:
+            yield from ((component, name, layer) for name, layer in together(layers, family.names).items())
+        else:
+            yield from ((component, in_files(component, name), layer) for name, layer in layers.items())
+
+
+def said_inside(layer: Layer) -> Layer:
+    """The same ΔW as dialects can say it that know no strength of two whole Kronecker factors."""
+    return layer.with_scale_inside() if isinstance(layer, LoKr) else layer
