@@ -51,7 +51,7 @@ def is_grey(picture):
 
 
 def test_the_examples_are_these_and_each_is_short():
-    assert EXAMPLES == ["01_train.py", "02_generate.py", "03_plain_diffusers.py", "04_class_folders.py"]
+    assert EXAMPLES == ["01_train.py", "02_generate.py", "03_plain_diffusers.py", "04_class_folders.py", "05_share.py"]
     for name in EXAMPLES:
         lines = (ROOT / "examples" / name).read_text("utf-8").splitlines()
         assert len(lines) <= 60, name
@@ -107,3 +107,9 @@ def test_class_folders_become_captions_and_the_trigger_is_kept(run):
     assert facts["trigger"] == "openmoji"
     assert facts["training"]["pictures"] == 12
     assert not is_grey(Image.open("classes/adapter/samples/01.png"))
+
+
+def test_a_push_is_shown_without_network_or_login(run, trained):
+    told = run("05_share.py", "--adapter", str(trained / "adapter"), "--repository", "me/style")
+    assert "push to me/style" in told and "pytorch_lora_weights.safetensors" in told and "nothing was sent" in told
+    assert "the pictures are cc-by-sa-4.0" in told
