@@ -199,7 +199,7 @@ class Adapter:
         file = Adapter.locate(path)
         folder = home(file)
         words = read_embeddings(folder) if folder is not None else {}
-        return Adapter(read(file), Adapter.read_facts(file), _name(file), Adapter.digest_of(file)[:10], words)
+        return Adapter(read(file), Adapter.read_facts(file), name_of(file), Adapter.digest_of(file)[:10], words)
 
     def save(self, folder: str | Path) -> Adapter:
         """Writes the weights and `adapter.json` into `folder`; equal adapters are equal bytes. Returns it with its digest."""
@@ -403,7 +403,7 @@ def _by_diffusers(component: str, layers: Mapping[str, Layer]) -> bool:
     return all(LOADER[layer.kind] == "diffusers" and by_diffusers(component, name) for name, layer in layers.items())
 
 
-def _name(weights: Path) -> str:
+def name_of(weights: Path) -> str:
     """What the adapter is called after: its run, its folder, or its file."""
     folder = home(weights.absolute())
     if cached := CACHED.search(weights.absolute().parent.as_posix()):

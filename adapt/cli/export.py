@@ -17,7 +17,7 @@ FORMATS = ("diffusers", "kohya")
 
 
 def export(
-    adapter: Annotated[Path, typer.Argument(help="An adapter's folder, a run's folder, or a .safetensors file.")],
+    adapter: Annotated[Path, typer.Argument(help="A folder, a run's folder, a .safetensors file, or user/name.")],
     format: Annotated[
         str, typer.Option(metavar="|".join(FORMATS), help="kohya: ComfyUI, A1111, Forge, InvokeAI.")
     ] = "kohya",
@@ -33,15 +33,20 @@ def export(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Write an adapter in another program's format; the file is read back before it counts."""
-    from adapt.adapter import Adapter, home
-    from adapt.formats.described import STEM, sidecars
+    """Write an adapter in another program's format; the file is read back before it counts.
+
+    kohya's file gets a .json and a .png beside it, from which UIs show trigger, weight and preview. Example:
+
+        adapt export runs/my-style --format kohya --output my-style.safetensors
+    """
+    from adapt.adapter import Adapter, home, name_of
+    from adapt.formats.described import STEM, sidecars, slug
     from adapt.progress import say
 
     if format not in FORMATS:
         raise SettingsError("unknown format", given=format, allowed=", ".join(FORMATS))
-    name = Adapter.locate(adapter).stem if adapter.suffix else adapter.resolve().name
-    path = output or Path(f"{name}-{format}.safetensors")
+    weights = Adapter.locate(adapter)
+    path = output or Path(f"{slug(name_of(weights))}-{format}.safetensors")
     if path.suffix != ".safetensors":
         raise SettingsError("adapters are written as .safetensors", given=path)
     written = [path, *(sidecars(path) if format == "kohya" else ())]
@@ -51,13 +56,13 @@ def export(
         say(f"note: prompts of some UIs cannot name {path.stem!r}; letters, digits, _ . - can be")
     if format == "kohya" and path.with_suffix(".txt").exists():
         say(f"note: A1111 will show {path.with_suffix('.txt').name}, which stands beside it, as its description")
-    loaded, left_out = Adapter.load(adapter), None
+    loaded, left_out = Adapter.load(weights), None
     if nearest is not None:
         loaded, left_out = _nearest(loaded, nearest, base)
         say(
             f"the nearest LoRA of rank {nearest} leaves out {100 * left_out:.2g} % of what the adapter does to the weights"
         )
-    folder = home(Adapter.locate(adapter)) or path.parent
+    folder = home(weights) or path.parent
     picture = next(iter(sorted((folder / "samples").glob("*.png"))), None)
     loaded.export(path, format, picture=picture)
     beside = [str(file) for file in written[1:] if file.exists()]
