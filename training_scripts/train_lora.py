@@ -16,7 +16,7 @@ from adapt import TrainingResult
 from adapt.api.assemble import assemble
 from adapt.api.gather import completed, gather
 from adapt.api.machine import load_base, make_accelerator
-from adapt.api.train import begin, conclude, counted, resume, settle, writing
+from adapt.api.train import begin, conclude, counted, fit, resume, settle, writing
 from adapt.config import resolve
 from adapt.errors import AdaptError
 from adapt.training import folder
@@ -49,6 +49,7 @@ def train(words: argparse.Namespace) -> TrainingResult:
     pictures = gather(words.data, settings)  # found, judged, some held out
     settings = counted(settings, pictures)  # epochs, as steps
     accelerator = make_accelerator(settings)  # device, precision, processes
+    settings = fit(settings, run, resuming, words.base, pictures, accelerator)  # memory=fit: the measures that it takes
     backbone = load_base(folder.base_of(run, resuming, words.base), settings, accelerator)
     settings = settle(settings, backbone)  # the base's own values where none were given
 

@@ -67,6 +67,9 @@ def forecast(base: str, pictures: Pictures, settings: TrainSettings) -> tuple[Tr
     """Loads the base, takes three steps on noise and throws them away. Returns the settled settings too."""
     settings = counted(settings, pictures)
     accelerator = make_accelerator(settings)
+    from adapt.api.fit import fitted
+
+    settings = fitted(base, settings, pictures, accelerator)
     backbone = load_base(base, settings, accelerator)
     settings = settle(settings, backbone)
     assert settings.resolution is not None and settings.sampling_steps is not None, "settled"
@@ -80,14 +83,14 @@ def forecast(base: str, pictures: Pictures, settings: TrainSettings) -> tuple[Tr
     tune(backbone.denoiser, settings, accelerator.device)
     require_same_gradients(backbone, injection, settings, accelerator)
     hearing = hearing_of(backbone, injection, settings)
-    forward = _forward(backbone, rows, largest, accelerator, hearing)
+    forward = forward_of(backbone, rows, largest, accelerator, hearing)
     update = Update(settings, injection, accelerator.device)
     if settings.unload:
         Resting(backbone).rest()
         _forget_peak(accelerator.device)
-    predicted = _beside(forward) if settings.prior_prompt else forward
+    predicted = asking(forward, settings)
     micro = _timed(lambda: torch.autograd.backward(update.scaled(predicted().float().square().mean())))
-    applied = _timed(lambda: _apply(update))
+    applied = _timed(lambda: applying(update))
     with torch.no_grad():
         glance = _timed(forward)
     step = micro * settings.accumulation * (1 + _taught(settings) * glance / micro) + applied
@@ -113,19 +116,19 @@ def _taught(settings: TrainSettings) -> float:
     return float(sum(asks))
 
 
-def _beside(forward: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+def asking(forward: Callable[[], torch.Tensor], settings: TrainSettings) -> Callable[[], torch.Tensor]:
     """With the words of a class, each step predicts twice before it goes back."""
-    return lambda: forward() + forward()
+    return (lambda: forward() + forward()) if settings.prior_prompt else forward
 
 
-def _apply(update: Update) -> None:
+def applying(update: Update) -> None:
     """A whole step of the optimizer, which keeps its state as in a run, with the gradients that are there."""
     for parameter in update.parameters.values():
         parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
     update.apply(0, 0.0)
 
 
-def _forward(
+def forward_of(
     backbone: Backbone, rows: int, size: Size, accelerator: Accelerator, hearing: Hearing | None
 ) -> Callable[[], torch.Tensor]:
     shape = (rows, *backbone.latent_shape(size[1], size[0]))

@@ -32,10 +32,15 @@ def tune(denoiser: Any, settings: TrainSettings, device: torch.device) -> None:
     """
     if settings.gradient_checkpointing:
         denoiser.enable_gradient_checkpointing()
-    if settings.attention != "auto":
-        _attend(denoiser, "native" if settings.attention == "sdpa" else settings.attention)
+    attend(denoiser, settings)
     if settings.compile:
         _compile(denoiser, device)
+
+
+def attend(denoiser: Any, settings: TrainSettings) -> None:
+    """The attention backend alone, as in `tune`."""
+    if settings.attention != "auto":
+        _attend(denoiser, "native" if settings.attention == "sdpa" else settings.attention)
 
 
 def _attend(denoiser: Any, name: str) -> None:

@@ -114,6 +114,7 @@ def train(
     from adapt.api.machine import load_base, make_accelerator
 
     accelerator = make_accelerator(settings)
+    settings = fit(settings, run, resuming, base, pictures, accelerator)
     backbone = load_base(folder.base_of(run, resuming, base), settings, accelerator)
     settings = settle(settings, backbone)
     from adapt.api.assemble import assemble
@@ -295,6 +296,23 @@ def counted(settings: TrainSettings, pictures: Pictures) -> TrainSettings:
         return settings
     steps = steps_of(settings.epochs, draws(pictures.train, settings), settings.batch_size)
     return settings.model_copy(update={"steps": steps, "epochs": None})
+
+
+def fit(
+    settings: TrainSettings, run: Path, resuming: bool, base: str | None, pictures: Pictures, accelerator: Accelerator
+) -> TrainSettings:
+    """The settings with what `memory=fit` chooses. A run that goes on keeps what it began with.
+
+    Raises:
+        SettingsError: nothing makes it fit.
+    """
+    from adapt.api.fit import MEASURES, fitted
+
+    if settings.memory == "fit" and resuming:
+        stored = folder.read(run)["settings"]
+        kept = {name: stored[name] for name in MEASURES if name in stored}
+        return settings.model_copy(update={**kept, "memory": "as_set"})
+    return fitted(folder.base_of(run, resuming, base), settings, pictures, accelerator)
 
 
 def settle(settings: TrainSettings, backbone: Backbone) -> TrainSettings:

@@ -31,6 +31,11 @@ class RunSettings(Section):
     compile: bool = Field(
         False, description="torch.compile of the denoiser's repeated blocks: slow start, faster steps"
     )
+    memory: Literal["as_set", "fit"] = show(
+        "as_set",
+        "fit: tries accumulation, gradient_checkpointing and base_precision=bf16, and takes the fastest that fits",
+    )
+    memory_limit: float | None = show(None, "of memory=fit, GiB; none: what is free", gt=0, allow_inf_nan=False)
     unload: bool = show(True, "text encoders and VAE leave the GPU when everything is cached, and return for previews")
 
     @model_validator(mode="before")
@@ -47,6 +52,12 @@ class RunSettings(Section):
     def _pieces(self) -> Self:
         if self.batch_size % self.accumulation:
             raise ValueError(f"batch_size ({self.batch_size}) must be a multiple of accumulation ({self.accumulation})")
+        return self
+
+    @model_validator(mode="after")
+    def _limit(self) -> Self:
+        if self.memory_limit is not None and self.memory != "fit":
+            raise ValueError(f"memory_limit ({self.memory_limit}) is of memory=fit")
         return self
 
     @model_validator(mode="after")

@@ -1,0 +1,185 @@
+"""`memory=fit`: the fastest set of measures with which a run fits, tried on the base itself before step 1."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from adapt.api.assemble import hearing_of
+from adapt.api.forecast import applying, asking, forward_of
+from adapt.api.gather import Pictures
+from adapt.api.kernels import attend
+from adapt.api.machine import Resting, load_base
+from adapt.api.memory import free, peak_of
+from adapt.api.network import put_in
+from adapt.api.sizes import in_use, shelves
+from adapt.api.train import settle
+from adapt.backbones import Backbone
+from adapt.config import TrainSettings
+from adapt.config.network import SPLITS
+from adapt.errors import SettingsError
+from adapt.lora import Network
+from adapt.progress import say
+from adapt.training.update import Update
+
+MEASURES = ("accumulation", "gradient_checkpointing", "base_precision", "precision")
+STILL = {"dropout": 0.0, "rank_dropout": 0.0, "module_dropout": 0.0, "init": "default", "init_from": None}
+"""There is no Plan here to ask, and a start takes no memory of its own that stays."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Attributes:
+    changes: settings other than those that were given.
+    gib: the most memory that a step held.
+    seconds: that it took.
+    """
+
+    changes: Mapping[str, Any]
+    gib: float
+    seconds: float
+
+    def __str__(self) -> str:
+        words = ", ".join(f"{name}={str(value).lower()}" for name, value in self.changes.items())
+        return words or "no measure"
+
+
+def fitted(base: str, settings: TrainSettings, pictures: Pictures, accelerator: Accelerator) -> TrainSettings:
+    """The settings with the measures that make the run fit, and `memory` done with; as they are when nothing is asked for.
+
+    First come measures that change nothing of what is learned: smaller pieces of a batch, activations that are computed again; of
+    those that fit, the fastest is taken. Only where none does is the base held in bf16.
+
+    Raises:
+        SettingsError: nothing makes it fit.
+    """
+    if settings.memory != "fit":
+        return settings
+    limit = settings.memory_limit or free(accelerator.device)
+    tried: list[Trial] = []
+    for held in _precisions(settings):
+        found = _trials(base, settings.model_copy(update=held), held, pictures, accelerator, limit)
+        tried += found
+        if fits := [trial for trial in found if trial.gib <= limit]:
+            best = min(fits, key=lambda trial: trial.seconds)
+            if accelerator.is_main_process:
+                say(_told(best, tried[0], limit))
+            return settings.model_copy(update={**best.changes, "memory": "as_set"})
+    least = min(trial.gib for trial in tried)
+    raise SettingsError(
+        "memory=fit: no set of measures makes this run fit",
+        given=f"{least:.3g} GiB at least",
+        allowed=f"{limit:.3g} GiB",
+        next="lower resolution, batch_size or rank, or leave train_text_encoder out",
+    )
+
+
+def _told(best: Trial, first: Trial, limit: float) -> str:
+    as_set = "" if best is first else f"; as set it would take {first.gib:.3g}"
+    return f"memory=fit: {best.gib:.3g} of {limit:.3g} GiB with {best}{as_set}"
+
+
+def _precisions(settings: TrainSettings) -> Iterator[dict[str, Any]]:
+    """What the base may be held in, as it was set first."""
+    yield {}
+    if settings.base_precision == "fp32" and settings.precision in ("no", "bf16") and settings.init not in SPLITS:
+        yield {"base_precision": "bf16"}
+
+
+def _trials(
+    base: str,
+    settings: TrainSettings,
+    held: Mapping[str, Any],
+    pictures: Pictures,
+    accelerator: Accelerator,
+    limit: float,
+) -> list[Trial]:
+    """With and without checkpointing: as many rows at once as are wanted, then half of them …, until it fits."""
+    backbone = load_base(base, settings, accelerator)
+    settings = settle(settings, backbone)
+    injection = put_in(backbone, settings.model_copy(update=STILL))
+    attend(backbone.denoiser, settings)
+    resting = Resting(backbone)
+    if settings.unload:
+        resting.rest()
+    found = []
+    for again in (False, True)[settings.gradient_checkpointing :]:
+        if again:
+            denoiser: Any = backbone.denoiser
+            denoiser.enable_gradient_checkpointing()
+        for accumulation in _pieces(settings, accelerator.num_processes):
+            own = {"accumulation": accumulation} if accumulation != settings.accumulation else {}
+            own |= {"gradient_checkpointing": True} if again and not settings.gradient_checkpointing else {}
+            one = _tried(backbone, injection, settings, accumulation, pictures, accelerator)
+            found.append(Trial({**held, **own}, *_worst(accelerator, *one)))
+            if found[-1].gib <= limit:
+                break
+    return found
+
+
+def _pieces(settings: TrainSettings, processes: int) -> Iterator[int]:
+    """Numbers of pieces that a process can cut its share into, from the one that is set: each with half the rows or fewer."""
+    share = settings.batch_size // processes
+    rows = share // settings.accumulation
+    yield settings.accumulation
+    for fewer in range(rows - 1, 0, -1):
+        if share % fewer == 0 and 2 * fewer <= rows:
+            rows = fewer
+            yield share // fewer
+
+
+def _tried(
+    backbone: Backbone,
+    injection: Network,
+    settings: TrainSettings,
+    accumulation: int,
+    pictures: Pictures,
+    accelerator: Accelerator,
+) -> tuple[float, float]:
+    """GiB and seconds of a step on noise, at the largest size."""
+    largest = max(in_use(pictures.train, shelves(settings, backbone.multiple)), key=lambda size: size[0] * size[1])
+    rows = settings.batch_size // accelerator.num_processes // accumulation
+    forward = asking(
+        forward_of(backbone, rows, largest, accelerator, hearing_of(backbone, injection, settings)), settings
+    )
+    update = Update(settings, injection, accelerator.device)
+    seconds = 0.0
+
+    def step() -> None:
+        nonlocal seconds
+        for _ in range(2):  # the second has the optimizer's state in memory
+            started = time.perf_counter()
+            torch.autograd.backward(update.scaled(forward().float().square().mean()))
+            micro = time.perf_counter() - started
+            applying(update)
+            seconds = micro * accumulation + (time.perf_counter() - started - micro)
+
+    backbone.denoiser.train()
+    gib = peak_of(step, _there(backbone, settings, accelerator), accelerator.device)
+    for parameter in injection.parameters.values():
+        parameter.grad = None
+    return gib, seconds
+
+
+def _there(backbone: Backbone, settings: TrainSettings, accelerator: Accelerator) -> list[nn.Module]:
+    """Modules that are in the device's memory while steps are taken."""
+    if settings.unload and accelerator.device.type != "cpu":
+        resting = Resting(backbone).modules()
+        return [module for module in backbone.modules.values() if module not in resting]
+    return list(backbone.modules.values())
+
+
+def _worst(accelerator: Accelerator, gib: float, seconds: float) -> tuple[float, float]:
+    """Of all processes, so that they agree."""
+    if accelerator.num_processes == 1:
+        return gib, seconds
+    mine = torch.tensor([min(gib, 1e9), seconds], device=accelerator.device)
+    most = accelerator.gather(mine).reshape(-1, 2).amax(0).tolist()
+    return (math.inf if most[0] >= 1e9 else most[0]), most[1]
