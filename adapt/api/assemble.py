@@ -14,6 +14,7 @@ from adapt.api.network import put_in
 from adapt.api.objective import make_noise, make_objective, make_prior, make_prior_target, make_target
 from adapt.api.previews import drawer
 from adapt.api.sizes import augmentation, shelves
+from adapt.api.starts import start_from_data
 from adapt.backbones import Backbone
 from adapt.config import TrainSettings
 from adapt.data import EncodedPictures, Picture, TensorCache, default_folder
@@ -54,6 +55,7 @@ def assemble(
         make_prior(objective, backbone, injection, settings, examples.text, hearing),
         make_prior_target(objective, backbone, injection, settings), hearing,
     )  # fmt: skip
+    start_from_data(course)
     judge = make_judge(course, held_out_examples) if held_out else None
     preview, resting = drawer(run, backbone, settings, pictures), Resting(backbone)
     if settings.unload:

@@ -64,7 +64,7 @@ def peak_of(work: Callable[[], object], modules: Sequence[nn.Module], device: to
     with Counted() as counted:
         counted.know(list(_held(modules)))
         work()
-    return counted.peak / GIB
+    return float(counted.peak) / GIB
 
 
 def _on_gpu(work: Callable[[], object], device: torch.device) -> float:

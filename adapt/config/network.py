@@ -24,6 +24,10 @@ Rate = Annotated[float, BeforeValidator(_no_truth), Field(gt=0, le=10, allow_inf
 PATTERNS = ("rank_pattern", "alpha_pattern", "learning_rate_pattern")
 """Settings by layer: {part of a layer's name, or a regular expression for it: value}; the first that fits counts."""
 FACTORS_ONLY = ("loha", "lokr")
+SPLITS = ("pissa", "lora_ga")
+"""Starts that take a part out of the base's weights and train that."""
+FROM_DATA = ("eva", "lora_ga")
+"""Starts that look at pictures."""
 
 
 class NetworkSettings(Section):
@@ -35,8 +39,17 @@ class NetworkSettings(Section):
     rank: int = Field(16, ge=1, le=1024, description="r of LoRA")
     alpha: Finite | None = Field(None, gt=0, description="strength of LoRA; None: the rank")
     rslora: bool = Field(False, description="factor alpha / √rank instead of alpha / rank (rank-stabilised)")
-    init: Literal["default", "pissa"] = Field(
-        "default", description="start: A random and B 0, or pissa: the largest singular values of the base's weights"
+    init: Literal["default", "pissa", "eva", "lora_ga"] = Field(
+        "default",
+        description="start: default: A random, B 0; pissa: largest singular values of the weights; eva: A as what its inputs "
+        "vary in most; lora_ga: largest singular values of the first gradient",
+    )
+    init_batches: int = Field(4, ge=1, le=1000, description="batches that init=eva and init=lora_ga look at")
+    lora_plus_ratio: Finite | None = Field(
+        None,
+        gt=0,
+        le=1000,
+        description="LoRA+: learning rate of B, as a multiple of A's (its authors: 16); None: the same",
     )
     init_from: str | None = Field(None, description="start from this adapter: a folder, or a .safetensors file")
     init_resize: bool = Field(
@@ -86,18 +99,24 @@ def _clashes(s: NetworkSettings) -> Iterator[str]:
         yield "rank_dropout: DoRA's lengths are those of the whole update; use dropout or module_dropout"
     if s.kind == "dora" and s.max_norm:
         yield "max_norm: DoRA sets the lengths of the weights itself"
-    if s.init == "pissa":
-        yield from _of_pissa(s)
+    if s.lora_plus_ratio is not None and s.kind in FACTORS_ONLY:
+        yield f"lora_plus_ratio is of kind=lora and dora: {s.kind} has no B that starts from 0"
+    if s.init_batches != 4 and s.init not in FROM_DATA:
+        yield f"init_batches ({s.init_batches}) is of init=eva and init=lora_ga"
+    if s.init != "default" and s.init_from is not None:
+        yield f"init={s.init} and init_from are two different starts: give one of them"
+    if s.init == "eva" and s.kind in FACTORS_ONLY:
+        yield f"init=eva is a start of A: kind=lora or dora, not kind={s.kind}"
+    if s.init in SPLITS:
+        yield from _of_splits(s)
 
 
-def _of_pissa(s: NetworkSettings) -> Iterator[str]:
+def _of_splits(s: NetworkSettings) -> Iterator[str]:
     if s.kind != "lora":
-        yield f"init=pissa splits a weight into a LoRA and a rest: kind=lora, not kind={s.kind}"
-    if s.init_from is not None:
-        yield "init=pissa and init_from are two different starts: give one of them"
+        yield f"init={s.init} splits a weight into a LoRA and a rest: kind=lora, not kind={s.kind}"
     if s.max_norm:
-        yield "max_norm: with init=pissa A and B hold a part of the base, and scaling them would scale it"
+        yield f"max_norm: with init={s.init} A and B hold a part of the base, and scaling them would scale it"
     parts: Mapping[str, float] = {name: getattr(s, name) for name in ("dropout", "rank_dropout", "module_dropout")}
     for name, share in parts.items():
         if share:
-            yield f"{name} ({share}): with init=pissa it would drop a part of the base"
+            yield f"{name} ({share}): with init={s.init} it would drop a part of the base"

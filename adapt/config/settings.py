@@ -13,7 +13,7 @@ from pydantic import ValidationInfo, field_validator, model_validator
 from adapt.config.data import DataSettings
 from adapt.config.fields import COURSE, Section
 from adapt.config.learning import LearningSettings, own_defaults
-from adapt.config.network import NetworkSettings
+from adapt.config.network import FROM_DATA, SPLITS, NetworkSettings
 from adapt.config.objective import ObjectiveSettings
 from adapt.config.run import RunSettings
 from adapt.config.text_encoder import TextEncoderSettings
@@ -53,8 +53,12 @@ class TrainSettings(
     @model_validator(mode="after")
     def _whole_base(self) -> Self:
         """PiSSA splits the base's weights; in half precision the parts do not add up again."""
-        if self.init == "pissa" and self.base_precision != "fp32":
-            raise ValueError(f"init=pissa splits the base's weights: base_precision=fp32, not {self.base_precision}")
+        if self.init in SPLITS and self.base_precision != "fp32":
+            raise ValueError(
+                f"init={self.init} splits the base's weights: base_precision=fp32, not {self.base_precision}"
+            )
+        if self.init in FROM_DATA and self.compile:
+            raise ValueError(f"init={self.init} looks into layers, which compiled ones do not allow: leave compile out")
         return self
 
     @model_validator(mode="after")

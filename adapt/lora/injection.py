@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +19,7 @@ from adapt.formats.layer import PEFT
 from adapt.lora.dropout import Dice
 from adapt.lora.kinds import KINDS, NAME
 from adapt.lora.layout import Place, layout, no_layers, targeted
-from adapt.lora.pissa import Principal, take_out
+from adapt.lora.pissa import Principal, largest, take_out
 
 if TYPE_CHECKING:
     from adapt.config import TrainSettings
@@ -35,7 +35,7 @@ class Injection:
         settings: what was asked for.
         places: layer → rank, alpha and learning rate.
         dice: to be moved before every forward when there is dropout.
-        principal: by layer, what PiSSA took out of the base's weights; empty otherwise.
+        principal: by layer, what PiSSA or LoRA-GA took out of the base's weights; empty otherwise.
     """
 
     module: nn.Module
@@ -43,7 +43,7 @@ class Injection:
     settings: NetworkSettings
     places: Mapping[str, Place]
     dice: Dice = field(default_factory=Dice)
-    principal: Mapping[str, Principal] = field(default_factory=dict)
+    principal: dict[str, Principal] = field(default_factory=dict)
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -60,22 +60,34 @@ class Injection:
         """Parameters that learn at the same rate, and the factor on `learning_rate`.
 
         Those without a pattern come first; then one group a rate, in the order of `learning_rate_pattern`. Inside a group
-        parameters are sorted by name.
+        parameters are sorted by name. With LoRA+ (Hayou et al. 2024, arXiv 2402.12354) each group's B follow as one of their
+        own, at a multiple of its rate.
         """
         rates = {name: place.learning_rate for name, place in self.places.items()}
         by_rate: dict[float | None, list[nn.Parameter]]
         by_rate = {rate: [] for rate in (None, *settings.learning_rate_pattern.values())}
         for name, parameter in self.parameters.items():
             by_rate[rates[_split(name)[0]]].append(parameter)
-        return [
+        groups = [
             (found, 1.0 if rate is None else rate / settings.learning_rate) for rate, found in by_rate.items() if found
         ]
+        return groups if settings.lora_plus_ratio is None else self._with_plus(groups, settings.lora_plus_ratio)
+
+    def _with_plus(
+        self, groups: Sequence[tuple[list[nn.Parameter], float]], ratio: float
+    ) -> list[tuple[list[nn.Parameter], float]]:
+        ups = {id(p) for name, p in self.parameters.items() if _split(name)[1].startswith("lora_B")}
+        found = []
+        for parameters, factor in groups:
+            parts = ([p for p in parameters if id(p) not in ups], [p for p in parameters if id(p) in ups])
+            found += [(part, f) for part, f in zip(parts, (factor, factor * ratio), strict=True) if part]
+        return found
 
     # ----------------------------------------------------------------------------------------------------- what it holds
     def layers(self, values: Mapping[str, Tensor] | None = None) -> dict[str, Layer]:
         """The weights by layer, as differences to the base; `values` stands in for the parameters (an average of them, say).
 
-        PiSSA's are relative to the original base, as LoRA of rank 2 r.
+        PiSSA's and LoRA-GA's are relative to the original base, as LoRA of rank 2 r.
         """
         copies = {name: p.detach().clone() for name, p in (values or self.parameters).items()}
         found = self._layers(copies)
@@ -139,6 +151,23 @@ class Injection:
         if longest is not None:
             now = self._layers({name: p.detach() for name, p in self.parameters.items()})
             self.take({name: layer.shortened(longest) for name, layer in now.items()})
+
+    def split(self, factors: Callable[[str, Any], tuple[Tensor, Tensor]]) -> None:
+        """Starts A and B as a part of each layer's weight and leaves the rest in it.
+
+        Args:
+            factors: (layer's name, peft's layer) → A and B, of which the factor alpha / r is not yet a part.
+
+        Raises:
+            SettingsError: a weight in half precision; the base is then whole again, and the injection removed.
+        """
+        layers = dict(tuned(self.module))
+        try:
+            for name in sorted(self.places):
+                self.principal[name] = take_out(name, layers[name], self._alpha(name), factors)
+        except BaseException:
+            self.remove()
+            raise
 
     def shape(self, name: str) -> torch.Size:
         """Of the weight of a layer."""
@@ -213,18 +242,9 @@ def install(
         if kind.measure:
             kind.measure(layer)
         kind.drop(layer, number, settings, injection.dice)
-    return _with_principal(injection) if settings.init == "pissa" else injection
-
-
-def _with_principal(injection: Injection) -> Injection:
-    layers, taken = dict(tuned(injection.module)), dict[str, Principal]()
-    try:
-        for name in sorted(injection.places):
-            taken[name] = take_out(name, layers[name], injection._alpha(name))
-    except BaseException:
-        replace(injection, principal=taken).remove()
-        raise
-    return replace(injection, principal=taken)
+    if settings.init == "pissa":
+        injection.split(largest)
+    return injection
 
 
 def _start(injection: Injection, seed: int) -> None:
