@@ -3,30 +3,16 @@ told by the keys."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from adapt.formats.dialects import read
 from adapt.formats.diffusers_lora import FILE_NAME, read_lora, write_lora
 from adapt.formats.dora import Dora
 from adapt.formats.kinds import KINDS
-from adapt.formats.kohya import is_kohya, read_kohya, write_kohya
+from adapt.formats.kohya import read_kohya, write_kohya
 from adapt.formats.layer import Layer
 from adapt.formats.loha import LoHa
 from adapt.formats.lokr import LoKr
 from adapt.formats.lora_weights import LoraWeights, Pair
-from adapt.formats.opening import check_file
-from adapt.formats.peft_folder import is_peft, read_peft, write_peft
-
-
-def read(path: Path) -> LoraWeights:
-    """Reads and judges an adapter file of any dialect that is known here, told by its keys.
-
-    Raises:
-        AdapterError: see `read_lora`, `read_kohya` and `read_peft`.
-    """
-    names = check_file(path)
-    reader = read_kohya if is_kohya(names) else read_peft if is_peft(names) else read_lora
-    return reader(path)
-
+from adapt.formats.peft_folder import read_peft, write_peft
 
 __all__ = [
     "FILE_NAME",

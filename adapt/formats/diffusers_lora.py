@@ -127,7 +127,11 @@ def read_lora(path: Path) -> LoraWeights:
         AdapterError: pickles; not a whole safetensors file; keys that are no adapter; half a pair; shapes that do not fit;
             values that are not finite.
     """
-    tensors, metadata = open_tensors(path)
+    return lora_weights(path, *open_tensors(path))
+
+
+def lora_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> LoraWeights:
+    """The same from tensors."""
     halves: dict[tuple[str, str], dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         match = KEY.match(key)
@@ -146,7 +150,7 @@ def read_lora(path: Path) -> LoraWeights:
         label, config = f"{component}.{module}", configs.get(component, {})
         layer = described_layer(path, label, module, parts, config)
         modules.setdefault(component, {})[in_memory(component, module)] = layer
-    return LoraWeights(modules, metadata)
+    return LoraWeights(modules, dict(metadata))
 
 
 def described_layer(

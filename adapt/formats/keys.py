@@ -23,7 +23,9 @@ SPELLINGS: Mapping[str, str] = {
     "lora_B.default.weight": "lora_up.weight",
     "lora_magnitude_vector": _PEFTS_LENGTHS,
     "lora_magnitude_vector.weight": _PEFTS_LENGTHS,
-    "lora.down.weight": "lora_down.weight",  # diffusers before 0.20
+    "down.weight": "lora_down.weight",  # XLabs, and diffusers before 0.20
+    "up.weight": "lora_up.weight",
+    "lora.down.weight": "lora_down.weight",
     "lora.up.weight": "lora_up.weight",
     "lora_linear_layer.down.weight": "lora_down.weight",
     "lora_linear_layer.up.weight": "lora_up.weight",

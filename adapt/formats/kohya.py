@@ -22,11 +22,9 @@ from adapt.formats.header import hashed
 from adapt.formats.layer import KOHYA, Layer
 from adapt.formats.lora_weights import LoraWeights
 from adapt.formats.names.families import Family, family_of
-from adapt.formats.names.transformers import FLUX, SD3
-from adapt.formats.names.unet import SDXL_UNET
 from adapt.formats.names.words import dotted, flat
 from adapt.formats.opening import open_tensors
-from adapt.formats.placing import Place, at, native_layers, read_placed, said_inside
+from adapt.formats.placing import Place, at, denoiser, is_flux, native_layers, read_placed, said_inside
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -176,24 +174,14 @@ def kohya_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 def placer(names: Mapping[str, Tensor]) -> Callable[[str], Place | None]:
     """Where a layer of a name belongs; which encoder `lora_te3_` is depends on the rest of the file."""
-    flux = any(name.startswith(("lora_unet_double_blocks", "lora_unet_single_blocks")) for name in names)
-    third = "text_encoder_2" if flux else "text_encoder_3"
+    third = "text_encoder_2" if is_flux(names) else "text_encoder_3"
 
     def place(name: str) -> Place | None:
         if name.startswith(PREFIX):
-            return _denoiser(name.removeprefix(PREFIX))
+            return denoiser(name.removeprefix(PREFIX), underscored=True)
         for prefix, component in {**TEXT, "lora_te3_": third}.items():
             if name.startswith(prefix):
                 return at(component, in_memory(component, dotted(name.removeprefix(prefix))))
         return None
 
     return place
-
-
-def _denoiser(name: str) -> Place | None:
-    """In the models' own names, or in diffusers'."""
-    for component, names in (("unet", SDXL_UNET), ("transformer", FLUX), ("transformer", SD3)):
-        if found := names.of_native(name, underscored=True):
-            return Place(component, found)
-    module = dotted(name)
-    return at("transformer" if module.startswith(("transformer_blocks", "single_transformer")) else "unet", module)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +16,26 @@ from adapt.formats.lokr import LoKr
 from adapt.formats.lora_weights import LoraWeights
 from adapt.formats.names.families import Family
 from adapt.formats.names.native import Names, Native
+from adapt.formats.names.transformers import FLUX, SD3
+from adapt.formats.names.unet import SDXL_UNET
+from adapt.formats.names.words import dotted
 from adapt.formats.rows import cut, halves_swapped, joined
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+TRANSFORMER_PARTS = (
+    "transformer_blocks",
+    "single_transformer_blocks",
+    "x_embedder",
+    "context_embedder",
+    "norm_out",
+    "proj_out",
+    "pos_embed",
+    "time_text_embed",
+)
+UNET_PARTS = ("down_blocks", "mid_block", "up_blocks", "conv_in", "conv_out", "time_embedding", "add_embedding")
 
 
 @dataclass(frozen=True)
@@ -32,6 +49,26 @@ class Place:
 def at(component: str, module: str) -> Place:
     """The place of a layer that is one of diffusers'."""
     return Place(component, Native(module, (module,), (1,)))
+
+
+def denoiser(name: str, *, underscored: bool = False) -> Place:
+    """The place of a denoiser's layer, in its model's own names or in diffusers'."""
+    for component, names in (("unet", SDXL_UNET), ("transformer", FLUX), ("transformer", SD3)):
+        if found := names.of_native(name, underscored=underscored):
+            return Place(component, found)
+    return in_diffusers_names(dotted(name) if underscored else name)
+
+
+def in_diffusers_names(module: str) -> Place:
+    """The place of a denoiser's layer by diffusers' name: transformers are told by their blocks."""
+    return at("transformer" if module.startswith(TRANSFORMER_PARTS) else "unet", module)
+
+
+def is_flux(names: Iterable[str]) -> bool:
+    """Whether tensors of these names are of Flux: then the second text encoder is T5."""
+    return any(
+        re.search(r"(?:^|[._])(double_blocks|single_blocks|single_transformer_blocks)[._]", name) for name in names
+    )
 
 
 def read_placed(

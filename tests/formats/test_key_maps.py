@@ -1,13 +1,17 @@
 """Names of layers: kohya's own lists one for one at real size, every layer there and back, and fused weights split exactly."""
 
+import functools
 import json
 from pathlib import Path
 
 import diffusers
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from adapt.errors import AdapterError
 from adapt.formats import Dora, LoHa, LoKr, LoraWeights, Pair, read, write_kohya
+from adapt.formats.dialects import WRITTEN, dialect_of, write
 from adapt.formats.encoder_names import in_files, in_memory
 from adapt.formats.kohya import placer
 from adapt.formats.names.families import FAMILIES
@@ -189,8 +193,6 @@ def test_strengths_that_differ_between_q_k_and_v_are_equal_in_effect(tmp_path, s
 
 def test_a_file_of_kohyas_whose_q_k_v_share_a_comes_back_bit_for_bit(tmp_path, shapes):
     """kohya's own scripts train one A for the three."""
-    from safetensors.torch import load_file, save_file
-
     tensors = {}
     for name, out in (("double_blocks_0_img_attn_qkv", 48), ("single_blocks_1_linear1", 16 * 7)):
         tensors |= {
@@ -211,8 +213,6 @@ def test_a_file_of_kohyas_whose_q_k_v_share_a_comes_back_bit_for_bit(tmp_path, s
 
 def test_shift_and_scale_change_places_only_where_diffusers_has_them_the_other_way(tmp_path, shapes):
     """The last block of Stable Diffusion 3 has AdaLN-continuous on the text side: (2 d, d) instead of (6 d, d)."""
-    from safetensors.torch import load_file
-
     weights = weights_of(shapes["sd3"], only=("norm1_context.linear", "norm_out.linear"))
     write_kohya(tmp_path / "a.safetensors", weights, family=FAMILIES["sd3"])
     tensors = load_file(tmp_path / "a.safetensors")
@@ -249,8 +249,6 @@ def test_other_kinds_are_equal_in_effect_there_and_back(tmp_path, shapes, make):
 @pytest.mark.parametrize("left", [(7, 4), (28, 16)])
 def test_a_kronecker_product_over_q_k_v_and_mlp_is_read_right_where_its_blocks_do_not_end_with_them(tmp_path, left):
     """LyCORIS cuts 7 d rows as it likes; the parts are then rows of it, and it goes back as it was."""
-    from safetensors.torch import load_file, save_file
-
     a, c = left
     tensors = {
         "lora_unet_single_blocks_0_linear1.lokr_w1": random(a, c, seed=0),
@@ -270,8 +268,6 @@ def test_a_kronecker_product_over_q_k_v_and_mlp_is_read_right_where_its_blocks_d
 
 
 def test_a_kronecker_product_cut_inside_a_block(tmp_path):
-    from safetensors.torch import save_file
-
     name = "lora_unet_double_blocks_0_img_attn_qkv"
     tensors = {f"{name}.lokr_w1": random(4, 4, seed=0), f"{name}.lokr_w2": random(12, 4, seed=1)}
     save_file(tensors, tmp_path / "a.safetensors")
@@ -285,8 +281,6 @@ def test_a_kronecker_product_cut_inside_a_block(tmp_path):
 
 @pytest.mark.parametrize("family", ["sdxl", "sd1"])
 def test_text_encoders_have_kohyas_prefixes(tmp_path, family):
-    from safetensors.torch import load_file
-
     component = "text_encoder_2" if family == "sdxl" else "text_encoder"
     block = "down_blocks.1.attentions.0.transformer_blocks.0"
     weights = LoraWeights(
@@ -307,3 +301,79 @@ def test_text_encoders_have_kohyas_prefixes(tmp_path, family):
 
 
 FAMILY_WIDTH = {"sd1": 768, "sdxl": 2048}
+
+
+# ------------------------------------------------------------------------------------------------------ the other dialects
+EXPRESSED = {"xlabs": ("attn.to_q", "attn.to_k", "attn.to_v", "attn.add_q_proj", "attn.to_add_out")}
+"""What a dialect has names for, where that is not everything."""
+
+
+@pytest.mark.parametrize("family", ["sd3", "flux"])
+@pytest.mark.parametrize("dialect", [*WRITTEN])
+def test_lora_comes_back_from_every_dialect_bit_for_bit(tmp_path, shapes, family, dialect):
+    if (dialect, family) in {("bfl", "sd3"), ("xlabs", "sd3")}:
+        with pytest.raises(AdapterError, match="another family"):
+            write(tmp_path / "a.safetensors", weights_of(shapes["sd3"]), WRITTEN[dialect], {}, FAMILIES["sd3"])
+        return
+    of_rank = functools.partial(pair, alpha=2.0)  # dialects without alpha hold a factor of 1 as it is
+    weights = weights_of(shapes[family], of_rank, EXPRESSED.get(dialect))
+    written = write(tmp_path / "a.safetensors", weights, WRITTEN[dialect], {}, FAMILIES[family])
+    assert dialect_of(load_file(tmp_path / "a.safetensors"), tmp_path).name in (dialect, "diffusers")
+    assert read(tmp_path / "a.safetensors").equals(weights) and written.equals(weights)
+
+
+@pytest.mark.parametrize("dialect", [*WRITTEN])
+@pytest.mark.parametrize("alpha", [1.0, 3.0, 0.7])
+def test_strength_is_the_same_in_every_dialect(tmp_path, shapes, dialect, alpha):
+    weights = weights_of(shapes["flux"], functools.partial(pair, alpha=alpha), ("attn.to_q", "attn.to_k", "attn.to_v"))
+    write(tmp_path / "a.safetensors", weights, WRITTEN[dialect], {}, FAMILIES["flux"])
+    same_effect(weights, read(tmp_path / "a.safetensors"), 1e-6)
+
+
+@pytest.mark.parametrize("dialect", ["comfyui", "omi", "onetrainer", "simpletuner"])
+@pytest.mark.parametrize("make", [dora, loha, lokr])
+def test_other_kinds_in_other_dialects(tmp_path, shapes, dialect, make):
+    weights = weights_of(shapes["flux"], make, only=("to_q", "to_k", "to_v", "proj_mlp", "ff.net.2"))
+    write(tmp_path / "a.safetensors", weights, WRITTEN[dialect], {}, FAMILIES["flux"])
+    same_effect(weights, read(tmp_path / "a.safetensors"))
+
+
+@pytest.mark.parametrize("dialect", ["comfyui", "omi"])
+def test_unets_and_text_encoders_in_other_dialects(tmp_path, dialect):
+    block = "down_blocks.1.attentions.0.transformer_blocks.0"
+    weights = LoraWeights(
+        {
+            "unet": {
+                f"{block}.attn2.to_k": pair((32, 2048), 0),
+                "up_blocks.0.upsamplers.0.conv": pair((8, 8, 3, 3), 1),
+                "conv_in": pair((8, 4, 3, 3), 2),
+            },
+            "text_encoder_2": {"encoder.layers.0.mlp.fc1": pair((32, 8), 3)},
+        }
+    )
+    write(tmp_path / "a.safetensors", weights, WRITTEN[dialect], {})
+    assert read(tmp_path / "a.safetensors").equals(weights)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "change", "message"),
+    [
+        ("xlabs", {}, "no name for a layer"),
+        ("bfl", {"text_encoder": {"encoder.layers.0.mlp.fc1": None}}, "component"),
+        ("simpletuner", {"text_encoder": {"encoder.layers.0.mlp.fc1": None}}, "component"),
+        ("ai-toolkit", {"text_encoder": {"encoder.layers.0.mlp.fc1": None}}, "component"),
+    ],
+)
+def test_what_a_dialect_cannot_say_is_refused_and_nothing_written(tmp_path, shapes, dialect, change, message):
+    encoders = {c: {n: pair((8, 8), 0) for n in layers} for c, layers in change.items()}
+    weights = LoraWeights({**weights_of(shapes["flux"]).modules, **encoders})
+    with pytest.raises(AdapterError, match=message):
+        write(tmp_path / "a.safetensors", weights, WRITTEN[dialect], {}, FAMILIES["flux"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_kinds_that_a_dialect_without_alpha_cannot_hold_are_refused_with_what_to_do(tmp_path, shapes):
+    weights = weights_of(shapes["flux"], loha, only=("to_q",))
+    for dialect in ("bfl", "xlabs", "ai-toolkit"):
+        with pytest.raises(AdapterError, match="--nearest"):
+            write(tmp_path / "a.safetensors", weights, WRITTEN[dialect], {}, FAMILIES["flux"])

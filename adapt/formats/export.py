@@ -1,0 +1,76 @@
+"""An adapter's weights as one file of any dialect that is written, read back by this package's strict reader before it counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from adapt.errors import AdapterError, SettingsError
+from adapt.formats.agree import differences
+from adapt.formats.described import Description
+from adapt.formats.dialects import WRITTEN, read, write
+from adapt.formats.diffusers_lora import write_lora
+from adapt.formats.kohya import write_kohya
+from adapt.formats.lora_weights import LoraWeights
+
+FORMATS = ("diffusers", "kohya", *sorted(WRITTEN))
+TOLERANCE = 1e-6
+"""‖ΔW - ΔW'‖ / ‖ΔW‖ that a dialect may cost: the rounding of a strength that goes into the weights."""
+HALF_TOLERANCE = 2e-3
+"""The same for files in half precision."""
+
+
+def export(
+    path: Path,
+    weights: LoraWeights,
+    format: str,
+    *,
+    configs: Mapping[str, Mapping[str, Any]],
+    told: Description,
+    width: int | None = None,
+) -> None:
+    """Writes atomically and reads back.
+
+    Args:
+        format: one of `FORMATS`.
+        configs: peft's configuration by component.
+        told: what the file says about itself.
+        width: of the text that the base's cross-attention takes; None: as the layers say.
+
+    Raises:
+        AdapterError: the format cannot express this adapter, or what was written does something else; no file is left.
+    """
+    if format not in FORMATS:
+        raise SettingsError("unknown format", given=format, allowed=", ".join(FORMATS))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if format == "diffusers":
+        write_lora(path, weights, configs)
+        written = weights
+    elif format == "kohya":
+        written = write_kohya(path, weights, told=told, width=width)
+    else:
+        written = write(path, weights, WRITTEN[format], told.header())
+    _prove(path, weights, written)
+
+
+def _prove(path: Path, weights: LoraWeights, written: LoraWeights) -> None:
+    """Raises `AdapterError` when the file does not hold what was written, or that is not what the adapter does."""
+    again = read(path)
+    if not written.equals(again):
+        path.unlink()
+        raise AdapterError("the exported file reads differently from what was written", given=path)
+    if found := differences(weights, again, _tolerance(weights)):
+        path.unlink()
+        first = found[0]
+        raise AdapterError(
+            f"the exported file does something else in {len(found)} layers",
+            given=f"{first.layer}: {first.what}" + (f", by {first.relative:.2g}" if first.relative else ""),
+            allowed=_tolerance(weights),
+        )
+
+
+def _tolerance(weights: LoraWeights) -> float:
+    layers = (layer for inside in weights.modules.values() for layer in inside.values())
+    half = any(tensor.element_size() < 4 for layer in layers for tensor in layer.tensors().values())
+    return HALF_TOLERANCE if half else TOLERANCE
