@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 from adapt import files
 from adapt.errors import AdapterError
 from adapt.fetch import fetch, needed, reference
-from adapt.formats import FILE_NAME, Layer, LoraWeights, read, write_kohya, write_lora, write_peft
+from adapt.formats import FILE_NAME, Layer, LoraWeights, read, write_lora, write_peft
 from adapt.formats.described import Description, write_sidecars
 from adapt.formats.embeddings import FOLDER as EMBEDDINGS
 from adapt.formats.embeddings import Embeddings, read_embeddings, write_embeddings
 from adapt.formats.encoder_names import by_diffusers
+from adapt.formats.export import export
 from adapt.formats.header import read_metadata
 from adapt.formats.opening import check_file
 from adapt.formats.peft_folder import CONFIG_NAME, FOLDER, WEIGHTS_NAME, folders, of_one_adapter, read_config
@@ -222,7 +223,7 @@ class Adapter:
         """
         for layers in self.weights.modules.values():
             kinds = {layer.kind for layer in layers.values()}
-            if len({LOADER[kind] for kind in kinds}) > 1:
+            if len({LOADER.get(kind, kind) for kind in kinds}) > 1:
                 raise AdapterError("no library loads an adapter of several kinds", given=", ".join(sorted(kinds)))
         return "diffusers" if all(_by_diffusers(c, layers) for c, layers in self.weights.modules.items()) else "peft"
 
@@ -231,32 +232,23 @@ class Adapter:
         two small files go beside it, which UIs show (`formats/described.py`).
 
         Args:
-            format: `diffusers`, or `kohya` (ComfyUI, A1111, Forge, InvokeAI; Stable Diffusion 1.x and 2.x).
+            format: one of `formats.export.FORMATS`: `diffusers`, `kohya` (ComfyUI, A1111, Forge, InvokeAI), `comfyui` …
             text_width: of the base's cross-attention; None: as the layers say.
             picture: drawn with it: the preview that UIs show.
 
         Raises:
             AdapterError: the format cannot express this adapter, or what was written reads differently; no file is left.
         """
-        told = None
-        if format == "kohya":
-            told = self.described(picture)
-            written = write_kohya(path, self.weights, told=told, width=text_width)
-        elif self.loader != "diffusers":
+        if format == "diffusers" and self.loader != "diffusers":
             raise AdapterError(
                 "diffusers' LoRA file cannot hold this adapter: its pipelines take no key without lora in it, and of text "
                 "encoders only CLIP's",
                 given=", ".join(sorted(self.weights.kinds | set(self.weights.modules))),
                 next="the folder's own peft/ loads with peft, --format kohya in UIs; --nearest RANK makes a plain LoRA of it",
             )
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_lora(path, self.weights, self.facts.lora)
-            written = self.weights
-        if not written.equals(read(path)):
-            path.unlink()
-            raise AdapterError("the exported file reads differently from what was written", given=path)
-        if told is not None:
+        told = self.described(picture)
+        export(path, self.weights, format, configs=self.facts.lora, told=told, width=text_width)
+        if format == "kohya":
             write_sidecars(path, told, read_metadata(path)["ss_base_model_version"])
 
     def described(self, picture: Path | None = None) -> Description:
@@ -400,7 +392,9 @@ def _of_several(folder: Path) -> Path | None:
 
 def _by_diffusers(component: str, layers: Mapping[str, Layer]) -> bool:
     """Whether diffusers' pipelines load these layers themselves."""
-    return all(LOADER[layer.kind] == "diffusers" and by_diffusers(component, name) for name, layer in layers.items())
+    return all(
+        LOADER.get(layer.kind) == "diffusers" and by_diffusers(component, name) for name, layer in layers.items()
+    )
 
 
 def name_of(weights: Path) -> str:

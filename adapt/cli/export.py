@@ -13,7 +13,7 @@ from adapt.errors import RunError, SettingsError
 if TYPE_CHECKING:
     from adapt.adapter import Adapter
 
-FORMATS = ("diffusers", "kohya")
+FORMATS = ("diffusers", "kohya", "ai-toolkit", "bfl", "comfyui", "omi", "onetrainer", "simpletuner", "xlabs")
 
 
 def export(

@@ -60,7 +60,5 @@ def said_by_ai_toolkit(weights: LoraWeights, family: Family) -> dict[str, Tensor
         AdapterError: another kind, another family, or text encoders.
     """
     require_lora(weights, family, "flux" if family.name != "sd3" else "sd3", "ai-toolkit's")
-    if strange := set(weights.modules) - {"transformer"}:
-        raise AdapterError("ai-toolkit's format has no name for a component", given=", ".join(sorted(strange)))
     layers = {f"transformer.{module}": layer for module, layer in weights.modules["transformer"].items()}
     return tensors_of(layers, "lora_A", "lora_B")

@@ -34,3 +34,7 @@ def require_lora(weights: LoraWeights, family: Family, wanted: str, whose: str) 
         )
     if family.name != wanted:
         raise AdapterError(f"{whose} format is for another family", given=family.title, allowed=FAMILIES[wanted].title)
+    if strange := set(weights.modules) - {family.component}:
+        raise AdapterError(
+            f"{whose} format has no name for a component of this adapter", given=", ".join(sorted(strange))
+        )
