@@ -66,7 +66,8 @@ ELSEWHERE = "docs/sharing.md"
 def test_the_collectors_find_something():
     pages = {page for page, _ in commands(*PROGRAMS)}
     assert {"README.md", "docs/data.md", "docs/training.md", "docs/generating.md"} <= pages
-    known = {"ask", "report", "check", "train", "generate", "export", "demo", "card", "push", "pull"}
+    known = {"ask", "report", "check", "train", "generate", "export", "demo"}
+    known |= {"card", "push", "pull", "caption", "mask"}
     assert {words[1] for _, words in ADAPT} == known
     assert len(of(ADAPT, "train")) >= 8 and len(of(ADAPT, "generate")) >= 10
     assert {words[0] for _, words in commands(*PROGRAMS)} == set(PROGRAMS)
@@ -216,6 +217,8 @@ def test_every_setting_that_is_named_exists():
         ("check", ["docs/data.md"]),
         ("export", ["docs/adapter-format.md"]),
         ("report", ["docs/watching.md"]),
+        ("caption", ["docs/data.md"]),
+        ("mask", ["docs/data.md"]),
         ("push", ["docs/sharing.md"]),
         ("pull", ["docs/sharing.md"]),
         ("card", ["docs/sharing.md"]),

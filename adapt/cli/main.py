@@ -11,11 +11,13 @@ from typing import Annotated
 import typer
 
 from adapt.cli.ask import ask
+from adapt.cli.caption import caption
 from adapt.cli.card import card
 from adapt.cli.check import check
 from adapt.cli.demo import demo
 from adapt.cli.export import export
 from adapt.cli.generate import generate
+from adapt.cli.mask import mask
 from adapt.cli.pull import pull
 from adapt.cli.push import push
 from adapt.cli.report import report
@@ -32,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich help would take half of the time that `--help` has
 )
-for command in (check, train, ask, report, generate, export, card, push, pull, demo):
+for command in (check, caption, mask, train, ask, report, generate, export, card, push, pull, demo):
     app.command()(command)
 
 
