@@ -33,6 +33,7 @@ test-all: lint
 # Pages that are written from the code.
 docs: $(READY)
 	$(BIN)/python -m adapt.config.table > docs/settings.md
+	$(BIN)/python -m adapt.config.table presets > docs/presets.md
 
 clean:
 	rm -rf $(VENV) runs dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

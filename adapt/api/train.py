@@ -15,7 +15,7 @@ from adapt.api.origins import origins_of, said_of
 from adapt.api.sizes import draws, in_use, remarks, shelves
 from adapt.config import TrainSettings, validate
 from adapt.config.run import steps_of
-from adapt.errors import RunError
+from adapt.errors import RunError, SettingsError
 from adapt.progress import say
 from adapt.training import events, folder
 from adapt.training.folder import Existing
@@ -325,6 +325,7 @@ def settle(settings: TrainSettings, backbone: Backbone) -> TrainSettings:
     """
     from adapt.api.objective import make_objective
 
+    _require_job(settings, backbone)
     network = settled_network(settings, backbone)
     make_objective(backbone, settings)
     resolution = settings.resolution or max(settings.resolutions, default=backbone.resolution)
@@ -338,6 +339,16 @@ def settle(settings: TrainSettings, backbone: Backbone) -> TrainSettings:
             "sampling_steps": settings.sampling_steps or backbone.sampling_steps,
         }
     )
+
+
+def _require_job(settings: TrainSettings, backbone: Backbone) -> None:
+    """Raises `SettingsError` for a preset of a job that the base cannot do."""
+    if settings.preset == "edit" and backbone.task != "edit":
+        raise SettingsError(
+            "preset=edit is for bases that take a picture beside the words",
+            given=f"{backbone.pipeline_class}, {backbone.task}",
+            next="another base, or another preset",
+        )
 
 
 def describe(

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from adapt.config.fields import Unsettled
 from adapt.config.learning import own_defaults
 from adapt.config.names import OTHER_NAMES
+from adapt.config.presets import preset_defaults
 from adapt.config.settings import TrainSettings
 from adapt.errors import SettingsError, did_you_mean
 
@@ -56,6 +57,8 @@ def resolve(
         origins.update(dict.fromkeys(given, origin))
     require_settled(values)
     settings = validate(values)
+    for name in preset_defaults(values):
+        origins[name] = f"preset={settings.preset}"
     for name in own_defaults(values):
         origins[name] = settings.optimizer
     return Resolved(settings, origins)

@@ -14,6 +14,9 @@ from adapt.config.fields import Section, show
 class RunSettings(Section):
     """How long, how exactly, on what."""
 
+    preset: Literal["style", "subject", "class", "edit"] | None = show(
+        None, "settings for a job, where you give none: docs/presets.md"
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="of everything random: order, times, noise, dropout, LoRA's start")
     steps: int = Field(500, ge=1, description="optimizer steps")
     epochs: float | None = Field(

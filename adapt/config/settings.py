@@ -15,6 +15,7 @@ from adapt.config.fields import COURSE, Section
 from adapt.config.learning import LearningSettings, own_defaults
 from adapt.config.network import FROM_DATA, SPLITS, NetworkSettings
 from adapt.config.objective import ObjectiveSettings
+from adapt.config.presets import preset_defaults
 from adapt.config.run import RunSettings
 from adapt.config.text_encoder import TextEncoderSettings
 from adapt.config.tokens import TokenSettings
@@ -36,8 +37,8 @@ class TrainSettings(
     @model_validator(mode="before")
     @classmethod
     def _as_the_optimizer_wants(cls, values: Any) -> Any:
-        """Some optimizers have defaults of their own; what is given goes before them."""
-        return {**own_defaults(values), **values} if isinstance(values, dict) else values
+        """Presets and some optimizers have defaults of their own; what is given goes before them."""
+        return {**preset_defaults(values), **own_defaults(values), **values} if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _one_average(self) -> Self:

@@ -1,4 +1,5 @@
-"""`docs/settings.md`, written from the model: `python -m adapt.config.table > docs/settings.md` (`make docs`)."""
+"""`docs/settings.md`, written from the model: `python -m adapt.config.table > docs/settings.md`; with the word `presets`,
+`docs/presets.md` (`make docs` writes both)."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from adapt.config import presets
 from adapt.config.fields import Section
 from adapt.config.settings import SECTIONS, kind
 
@@ -52,4 +54,4 @@ def _default(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(markdown())
+    sys.stdout.write(presets.markdown() if sys.argv[1:] == ["presets"] else markdown())
