@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapt.backbones.registry import Family, family_of, known_pipelines
-from adapt.errors import BackboneError
+from adapt.errors import BackboneError, HubError
+from adapt.fetch import Reference, explained
 from adapt.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -63,30 +64,31 @@ def find(reference: str) -> Path:
     return _download(reference)
 
 
-def _download(reference: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+WANTED = ("model_index.json", "README.md", "*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors")
+"""Of a base on the Hub: the components' folders, and the card, which says the licence."""
+UNUSED = ("*.fp16.safetensors", "*.bf16.safetensors", "*.non_ema.safetensors", "safety_checker/*")
+"""Of those what is never loaded. (Single-file weights beside the folders are not wanted either: they say the same again.)"""
 
-    patterns = ["*.json", "*.txt", "*.safetensors", "*.model", "README.md"]  # the card says the licence
+
+def _download(reference: str) -> Path:
+    """The base's folder in the Hub's cache.
+
+    Raises:
+        HubError: a login is missing, or terms are not accepted.
+        BackboneError: it is not there, or cannot be fetched.
+    """
+    from huggingface_hub import snapshot_download
+
     try:
-        return Path(snapshot_download(reference, allow_patterns=patterns))
-    except GatedRepoError as error:
+        return Path(snapshot_download(reference, allow_patterns=list(WANTED), ignore_patterns=list(UNUSED)))
+    except Exception as error:
+        told = explained(error, Reference(reference))
+        if isinstance(told, HubError):
+            raise told from error
         raise BackboneError(
-            "this base asks you to accept its licence first",
+            f"the base is neither a folder here nor to be had from the Hub: {told.message}",
             given=reference,
-            next="accept it on its Hub page, then `hf auth login`",
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise BackboneError(
-            "no such model on the Hub, or it is private",
-            given=reference,
-            next="check the name; for a private one: `hf auth login`",
-        ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise BackboneError(
-            "the base is neither in the local cache nor reachable on the Hub",
-            given=reference,
-            next="connect once to download it, or give a local folder",
+            next=told.next,
         ) from error
 
 

@@ -50,8 +50,10 @@ def push(
     from adapt.hub import push as to_hub
 
     _quiet()
-    wishes = Wishes(private, tag, pr, license, data_license, data_source, replace_card, message)
     asks = sys.stdin.isatty() and sys.stderr.isatty() and not json
+    if asks and not (yes or dry_run) and data_license is None:
+        data_license = _data_license(adapter)
+    wishes = Wishes(private, tag, pr, license, data_license, data_source, replace_card, message)
 
     def confirm(plan: Plan) -> Wishes | None:
         if not json:
@@ -68,8 +70,19 @@ def push(
     elif done.commit is None:
         typer.echo("left as it is; nothing was sent", err=True)
     else:
-        typer.echo(f"{len(done.sent)} files sent, commit {done.commit[:12]}", err=True)
+        changed = done.sent or done.plan.removed
+        typer.echo(f"{len(done.sent)} files sent" if changed else "the Hub has all of this already", err=True)
         typer.echo(done.url)
+
+
+def _data_license(adapter: str) -> str | None:
+    """The licence of the training pictures, asked for where the adapter does not say it."""
+    from adapt.adapter import Adapter
+
+    if Adapter.read_facts(adapter).data.get("license"):
+        return None
+    question = "Licence of the training pictures, such as cc-by-4.0 (empty: not stated)"
+    return str(typer.prompt(question, default="", show_default=False, err=True)).strip() or None
 
 
 def _ask(plan: Plan, wishes: Wishes, yes: bool) -> Wishes | None:

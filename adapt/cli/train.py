@@ -149,6 +149,7 @@ def summary(result: TrainingResult) -> list[str]:
         f"adapter    {adapter} (step {result.chosen_step} of {max(result.history, default=0)})",
         *(_learned(result.held_out) if result.held_out else ()),
         f"proof      {taken}",
+        f"share      adapt push {shlex.quote(str(adapter))} USER/NAME --dry-run",
         f'next       adapt generate --adapter {shlex.quote(str(adapter))} --prompt "…"',
     ]
 

@@ -94,7 +94,7 @@ def _missing(what: Reference) -> AdaptError:
         except Exception:
             continue
         return TransferError(f"this is a {'data set' if kind == 'dataset' else kind}, not a model", given=what)
-    hint = "check the name" if _logged_in() else f"check the name; for a private one: {LOGIN}"
+    hint = "check the name; there is no such path here either" + ("" if _logged_in() else f". A private one: {LOGIN}")
     return TransferError("the Hub has no such model, or not for you", given=what, next=hint)
 
 

@@ -12,7 +12,7 @@ TOKEN = re.compile(
     rb"\b(?:hf_[A-Za-z0-9]{16,}|hf_oauth_[\w.-]{16,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[A-Z0-9]{16})\b"
 )
 """As the Hub, OpenAI, GitHub and AWS write theirs."""
-HOME = re.compile(rb"(?<![\w.:/])(?:/home/|/Users/|/root/|/mnt/|/media/)[\w.-]+|\b[A-Za-z]:\\\\?Users\\\\?[\w.-]+")
+HOME = re.compile(rb"(?<![\w.:/])(?:/home/|/Users/|/root/)[\w.-]+|\b[A-Za-z]:\\\\?Users\\\\?[\w.-]+")
 SECRET = re.compile(r"TOKEN|SECRET|PASSW|API_?KEY|ACCESS_KEY|CREDENTIAL|PRIVATE", re.I)
 SHORTEST = 8
 

@@ -16,9 +16,11 @@ import adapt
 from adapt import files
 from adapt.adapter import Adapter
 from adapt.cli.main import main
-from adapt.errors import AdapterError, AdaptError, HubError, RunError, TransferError
+from adapt.errors import AdapterError, AdaptError, BackboneError, HubError, RunError, TransferError
 from adapt.fetch import Reference, reference
 from adapt.formats import FILE_NAME
+from adapt.licences import of_base
+from adapt.loading import find
 
 REPO = "alice/my-style"
 
@@ -117,6 +119,32 @@ def test_a_path_that_is_here_is_no_name_of_the_hub(tmp_path, monkeypatch):
     assert reference("alice/a") == Reference("alice/a") and str(reference("alice/a@v1")) == "alice/a@v1"
     assert reference("alice/a/b/c.safetensors@v1") == Reference("alice/a", "v1", "b/c.safetensors")
     assert [reference(text) for text in ("a", "a/b/c", "/a/b", "../b", "a//b", "a/b@", "a b/c", "C:/x")] == [None] * 8
+
+
+def test_of_a_base_only_what_is_loaded_is_fetched(hub, tiny_base):
+    files_of = {p.relative_to(tiny_base).as_posix(): p.read_bytes() for p in tiny_base.rglob("*") if p.is_file()}
+    twice = {"v1-5-pruned.safetensors": b"x", "unet/diffusion_pytorch_model.fp16.safetensors": b"x", "unet/weights.bin": b"x",
+             "safety_checker/model.safetensors": b"x", "README.md": b"---\nlicense: mit\n---\n"}  # fmt: skip
+    hub.put("alice/base", files_of | twice)
+    folder = find("alice/base")
+    assert {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} == {*files_of, "README.md"}
+    assert str(of_base("alice/base", folder)) == "mit"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "said"),
+    [
+        ("bob/missing", BackboneError, "no such model"),
+        ("bob/pictures", BackboneError, "a data set"),
+        ("bob/gated", HubError, "terms"),
+    ],
+)
+def test_a_base_that_cannot_be_had_is_said(hub, name, kind, said, monkeypatch):
+    put_hostile(hub)
+    if kind is HubError:
+        monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(kind, match=said):
+        find(name)
 
 
 # ------------------------------------------------------------------------------------------------ refused

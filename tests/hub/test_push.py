@@ -127,11 +127,13 @@ def test_nothing_is_asked_without_a_terminal(hub, base, folder, capsys):
 
 
 def test_on_a_terminal_it_asks_and_no_means_no(hub, base, folder, monkeypatch, capsys):
-    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("cc0-1.0\nn\n"))
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     assert main(["push", str(folder), REPO]) == 0
-    assert "nothing was sent" in capsys.readouterr().err and REPO not in hub
+    err = capsys.readouterr().err
+    assert "Licence of the training pictures" in err and "nothing was sent" in err and REPO not in hub
+    assert "the licence of the training pictures is not stated" not in err
     assert main(["push", str(folder), REPO, "--yes"]) == 0 and REPO in hub
 
 
