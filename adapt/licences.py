@@ -48,12 +48,18 @@ class Licence:
         return self.name or self.id
 
     @staticmethod
-    def of(values: Mapping[str, Any]) -> Licence | None:
-        """From a card's front matter, or `base` of `adapter.json`; None where it says none."""
+    def of(values: Mapping[str, Any], repository: str | None = None) -> Licence | None:
+        """From a card's front matter, or `base` of `adapter.json`; None where it says none.
+
+        Args:
+            repository: whose card it is: a link to a file of it becomes an address.
+        """
         id = values.get("license")
         if not isinstance(id, str) or not id:
             return None
         name, link = (v if isinstance(v := values.get(key), str) else None for key in ("license_name", "license_link"))
+        if link and repository and "://" not in link:
+            link = f"https://huggingface.co/{repository}/blob/main/{link.removeprefix('./')}"
         return Licence(id, name, link)
 
 
@@ -83,7 +89,8 @@ BASES = {
 def of_base(reference: str | None, folder: Path | None = None) -> Licence | None:
     """What the base's own card says, else what is known of it by name; None when neither does."""
     card = folder / "README.md" if folder else None
-    told = Licence.of(front_matter(card.read_text("utf-8", "replace"))) if card and card.is_file() else None
+    there = front_matter(card.read_text("utf-8", "replace")) if card and card.is_file() else {}
+    told = Licence.of(there, reference if reference and "/" in reference else None)
     return told or BASES.get(reference or "")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from adapt.adapter import Facts
 from adapt.card.stamp import stamped
-from adapt.card.usage import Usage, usage_of
+from adapt.card.usage import Usage, shown, task_of, usage_of
 from adapt.licences import Licence
 
 TEMPLATE = Path(__file__).with_name("template.md")
@@ -59,14 +59,14 @@ def front_matter(facts: Facts, usage: Usage) -> str:
     from huggingface_hub import ModelCardData
 
     licence = licence_of(facts)
-    widget = [{"text": s["prompt"], "output": {"url": s["file"]}} for s in facts.samples if s.get("prompt")]
+    widget = [{"text": sample["prompt"], "output": {"url": sample["file"]}} for sample in shown(facts)]
     said = licence.as_dict() if licence else {}
     data = ModelCardData(
         license=said.get("license"),
         license_name=said.get("license_name"),
         license_link=said.get("license_link"),
         library_name="diffusers" if usage.by_diffusers else "adapt",
-        pipeline_tag="text-to-image",
+        pipeline_tag=task_of(usage.pipeline),
         tags=_tags(facts, usage),
         base_model=usage.hub_base,
         base_model_relation="adapter" if usage.hub_base else None,
@@ -81,7 +81,7 @@ def _tags(facts: Facts, usage: Usage) -> list[str]:
     kind = (
         ["diffusers", "diffusers-training", "lora", "template:sd-lora"] if usage.by_diffusers else ["peft", usage.kind]
     )
-    return ["text-to-image", *kind, *([family] if family else []), "adapt"]
+    return [task_of(usage.pipeline), *kind, *([family] if family else []), "adapt"]
 
 
 def licence_of(facts: Facts) -> Licence | None:

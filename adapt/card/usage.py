@@ -11,6 +11,14 @@ from adapt.formats import FILE_NAME
 from adapt.formats.peft_folder import FOLDER, WEIGHTS_NAME
 from adapt.formats.readers import LOADER
 
+TASKS = {
+    **dict.fromkeys(("Img2Img", "Kontext", "Edit", "Pix2Pix", "Inpaint"), "image-to-image"),
+    **dict.fromkeys(("ImageToVideo", "StableVideoDiffusion"), "image-to-video"),
+    **dict.fromkeys(("Video", "Wan", "LTX", "AnimateDiff", "Mochi"), "text-to-video"),
+    **dict.fromkeys(("Audio", "MusicLDM"), "text-to-audio"),
+    **dict.fromkeys(("DiTPipeline", "DDPM", "DDIMPipeline"), "unconditional-image-generation"),
+}
+"""Part of a pipeline's class name → the Hub's task; the first that fits. All others draw from text."""
 COMPONENT = "unet"
 FROM_PURE_NOISE = """pipeline.scheduler = type(pipeline.scheduler).from_config(
     pipeline.scheduler.config, rescale_betas_zero_snr=True, timestep_spacing="trailing"
@@ -125,7 +133,7 @@ class Usage:
 
 def usage_of(facts: Facts, address: str) -> Usage:
     """What the facts say; of samples the first that diffusers draws with the base's own scheduler."""
-    told = [s for s in facts.samples if s.get("prompt")]
+    told = shown(facts)
     plain = [s for s in told if not s.get("scheduler")]
     advice = {"prompt": facts.trigger, **{k: facts.recommended.get(k) for k in ("steps", "guidance_scale")}}
     return Usage(
@@ -139,6 +147,19 @@ def usage_of(facts: Facts, address: str) -> Usage:
         sample=next(iter(plain or told), advice),
         zero_terminal_snr=bool(facts.recommended.get("zero_terminal_snr")),
     )
+
+
+def shown(facts: Facts) -> list[Mapping[str, Any]]:
+    """The samples whose prompts are told. Those with the trigger come first: pages take the first one's prompt for their own
+    snippet."""
+    told = [sample for sample in facts.samples if sample.get("prompt")]
+    word = (facts.trigger or "").lower()
+    return sorted(told, key=lambda sample: word not in str(sample["prompt"]).lower())
+
+
+def task_of(pipeline: str) -> str:
+    """The Hub's name for what a pipeline does, from diffusers' class."""
+    return next((task for part, task in TASKS.items() if part in pipeline), "text-to-image")
 
 
 def _text(value: str) -> str:

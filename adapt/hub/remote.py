@@ -143,7 +143,7 @@ def base(api: HfApi, name: str) -> Base:
         return Base(False)
     except Exception as error:
         raise explained(error, Reference(name)) from error
-    return Base(not info.private, Licence.of(vars(info.card_data) if info.card_data else {}), bool(info.gated))
+    return Base(not info.private, Licence.of(vars(info.card_data) if info.card_data else {}, name), bool(info.gated))
 
 
 def landed(

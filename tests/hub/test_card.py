@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from diffusers import DiffusionPipeline
 from huggingface_hub import ModelCard
 from local_hub import card_faults
 from PIL import Image
@@ -64,6 +66,44 @@ def test_the_snippet_of_the_pushed_card_draws_our_sample(hub, drawn):
     assert not same(plain("zqx picture 1", num_inference_steps=2, guidance_scale=2.0).images[0], sample), (
         "the adapter does something"
     )
+
+
+def test_the_snippet_that_the_hub_makes_itself_draws_our_sample_too(hub, drawn, tmp_path, monkeypatch):
+    """huggingface.js: `load_lora_weights(repo)` without a file name, the prompt from the first widget. UIs have a file beside."""
+    monkeypatch.setattr("diffusers.loaders.lora_base.HF_HUB_OFFLINE", False)
+    folder = tmp_path / "my-style"
+    shutil.copytree(drawn[0], folder)
+    (folder / "kohya").mkdir()
+    shutil.copy(folder / "pytorch_lora_weights.safetensors", folder / "kohya" / "a.safetensors")
+    hub.put("alice/tiny", drawn[2])
+    adapt.push(folder, REPO)
+    widget = ModelCard(hub[REPO].files["README.md"].decode()).data.widget
+    pipeline = DiffusionPipeline.from_pretrained("alice/tiny")
+    pipeline.load_lora_weights(REPO)
+    generator = torch.Generator("cpu").manual_seed(3)
+    picture = pipeline(widget[0]["text"], num_inference_steps=2, guidance_scale=2.0, generator=generator).images[0]
+    assert same(picture, drawn[1])
+
+
+def test_samples_with_the_trigger_come_first():
+    told = [
+        {"file": f"samples/0{n}.png", "prompt": text, "seed": n}
+        for n, text in enumerate(("a fox", "ZQX owl", None, "zqx"))
+    ]
+    text = render("x", Facts(trigger="zqx", samples=tuple(told)))
+    assert [entry["text"] for entry in ModelCard(text).data.widget] == ["ZQX owl", "zqx", "a fox"]
+    assert "manual_seed(1)" in snippet(text)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "task"),
+    [("StableDiffusionXLPipeline", "text-to-image"), ("FluxKontextPipeline", "image-to-image"), ("WanPipeline", "text-to-video"),
+     ("CogVideoXImageToVideoPipeline", "image-to-video"), ("StableAudioPipeline", "text-to-audio"),
+     ("DiffusionPipeline", "text-to-image"), ("DiTPipeline", "unconditional-image-generation")],
+)  # fmt: skip
+def test_the_task_is_the_pipeline_s(pipeline, task):
+    data = ModelCard(render("x", Facts(base={"pipeline": pipeline}))).data
+    assert data.pipeline_tag == data.tags[0] == task
 
 
 def test_the_notebook_of_the_pushed_page_runs(hub, drawn):
