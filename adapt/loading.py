@@ -169,8 +169,9 @@ def caption_counter(folder: Path) -> TokenCounter:
     """Caption → its tokens, and how many the text encoder reads. The tokenizer is loaded when it is first asked; without
     torch where the base has a `tokenizer.json`."""
     row = _row_of(folder)
-    where = folder / (row.tokenizer if row and (folder / row.tokenizer).is_dir() else "tokenizer")
-    most = row.max_tokens if row else None
+    reader = row if row and (folder / row.tokenizer).is_dir() else None
+    where = folder / (reader.tokenizer if reader else "tokenizer")
+    most = reader.max_tokens if reader else None
 
     @cache
     def fast() -> Any:
@@ -225,6 +226,12 @@ LEFT_OUT = ("safety_checker", "feature_extractor")
 """Components that nothing here needs; their weights are not loaded."""
 
 
+def _absent(folder: Path) -> list[str]:
+    """Components that the base was saved without (Stable Diffusion 3 without T5)."""
+    index = json.loads((folder / "model_index.json").read_text("utf-8"))
+    return [name for name, entry in index.items() if entry == [None, None]]
+
+
 def load_pipeline(
     folder: Path, class_name: str, dtype: torch.dtype, full_precision: Sequence[str] = (), without: Sequence[str] = ()
 ) -> Any:
@@ -247,7 +254,7 @@ def load_pipeline(
         try:
             kind = getattr(diffusers, class_name)
             takes = inspect.signature(kind.__init__).parameters
-            none = {name: None for name in (*LEFT_OUT, *without) if name in takes}
+            none = {name: None for name in (*LEFT_OUT, *without, *_absent(folder)) if name in takes}
             if "requires_safety_checker" in takes:
                 none["requires_safety_checker"] = False  # type: ignore[assignment]
             return kind.from_pretrained(folder, dtype=dtypes, use_safetensors=True, local_files_only=True, **none)

@@ -74,7 +74,8 @@ def encode(
     encoded = EncodedPictures(
         pictures, backbone, shelves(settings, backbone.multiple), _cache(), augmentation=augmentation(settings),
         flips=settings.flip > 0, background=settings.background, outside=settings.mask_outside,
-        texts=not settings.hears_itself,
+        texts=not settings.hears_itself, media_component=joined(backbone.media_components),
+        text_component=joined(backbone.text_components or backbone.media_components),
     )  # fmt: skip
     return _prepared(encoded, accelerator)
 
@@ -86,9 +87,15 @@ def encode_held_out(
     shelf = shelves(settings, backbone.multiple)[:1]
     encoded = EncodedPictures(
         pictures, backbone, shelf, _cache(), background=settings.background, outside=settings.mask_outside,
-        texts=not settings.hears_itself,
+        texts=not settings.hears_itself, media_component=joined(backbone.media_components),
+        text_component=joined(backbone.text_components or backbone.media_components),
     )  # fmt: skip
     return _prepared(encoded, accelerator)
+
+
+def joined(components: Sequence[str]) -> str:
+    """Components that cached values depend on, as `Backbone.content_key` takes them."""
+    return "+".join(components)
 
 
 def hearing_of(backbone: Backbone, injection: Network, settings: TrainSettings) -> Hearing | None:

@@ -25,6 +25,7 @@ def generate(
     adapters: Sequence[Adapter | tuple[Adapter, float]] = (),
     negative_prompt: str = "",
     guidance_scale: float | None = None,
+    embedded_guidance: float | None = None,
     steps: int | None = None,
     seed: int = 0,
     count: int = 1,
@@ -45,6 +46,7 @@ def generate(
         adapters: each alone (at the scale that it recommends, else 1) or with a scale: 1 as trained, 0 nothing.
         negative_prompt: what is kept away from; "" is the family's null condition.
         guidance_scale: ≥ 1, and 1 turns guidance off; None: as the first adapter recommends, else the family's.
+        embedded_guidance: what distilled families (Flux) take as a number; None: the family's.
         steps: inference steps, ≥ 1; None as above.
         seed: 0 … 2**63 - 1. The pictures of one prompt have the seeds `seed`, `seed + 1` …; each seed gives the same
             picture alone and among others.
@@ -77,6 +79,7 @@ def generate(
             prompt=text,
             negative_prompt=negative_prompt,
             guidance_scale=guidance_scale,
+            embedded_guidance=embedded_guidance,
             steps=steps,
             seed=seed + number,
             height=height,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,9 @@ def settled_network(settings: TrainSettings, backbone: Backbone) -> dict[str, An
     targets = settings.targets or backbone.lora_targets
     if settings.conv_rank and not settings.targets:
         targets = tuple(dict.fromkeys((*targets, *convolution_ends(backbone.denoiser))))
+    idle = _idle(backbone, targets)
+    own_ranks = {name: rank for name, rank in settings.rank_pattern.items() if name not in idle}
+    settings = settings.model_copy(update={"rank_pattern": {**idle, **own_ranks}})
     places = layout(backbone.denoiser, settings, targets)
     encoders = text_encoders.trained(settings, backbone.modules)
     own, found = text_encoders.settings_of(settings), {backbone.denoiser_name: places}
@@ -43,12 +47,21 @@ def settled_network(settings: TrainSettings, backbone: Backbone) -> dict[str, An
         _require_same_words(start, settings)
     if words := _words(backbone, settings):
         words.words.remove()  # they fit
-    several = settings.rank_pattern or settings.conv_rank  # then each layer's alpha is its own rank
+    several = own_ranks or settings.conv_rank  # then each layer's alpha is its own rank
     return {
         "targets": targets,
         "alpha": settings.alpha or (None if several else float(settings.rank)),
         "train_text_encoder": encoders or False,
+        "rank_pattern": settings.rank_pattern,
     }
+
+
+def _idle(backbone: Backbone, targets: Sequence[str]) -> dict[str, int]:
+    """Rank 0 for layers that would never have a gradient, as `rank_pattern` has it."""
+    from adapt.lora.layout import targeted
+
+    found = targeted(backbone.denoiser, targets)
+    return {f"^{re.escape(name)}": 0 for name in backbone.idle if name in found}
 
 
 def put_in(backbone: Backbone, settings: TrainSettings, tell: Callable[[str], None] | None = None) -> Network:

@@ -15,7 +15,7 @@ from adapt.api.origins import origins_of, said_of
 from adapt.api.sizes import draws, in_use, remarks, shelves
 from adapt.config import TrainSettings, validate
 from adapt.config.run import steps_of
-from adapt.errors import RunError, SettingsError
+from adapt.errors import BackboneError, RunError, SettingsError
 from adapt.progress import say
 from adapt.training import events, folder
 from adapt.training.folder import Existing
@@ -326,9 +326,11 @@ def settle(settings: TrainSettings, backbone: Backbone) -> TrainSettings:
     from adapt.api.objective import make_objective
 
     _require_job(settings, backbone)
+    require_trainable(backbone, settings)
     network = settled_network(settings, backbone)
     make_objective(backbone, settings)
     resolution = settings.resolution or max(settings.resolutions, default=backbone.resolution)
+    backbone.require_size(resolution, resolution)
     shelves(settings.model_copy(update={"resolution": resolution}), backbone.multiple)
     return settings.model_copy(
         update={
@@ -349,6 +351,22 @@ def _require_job(settings: TrainSettings, backbone: Backbone) -> None:
             given=f"{backbone.pipeline_class}, {backbone.task}",
             next="another base, or another preset",
         )
+
+
+def require_trainable(backbone: Backbone, settings: TrainSettings) -> None:
+    """Tells a distilled base the guidance that it is trained with.
+
+    Raises:
+        BackboneError: it can be drawn with, but not be trained.
+        SettingsError: a guidance that it does not take.
+    """
+    if backbone.untrainable:
+        raise BackboneError(f"this base cannot be trained: {backbone.untrainable}", given=backbone.reference)
+    if settings.embedded_guidance is None:
+        return
+    if backbone.embedded_guidance is None:
+        raise SettingsError("the base has no embedded guidance", given=settings.embedded_guidance, next="leave it out")
+    backbone.trained_guidance = settings.embedded_guidance
 
 
 def describe(

@@ -59,8 +59,6 @@ class Backbone(ABC):
     guidance_offset: ClassVar[float] = 0.0
     """What the family's pipeline calls guidance s is s + offset here, where 1 is always off (Z-Image: 1)."""
     sampling_steps: ClassVar[int] = 30
-    trained_guidance: ClassVar[float] = 1.0
-    """The embedded guidance of a training row, in distilled families that have one (`embedded_guidance`)."""
     prompt_syntax: ClassVar[str] = "plain text"
     full_precision: ClassVar[tuple[str, ...]] = ()
     """Components that stay in float32 whatever the base is held in: some VAEs (SDXL's) overflow in float16."""
@@ -69,6 +67,7 @@ class Backbone(ABC):
         self.pipeline, self.reference, self._config = pipeline, reference, config
         self.wrapped: nn.Module | None = None
         self.max_tokens = self.entry.max_tokens
+        self.trained_guidance = 1.0  # of a training row, in distilled families that have it (`embedded_guidance`)
         for module in self.modules.values():
             module.requires_grad_(False).eval()
         self.text = TextConditioner(self.encode_text, self.null_kind)
@@ -135,6 +134,16 @@ class Backbone(ABC):
         return tuple(sorted(name for name in self.modules if name.startswith("text_encoder")))
 
     @property
+    def idle(self) -> tuple[str, ...]:
+        """Layers among them that change no prediction: they never have a gradient, and get no LoRA."""
+        return ()
+
+    @property
+    def untrainable(self) -> str | None:
+        """Why this base can be drawn with but not be trained; None: it can."""
+        return None
+
+    @property
     def loader(self) -> str:
         """Which library loads an adapter of this family: diffusers by its pipeline's `load_lora_weights`, or peft."""
         return "diffusers" if hasattr(self.pipeline, "load_lora_weights") else "peft"
@@ -199,7 +208,9 @@ class Backbone(ABC):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def content_key(self, component: str) -> str:
-        """Digest of a component's class, configuration and weights (64 values of each tensor)."""
+        """Digest of a component's class, configuration and weights (64 values of each tensor); of several, joined by `+`."""
+        if "+" in component:
+            return hashlib.sha256(" ".join(map(self.content_key, component.split("+"))).encode()).hexdigest()[:16]
         module = self.modules[component]
         told = f" {self.max_tokens} tokens" if self.max_tokens and component in self.text_components else ""
         digest = hashlib.sha256(f"{type(module).__name__} {module.config} {self.dtype}{told}".encode())
@@ -276,9 +287,10 @@ class Backbone(ABC):
 
     def count_tokens(self, caption: str) -> tuple[int, int]:
         """Tokens of a caption, and how many the encoder reads."""
-        tokenizer = getattr(self.pipeline, self.entry.tokenizer, None) or self.pipeline.tokenizer
+        reader = getattr(self.pipeline, self.entry.tokenizer, None)
+        tokenizer = reader or self.pipeline.tokenizer
         tokens = tokenizer(caption, truncation=False, verbose=False).input_ids
-        return len(tokens), int(self.max_tokens or tokenizer.model_max_length)
+        return len(tokens), int((reader and self.max_tokens) or tokenizer.model_max_length)
 
     @property
     def null_kind(self) -> str:
@@ -353,6 +365,11 @@ class Backbone(ABC):
         if not any("mask" in part for part in parts):
             return Tokens(tokens, None)
         return Tokens(tokens, torch.cat([_mask_of(part) for part in parts], 1))
+
+    def whole_tokens_of(self, condition: Condition) -> Tensor:
+        """The same (B, L, D) for a network that cannot look away from a token: those that do not count are zeros."""
+        tokens, mask = self.tokens_of(condition)
+        return tokens if mask is None else tokens * mask[..., None].to(tokens)
 
     # ------------------------------------------------------------------------------------------------ the denoiser
     @abstractmethod

@@ -67,7 +67,7 @@ def _class_of(index: Mapping[str, Any], component: str) -> str | None:
     return entry[1] if isinstance(entry, list | tuple) and len(entry) == 2 else None
 
 
-FAMILIES: Mapping[str, Family] = {
+FAMILIES: dict[str, Family] = {
     row.name: row
     for row in (
         Family(
@@ -77,6 +77,21 @@ FAMILIES: Mapping[str, Family] = {
         Family(
             "stable-diffusion", "Stable Diffusion 1.x, 2.x", "stable_diffusion:StableDiffusion",
             {"StableDiffusionPipeline": "text-to-image"}, licence="CreativeML OpenRAIL-M: with use restrictions",
+        ),
+        Family(
+            "stable-diffusion-xl", "Stable Diffusion XL", "stable_diffusion_xl:StableDiffusionXL",
+            {"StableDiffusionXLPipeline": "text-to-image"}, licence="CreativeML OpenRAIL++-M: with use restrictions",
+        ),
+        Family(
+            "stable-diffusion-3", "Stable Diffusion 3, 3.5", "stable_diffusion_3:StableDiffusion3",
+            {"StableDiffusion3Pipeline": "text-to-image"}, patch=2, tokenizer="tokenizer_3", max_tokens=256,
+            licence="Stability AI Community Licence: gated, commercial use limited by revenue",
+        ),
+        Family(
+            "flux", "Flux.1", "flux:Flux", {"FluxPipeline": "text-to-image"}, patch=2, sample_size=128,
+            tokenizer="tokenizer_2", max_tokens=512,
+            licence="dev: FLUX.1 dev Non-Commercial Licence, gated; schnell: Apache-2.0",
+            refused={"schnell": "distilled to a few steps, which training undoes: it draws, train on dev"},
         ),
     )
 }  # fmt: skip

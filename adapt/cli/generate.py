@@ -45,6 +45,9 @@ def generate(
     guidance_scale: Annotated[
         float | None, typer.Option(help="From 1, which is off; default: the adapter's, else the family's.")
     ] = None,
+    embedded_guidance: Annotated[
+        float | None, typer.Option(help="The guidance that distilled bases take as a number (Flux: 3.5).")
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(help="Inference steps; default: the adapter's, else the family's.")
     ] = None,
@@ -74,6 +77,7 @@ def generate(
         prompt="",
         negative_prompt=negative_prompt,
         guidance_scale=guidance_scale,
+        embedded_guidance=embedded_guidance,
         steps=steps,
         seed=seed,
         width=width,

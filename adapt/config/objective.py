@@ -35,6 +35,9 @@ class ObjectiveSettings(Section):
     )
     time_low: Share = Field(0.0, description="share of noise from which on to train")
     time_high: Share = Field(1.0, description="share of noise up to which to train")
+    embedded_guidance: float | None = Field(
+        None, ge=0, le=100, description="the guidance that distilled bases (Flux) are told in training; None: 1"
+    )
     zero_terminal_snr: bool = Field(
         False, description="rescale the noise schedule to end in pure noise; not for epsilon"
     )

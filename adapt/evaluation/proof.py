@@ -44,7 +44,9 @@ def prove(adapter: Adapter, backbone: Backbone, prompt: str = "") -> Proof:
     """
     prompt = " ".join([*adapter.words, prompt])
     pipeline = adapter.to_diffusers(backbone)
-    theirs = predictions(type(backbone)(pipeline, backbone.reference), prompt)
+    other = type(backbone)(pipeline, backbone.reference)
+    other.max_tokens = backbone.max_tokens
+    theirs = predictions(other, prompt)
     plain = predictions(backbone, prompt)
     with adapter.apply(backbone):
         ours = predictions(backbone, prompt)

@@ -92,7 +92,7 @@ def draw_latents(
     first, device, dtype = drawings[0], backbone.device, backbone.dtype
     stepper = _stepper(backbone, first, generators)
     sizes = [Sizes.whole(first.height, first.width)] * len(drawings)
-    condition = backbone.condition([d.prompt for d in drawings], sizes).to(device, dtype)
+    condition = backbone.condition([d.prompt for d in drawings], sizes, first.embedded_guidance).to(device, dtype)
     negative = _negative(backbone, [d.negative_prompt for d in drawings]).to(device, dtype)
     negative = Condition(negative.parts, condition.facts)  # facts are told to both: only parts are kept away from
     guidance = ClassifierFreeGuidance(first.guidance_scale, first.guidance_rescale, normalise=backbone.normalise)

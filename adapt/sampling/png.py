@@ -86,6 +86,7 @@ def describe(drawing: Drawing, *, model: str, sampler: str, adapters: Sequence[U
         "Steps": str(drawing.steps),
         "Sampler": sampler,
         "CFG scale": f"{drawing.guidance_scale:g}",
+        **({} if drawing.embedded_guidance is None else {"Distilled CFG Scale": f"{drawing.embedded_guidance:g}"}),
         "Seed": str(drawing.seed),
         "Size": f"{drawing.width}x{drawing.height}",
         "Model": model,

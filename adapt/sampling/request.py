@@ -28,6 +28,7 @@ class Request:
         negative_prompt: what is kept away from; "" is the family's null condition.
         guidance_scale: ≥ 1; 1 turns guidance off and halves the work.
         guidance_rescale: 0 … 1 (see `ClassifierFreeGuidance`).
+        embedded_guidance: what distilled families (Flux) are told as a number, not by a second prediction; ≥ 0.
         steps: inference steps, ≥ 1.
         seed: 0 … 2**63 - 1.
         height, width: in pixels; multiples of the backbone's `multiple`. With `image` and neither given: the
@@ -44,6 +45,7 @@ class Request:
     negative_prompt: str = ""
     guidance_scale: float | None = None
     guidance_rescale: float = 0.0
+    embedded_guidance: float | None = None
     steps: int | None = None
     seed: int = 0
     height: int | None = None
@@ -58,6 +60,7 @@ class Request:
             _text(name, getattr(self, name))
         _number("guidance_scale", self.guidance_scale, 1, None, next="1 turns guidance off")
         _number("guidance_rescale", self.guidance_rescale, 0, 1)
+        _number("embedded_guidance", self.embedded_guidance, 0, None)
         _whole("steps", self.steps, 1)
         _whole("seed", self.seed, 0, LARGEST_SEED)
         _whole("height", self.height, 1)
@@ -109,6 +112,7 @@ class Drawing:
 
     Attributes:
         scheduler: None is the backbone's own.
+        embedded_guidance: None in families that have none.
         zero_terminal_snr: the noise schedule ends in pure noise, as in the training of the adapter.
     """
 
@@ -125,6 +129,7 @@ class Drawing:
     strength: float
     mask: Image | None
     zero_terminal_snr: bool = False
+    embedded_guidance: float | None = None
 
     @property
     def kind(self) -> tuple[object, ...]:
@@ -133,6 +138,7 @@ class Drawing:
         return (
             self.guidance_scale,
             self.guidance_rescale,
+            self.embedded_guidance,
             self.steps,
             self.height,
             self.width,
@@ -167,10 +173,20 @@ def settle(request: Request, backbone: Backbone, recommended: Mapping[str, float
         image=request.image,
         strength=float(request.strength),
         mask=request.mask,
+        embedded_guidance=_embedded(request, backbone),
         zero_terminal_snr=bool(advice.get("zero_terminal_snr", False)),
     )
     _judge(drawing, backbone)
     return drawing
+
+
+def _embedded(request: Request, backbone: Backbone) -> float | None:
+    own, given = backbone.embedded_guidance, request.embedded_guidance
+    if own is None and given is not None:
+        raise SettingsError(
+            "the base has no embedded guidance", given=given, next="guidance_scale is for every base; leave this out"
+        )
+    return own if given is None else float(given)
 
 
 def _judge(drawing: Drawing, backbone: Backbone) -> None:

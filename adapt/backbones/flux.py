@@ -1,0 +1,90 @@
+"""Flux.1: a flow transformer of double and single blocks, distilled so that guidance is an input (Black Forest Labs 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adapt.backbones.base import Backbone
+from adapt.quiet import quiet_libraries
+from adapt.types import Sizes
+from conditioning import Condition, Part
+
+
+class Flux(Backbone):
+    """T5's tokens, CLIP's pooled state, and the embedded guidance as a fact. 2 × 2 latents are one token of the network."""
+
+    family: ClassVar[str] = "flux"
+    lora_targets: ClassVar[tuple[str, ...]] = (
+        *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
+        *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out"),
+        *("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
+    )
+    time_sampling: ClassVar[str] = "logit_normal"
+    guidance_scale: ClassVar[float] = 1.0
+    sampling_steps: ClassVar[int] = 28
+
+    @property
+    def embedded_guidance(self) -> float | None:
+        return 3.5 if self.config["guidance_embeds"] else None
+
+    @property
+    def untrainable(self) -> str | None:
+        if self.config["guidance_embeds"] or self.scheduler_config.get("use_dynamic_shifting"):
+            return None
+        return (
+            "it is distilled to a few steps (schnell), and training undoes that; adapters of Flux.1 dev work on it, "
+            "so train on dev"
+        )
+
+    def schedule(self, steps: int, dims: Sequence[int]) -> Mapping[str, Any]:
+        return {**super().schedule(steps, dims), "sigmas": np.linspace(1.0, 1 / steps, steps)}
+
+    def encode_text(self, captions: Sequence[str]) -> Part:
+        with quiet_libraries():
+            tokens, pooled, _ = self.pipeline.encode_prompt(
+                list(captions), prompt_2=None, device=self.device, max_sequence_length=self.max_tokens
+            )
+        return {"tokens": tokens, "pooled": pooled}  # (B, L, D), (B, P)
+
+    def facts(self, sizes: Sequence[Sizes], guidance: float | None = None) -> Mapping[str, Tensor]:
+        """`guidance` (B,), in networks that take it."""
+        if self.embedded_guidance is None:
+            return {}
+        value = self.trained_guidance if guidance is None else guidance
+        return {"guidance": torch.full((len(sizes),), value, device=self.device)}
+
+    def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        tokens, (height, width) = self.whole_tokens_of(condition), x_t.shape[-2:]
+        packed: Tensor = self.denoiser(
+            hidden_states=pack(x_t), timestep=t.to(x_t.dtype) / 1000, guidance=condition.facts.get("guidance"),
+            pooled_projections=condition.parts["text"]["pooled"], encoder_hidden_states=tokens,
+            txt_ids=x_t.new_zeros(tokens.shape[1], 3), img_ids=places(height // 2, width // 2, x_t), return_dict=False,
+        )[0]  # fmt: skip
+        return unpack(packed, height, width)
+
+
+def pack(x: Tensor) -> Tensor:
+    """(B, C, H, W) → tokens of 2 × 2 latents (B, H/2 · W/2, 4 C)."""
+    b, c, h, w = x.shape
+    return x.view(b, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(b, h // 2 * (w // 2), 4 * c)
+
+
+def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
+    """(B, H/2 · W/2, 4 C) → (B, C, H, W)."""
+    b, _, c = tokens.shape
+    return (
+        tokens.view(b, height // 2, width // 2, c // 4, 2, 2)
+        .permute(0, 3, 1, 4, 2, 5)
+        .reshape(b, c // 4, height, width)
+    )
+
+
+def places(rows: int, columns: int, like: Tensor) -> Tensor:
+    """Where each token stands: (rows · columns, 3) of 0, row, column."""
+    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    return torch.stack([torch.zeros_like(row), row, column], -1).reshape(-1, 3).to(like)

@@ -1,0 +1,263 @@
+"""The contract that every family keeps: our loop is its pipeline, our targets are its scheduler's, its LoRA loads in its loader.
+
+One row of `tiny_families.CASES` a family; what is wrong with a new one, these tests say.
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_families import CASES
+
+from adapt.adapter import Adapter, Facts
+from adapt.api.network import put_in, readers, settled_network
+from adapt.api.objective import make_objective
+from adapt.backbones.registry import FAMILIES
+from adapt.config import TrainSettings
+from adapt.data.plan import normal
+from adapt.evaluation.proof import prove
+from adapt.formats import LoraWeights
+from adapt.lora.injection import tuned
+from adapt.sampling.draw import draw_latents
+from adapt.sampling.noise import generator_of
+from adapt.sampling.request import Request, settle
+from adapt.types import Sizes
+from conditioning import Condition
+
+PROMPTS = ["a red cat", "rain"]
+STEPS = 3
+
+families = pytest.mark.parametrize("name", CASES)
+
+
+@pytest.fixture
+def backbone(backbones, name):
+    return backbones(name)
+
+
+def test_every_family_has_a_case():
+    assert set(CASES) == set(FAMILIES) - {"icons"}  # icons is Stable Diffusion's class, and proved on its own weights
+
+
+def noise(backbone, rows, stream="contract"):
+    return torch.cat([normal(0, stream, 0, i, (1, *backbone.own_latents)) for i in range(rows)])
+
+
+def times(backbone, rows):
+    return backbone.objective().times(torch.linspace(0.15, 0.85, rows, dtype=torch.float64))
+
+
+# ------------------------------------------------------------------------------------------------ drawing
+def theirs(backbone, case, guided):
+    """Latents of the family's own pipeline, with a scheduler that nobody has moved."""
+    pipeline = backbone.pipeline
+    kept, side = pipeline.scheduler, case.side
+    pipeline.scheduler = type(kept).from_config(kept.config)
+    generators = [generator_of(seed) for seed in (7, 8)]
+    call = {**case.call, **(case.on if guided else case.off)[0]}
+    if "negative_prompt" in call:
+        call["negative_prompt"] = [call["negative_prompt"]] * len(PROMPTS)
+    try:
+        latents = pipeline(
+            prompt=list(PROMPTS), height=side, width=side, num_inference_steps=STEPS, generator=generators,
+            output_type="latent", **call,
+        ).images  # fmt: skip
+    finally:
+        pipeline.scheduler = kept
+    scale = pipeline.vae_scale_factor
+    return pipeline._unpack_latents(latents, side, side, scale) if case.packed else latents
+
+
+def ours(backbone, case, guided):
+    asked = (case.on if guided else case.off)[1]
+    requests = [Request(prompt=p, steps=STEPS, height=case.side, width=case.side, **asked) for p in PROMPTS]
+    drawings = [settle(request, backbone) for request in requests]
+    return draw_latents(backbone, drawings, [generator_of(seed) for seed in (7, 8)])
+
+
+@families
+@pytest.mark.parametrize("guided", [False, True], ids=["off", "guided"])
+def test_the_loop_equals_the_pipeline(backbone, name, guided):
+    """With the family's own null and its own form of guidance."""
+    expected, found = theirs(backbone, CASES[name], guided), ours(backbone, CASES[name], guided)
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() <= 1e-4
+    other = ours(backbone, CASES[name], not guided)
+    assert (found - other).abs().max() > 1e-3  # guidance does something, or this would prove nothing
+
+
+@families
+def test_media_to_latents_and_back(backbone, name):
+    side = CASES[name].side
+    pixels = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    mean, std = backbone.encode_media(pixels)
+    assert mean.shape == std.shape == (2, *backbone.latent_shape(side, side))
+    assert backbone.own_latents == backbone.latent_shape(backbone.resolution, backbone.resolution)
+    assert backbone.resolution % backbone.multiple == 0
+    picture = backbone.decode(mean)
+    assert picture.shape == pixels.shape
+    assert bool(picture.isfinite().all())
+    # What the decoder of the pipeline is given for these latents, and what its encoder gave: scale and shift cancel.
+    given = []
+    decode = backbone.pipeline.vae.decode
+    try:
+        backbone.pipeline.vae.decode = lambda z, *a, **k: given.append(z) or decode(z, *a, **k)
+        backbone.decode(mean)
+    finally:
+        del backbone.pipeline.vae.decode
+    raw = backbone.pipeline.vae.encode(pixels)
+    raw = raw.latent_dist.mean if hasattr(raw, "latent_dist") else raw.latent
+    torch.testing.assert_close(given[0], raw, atol=1e-5, rtol=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------ what is learned
+@families
+def test_noising_and_targets_are_the_schedulers(backbone, name):
+    """A flow: `scale_noise` at a time of its own and noise - x. Diffusion: DDPM's `add_noise`, its noise or velocity."""
+    from diffusers import DDPMScheduler
+
+    from adapt.sampling import schedulers
+
+    objective, x, epsilon = backbone.objective(), noise(backbone, 2, "x"), noise(backbone, 2)
+    own = schedulers.build(None, backbone.scheduler_config)
+    if objective.prediction_type == "flow":
+        own.set_timesteps(10, **backbone.schedule(10, backbone.own_latents[1:]))
+        t = own.timesteps[[2, 6]]
+        torch.testing.assert_close(objective.noised(x, epsilon, t), own.scale_noise(x, t, epsilon))
+        assert torch.equal(objective.target(x, epsilon, t), epsilon - x)
+        return
+    t = torch.tensor([100, 800])
+    ddpm = DDPMScheduler.from_config(own.config)
+    torch.testing.assert_close(objective.noised(x, epsilon, t), ddpm.add_noise(x, epsilon, t))
+    expected = epsilon if own.config.prediction_type == "epsilon" else ddpm.get_velocity(x, epsilon, t)
+    torch.testing.assert_close(objective.target(x, epsilon, t), expected)
+
+
+# ------------------------------------------------------------------------------------------------ conditions
+@families
+@torch.no_grad()
+def test_every_condition_matters_and_rows_stand_alone(backbone, name):
+    x_t, t, condition = noise(backbone, 4), times(backbone, 4), backbone.condition([*PROMPTS, "", "a"])
+    together = backbone.predict(x_t, t, condition)
+    assert together.shape == x_t.shape
+    alone = [backbone.predict(x_t[i : i + 1], t[i : i + 1], condition.rows(slice(i, i + 1))) for i in range(4)]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-4, rtol=0)
+    swapped = backbone.predict(x_t, t, condition.rows(torch.tensor([1, 0, 3, 2])))
+    assert ((together - swapped).flatten(1).abs().amax(1) > 1e-5).all()
+    null = backbone.null(4)
+    assert {k: tuple(v) for k, v in null.parts.items()} == {k: tuple(v) for k, v in condition.parts.items()}
+    dropped = condition.drop(dict.fromkeys(condition.parts, torch.tensor([True, False, False, False])), null)
+    changed = backbone.predict(x_t, t, dropped) - together
+    assert changed[0].abs().max() > 1e-5 and changed[1:].abs().max() <= 1e-5
+    for part, tensors in condition.parts.items():
+        for tensor, values in tensors.items():
+            assert tensor in backbone.slots[part]
+            if tensor == "mask":
+                continue
+            other = {**tensors, tensor: values + 1}
+            moved = backbone.predict(x_t, t, Condition({**condition.parts, part: other}, condition.facts))
+            assert (moved - together).abs().max() > 1e-5, f"{part}.{tensor} changes nothing"
+
+
+@families
+@torch.no_grad()
+def test_every_fact_matters_and_is_never_dropped(backbone, name):
+    x_t, t, condition = noise(backbone, 1), times(backbone, 1), backbone.condition(PROMPTS[:1])
+    assert backbone.null(1).facts.keys() == condition.facts.keys()
+    together = backbone.predict(x_t, t, condition)
+    for fact, values in condition.facts.items():
+        moved = backbone.predict(x_t, t, Condition(condition.parts, {**condition.facts, fact: values * 0.5 + 3}))
+        assert (moved - together).abs().max() > 1e-6, f"{fact} changes nothing"
+    side = backbone.resolution
+    cut = backbone.condition(PROMPTS[:1], [Sizes((2 * side, 3 * side), (5, 7), (side, side))])
+    dropped = cut.drop(dict.fromkeys(cut.parts, torch.tensor([True])), backbone.null(1))
+    assert all(torch.equal(dropped.facts[fact], cut.facts[fact]) for fact in cut.facts)
+
+
+# ------------------------------------------------------------------------------------------------ LoRA
+def settled(backbone, **changes):
+    settings = TrainSettings(**{"rank": 2, "alpha": 4, "seed": 1, **changes})
+    return settings.model_copy(update=settled_network(settings, backbone))
+
+
+def loss_of(backbone, condition, rows=2):
+    objective, x, epsilon = backbone.objective(), noise(backbone, rows, "x"), noise(backbone, rows)
+    t = times(backbone, rows)
+    prediction = backbone.predict(objective.noised(x, epsilon, t), t, condition)
+    return objective.losses(prediction, objective.target(x, epsilon, t), t).mean()
+
+
+@families
+def test_lora_learns_everywhere_and_loads_in_the_familys_own_loader(backbone, name):
+    settings = settled(backbone)
+    make_objective(backbone, settings)
+    condition = backbone.condition(PROMPTS)
+    condition = condition.drop(dict.fromkeys(condition.parts, torch.tensor([False, True])), backbone.null(2))
+    network = put_in(backbone, settings)
+    try:
+        injection = network.parts[backbone.denoiser_name]
+        assert len(dict(tuned(backbone.denoiser))) == len(injection.places) > 0
+        parameters = list(injection.parameters.values())
+        optimizer, losses, touched = torch.optim.Adam(parameters, 1e-2), [], set()
+        for _ in range(8):
+            optimizer.zero_grad()
+            loss = loss_of(backbone, condition)
+            loss.backward()
+            touched |= {n for n, p in injection.parameters.items() if p.grad is not None and bool(p.grad.any())}
+            optimizer.step()
+            losses.append(float(loss.detach()))
+        assert losses[-1] < losses[0]
+        assert touched == set(injection.parameters)  # `Backbone.idle` has named those that could not
+        weights = LoraWeights({backbone.denoiser_name: injection.layers()})
+    finally:
+        network.remove()
+    idle = {name for name in backbone.idle if any(name.endswith(f".{end}") for end in settings.targets)}
+    assert not idle & set(weights.modules[backbone.denoiser_name])
+    base = {"family": backbone.family, "fingerprint": backbone.fingerprint()}
+    adapter = Adapter(weights, Facts(base=base, loads_in=readers(settings, backbone)), "tiny")
+    proof = prove(adapter, backbone, PROMPTS[0])
+    assert proof.layers == len(weights) and proof.reader == backbone.loader
+    assert proof.difference <= 1e-5 < 1e-3 < proof.effect
+
+
+@families
+def test_checkpointing_changes_nothing(backbone, name):
+    condition, network = backbone.condition(PROMPTS), put_in(backbone, settled(backbone))
+    denoiser = backbone.denoiser
+
+    def gradients():
+        parameters = network.parts[backbone.denoiser_name].parameters
+        for parameter in parameters.values():
+            parameter.grad = None
+        loss = loss_of(backbone, condition)
+        loss.backward()
+        return float(loss.detach()), {n: p.grad.clone() for n, p in parameters.items() if p.grad is not None}
+
+    try:
+        plain = gradients()
+        denoiser.enable_gradient_checkpointing()
+        # Checkpointing works in train mode only; label dropout of a family's own must not (DiT).
+        denoiser.train()
+        checkpointed = gradients()
+    finally:
+        denoiser.disable_gradient_checkpointing()
+        denoiser.eval()
+        network.remove()
+    assert checkpointed[0] == pytest.approx(plain[0], abs=1e-6)
+    assert checkpointed[1].keys() == plain[1].keys()
+    for key, value in plain[1].items():
+        torch.testing.assert_close(checkpointed[1][key], value, atol=1e-6, rtol=1e-4)
+
+
+@families
+def test_an_adapter_changes_the_drawing_and_comes_off_again(backbone, name):
+    settings = settled(backbone)
+    network = put_in(backbone, settings)
+    injection = network.parts[backbone.denoiser_name]
+    shaken = {n: p + 0.3 * normal(0, n, 0, 0, p.shape) for n, p in injection.parameters.items()}
+    weights = LoraWeights({backbone.denoiser_name: injection.layers(shaken)})
+    network.remove()
+    before = ours(backbone, CASES[name], False)
+    with replace(Adapter(weights), name="shaken").apply(backbone):
+        assert (ours(backbone, CASES[name], False) - before).abs().max() > 1e-4
+    assert torch.equal(ours(backbone, CASES[name], False), before)
