@@ -6,10 +6,11 @@ hold), `adapter.json` (the facts needed to use it), `samples/`, `README.md`. A b
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -323,13 +324,45 @@ class Adapter:
                 raise
         return applied
 
+    def fitting(self, backbone: Backbone, allow_missing: Sequence[str] = ()) -> Adapter:
+        """The adapter without layers that the backbone does not have, as far as they are named.
+
+        Args:
+            allow_missing: names of layers, `<component>.<layer>`; `*` stands for anything.
+
+        Raises:
+            AdapterError: a layer that is missing and not named, or a name that fits no layer of the adapter.
+        """
+        from adapt.lora.applied import has_layer
+
+        names = list(self.layers())
+        if strange := [name for name in allow_missing if not fnmatch.filter(names, name)]:
+            raise AdapterError(
+                "--allow-missing: the adapter has no such layer", given=strange[0], allowed=names[0] + " …"
+            )
+        missing = [name for name in names if not has_layer(backbone.modules, name)]
+        allowed = {name for pattern in allow_missing for name in fnmatch.filter(missing, pattern)}
+        if refused := [name for name in missing if name not in allowed]:
+            raise AdapterError(
+                f"the adapter was made for another base: it has no layer for {len(refused)} of {len(names)}",
+                given=refused[0],
+                next=f"--allow-missing '{refused[0].partition('.')[0]}.*' draws without them",
+            )
+        kept = {
+            c: {name: layer for name, layer in layers.items() if f"{c}.{name}" not in allowed}
+            for c, layers in self.weights.modules.items()
+        }
+        return replace(
+            self, weights=LoraWeights({c: found for c, found in kept.items() if found}, self.weights.metadata)
+        )
+
     def layers(self) -> dict[str, Layer]:
         """By `<component>.<layer>`."""
         return {f"{c}.{name}": layer for c, layers in self.weights.modules.items() for name, layer in layers.items()}
 
     def merge(self, backbone: Backbone, scale: float = 1.0) -> None:
         """Adds it to the backbone's weights for good."""
-        self.apply(backbone, scale)
+        self.apply(backbone, scale).keep()
 
     def to_diffusers(self, backbone: Backbone) -> DiffusionPipeline:
         """A fresh plain diffusers pipeline of the same base with this adapter loaded by diffusers itself (LoHa, LoKr: by peft

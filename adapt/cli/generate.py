@@ -40,6 +40,12 @@ def generate(
         list[str] | None,
         typer.Option(metavar="PATH[:SCALE]", help="An adapter, or user/name[@revision] on the Hub; several add up."),
     ] = None,
+    allow_missing: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LAYER", help="Draw without this layer of an adapter, which the base does not have; * fits all."
+        ),
+    ] = None,
     base: Annotated[str | None, typer.Option(help="Backbone; default: the adapter's, else icons.")] = None,
     negative_prompt: Annotated[str, typer.Option(help="What is kept away from.")] = "",
     guidance_scale: Annotated[
@@ -88,7 +94,9 @@ def generate(
     requests = _requests(template, rows, count, image, strength, mask)
     _judge(len(requests), output, batch_size, device, metadata)
     adapters = [_adapter(text) for text in adapter or []]
-    job = Job(requests, adapters, _base(base, adapters), output, batch_size, device, metadata == "a1111")
+    job = Job(
+        requests, adapters, _base(base, adapters), output, batch_size, device, metadata == "a1111", allow_missing or ()
+    )
     _judge_base(job)
     _run(job, json)
 
@@ -102,6 +110,7 @@ class Job:
         adapters: paths and scales; None is the scale that the adapter recommends, else 1.
         base: the backbone's reference.
         device: None is the best there is.
+        allow_missing: layers that the base may lack.
         metadata: whether files say how they were drawn.
     """
 
@@ -112,6 +121,7 @@ class Job:
     batch_size: int
     device: str | None
     metadata: bool
+    allow_missing: Sequence[str] = ()
 
 
 def _size(text: str | None) -> tuple[int | None, int | None]:
@@ -222,6 +232,8 @@ def _run(job: Job, as_json: bool) -> None:
     adapters = [with_scale(adapter if scale is None else (adapter, scale)) for adapter, scale in loaded]
     _remind(job, [adapter for adapter, _ in adapters])
     backbone = Backbone.load(job.base, device=_device(job.device))
+    if job.allow_missing:
+        adapters = [(adapter.fitting(backbone, job.allow_missing), scale) for adapter, scale in adapters]
     advice = adapters[0][0].recommended if adapters else None
     drawings = [settle(request, backbone, advice) for request in job.requests]
     used = [Used(adapter.name, adapter.digest, scale) for adapter, scale in adapters]

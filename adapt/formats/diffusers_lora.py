@@ -24,6 +24,7 @@ from adapt.formats.layer import PEFT, Layer
 from adapt.formats.lokr import LoKr
 from adapt.formats.lora_weights import LoraWeights
 from adapt.formats.opening import open_tensors
+from adapt.formats.patterns import by_pattern
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -177,12 +178,6 @@ def _alpha(config: Mapping[str, Any], module: str, rank: int) -> float:
     """peft's rule: the first pattern that matches the end of the name, else alpha; rsLoRA divides by √r."""
     alpha = float(by_pattern(config.get("alpha_pattern"), module, config.get("lora_alpha", config.get("alpha", rank))))
     return alpha * rank**0.5 if config.get("use_rslora") else alpha
-
-
-def by_pattern(patterns: Mapping[str, Any] | None, module: str, default: Any) -> Any:
-    """What peft's `rank_pattern` or `alpha_pattern` gives a module: the first pattern that matches the end of its name."""
-    fitting = (value for pattern, value in (patterns or {}).items() if re.match(rf"(.*\.)?({pattern})$", module))
-    return next(fitting, default)
 
 
 def _configs(path: Path, metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:

@@ -95,6 +95,10 @@ class Layer(ABC):
         added: Tensor = weight.to(wide) + scale * self.delta(weight.shape).to(weight.device)
         return added
 
+    def merge_into(self, weight: Tensor, scale: float) -> None:
+        """The same in place, rounded once to the weight's precision."""
+        weight.copy_(self.merged(weight, scale))
+
     def norm(self) -> Tensor:
         """‖ΔW‖, Frobenius (a scalar)."""
         length: Tensor = self.delta().norm()

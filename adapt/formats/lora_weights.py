@@ -54,6 +54,16 @@ class Pair(Layer):
         product = up.flatten(1) @ down.flatten(1)
         return self.scale * product.view(self.shape)
 
+    def merge_into(self, weight: Tensor, scale: float) -> None:
+        """In fp32 without a copy of the weight's size: it is the memory, not the product, that takes the time."""
+        import torch
+
+        if weight.dtype != torch.float32 or not weight.is_contiguous() or self.kind != "lora":
+            super().merge_into(weight, scale)
+            return
+        up, down = (half.to(weight).flatten(1) for half in (self.up, self.down))
+        weight.view(len(weight), -1).addmm_(up, down, alpha=scale * self.scale)
+
     def norm(self) -> Tensor:
         """‖B A‖² = Σ (BᵀB ∘ AAᵀ): r × r numbers instead of all of ΔW. A ΔW that is tiny beside ‖B‖ ‖A‖, because its components
         cancel, is seen only down to about 3e-4 of them."""

@@ -188,15 +188,15 @@ def test_values_of_an_average_do_not_touch_the_parameters(unet, put, settings):
 def test_an_adapter_that_fails_midway_is_not_applied_at_all(plain, put, teach, monkeypatch):
     layers = with_component(teach(put(copy.deepcopy(plain))).layers())
     unet = copy.deepcopy(plain)
-    before, merged, count = bits(unet), Pair.merged, []
+    before, merge_into, count = bits(unet), Pair.merge_into, []
 
     def fails_at_the_fifth(self, weight, scale):
         count.append(1)
         if len(count) == 5:
             raise MemoryError
-        return merged(self, weight, scale)
+        return merge_into(self, weight, scale)
 
-    monkeypatch.setattr(Pair, "merged", fails_at_the_fifth)
+    monkeypatch.setattr(Pair, "merge_into", fails_at_the_fifth)
     with pytest.raises(MemoryError):
         Applied({"unet": unet}, layers, 1.0)
     assert len(count) == 5 and same(bits(unet), before)
