@@ -229,8 +229,8 @@ class Adapter:
         return "diffusers" if all(_by_diffusers(c, layers) for c, layers in self.weights.modules.items()) else "peft"
 
     def export(self, path: Path, format: str, *, text_width: int | None = None, picture: Path | None = None) -> None:
-        """Writes the weights as one file for other programs and reads it back: every number must be the same. For kohya's format
-        two small files go beside it, which UIs show (`formats/described.py`).
+        """Writes the weights as one file for other programs and reads it back: every number must be the same. Beside all but
+        diffusers' go two small files, which UIs show (`formats/described.py`).
 
         Args:
             format: one of `formats.export.FORMATS`: `diffusers`, `kohya` (ComfyUI, A1111, Forge, InvokeAI), `comfyui` …
@@ -249,8 +249,8 @@ class Adapter:
             )
         told = self.described(picture)
         export(path, self.weights, format, configs=self.facts.lora, told=told, width=text_width)
-        if format == "kohya":
-            write_sidecars(path, told, read_metadata(path)["ss_base_model_version"])
+        if format != "diffusers":
+            write_sidecars(path, told, read_metadata(path).get("ss_base_model_version", ""))
 
     def described(self, picture: Path | None = None) -> Description:
         """What files of other programs say about it."""

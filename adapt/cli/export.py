@@ -35,7 +35,7 @@ def export(
 ) -> None:
     """Write an adapter in another program's format; the file is read back before it counts.
 
-    kohya's file gets a .json and a .png beside it, from which UIs show trigger, weight and preview. Example:
+    All but diffusers' get a .json and a .png beside them, from which UIs show trigger, weight and preview. Example:
 
         adapt export runs/my-style --format kohya --output my-style.safetensors
     """
@@ -49,12 +49,13 @@ def export(
     path = output or Path(f"{slug(name_of(weights))}-{format}.safetensors")
     if path.suffix != ".safetensors":
         raise SettingsError("adapters are written as .safetensors", given=path)
-    written = [path, *(sidecars(path) if format == "kohya" else ())]
+    for_uis = format != "diffusers"
+    written = [path, *(sidecars(path) if for_uis else ())]
     if there := next((file for file in written if file.exists()), None):
         raise RunError("the file is there already", given=there, next="give another --output")
-    if format == "kohya" and not STEM.match(path.stem):
+    if for_uis and not STEM.match(path.stem):
         say(f"note: prompts of some UIs cannot name {path.stem!r}; letters, digits, _ . - can be")
-    if format == "kohya" and path.with_suffix(".txt").exists():
+    if for_uis and path.with_suffix(".txt").exists():
         say(f"note: A1111 will show {path.with_suffix('.txt').name}, which stands beside it, as its description")
     loaded, left_out = Adapter.load(weights), None
     if nearest is not None:

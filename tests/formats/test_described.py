@@ -141,6 +141,21 @@ def test_invokeai_and_lora_manager(exported):
     assert seen["auto_v3"] == {seen["right"]} and seen["trigger"] == "zqx, other word"
 
 
+@pytest.mark.parametrize("format", ["comfyui", "onetrainer"])
+def test_other_dialects_of_uis_say_the_same(format, tmp_path, picture):
+    path = tmp_path / "out" / "a.safetensors"
+    facts = Facts(trigger="zqx", recommended={"scale": 0.8})
+    Adapter(weights(), facts, "My style").export(path, format, picture=picture)
+    assert {file.name for file in path.parent.iterdir()} == {"a.safetensors", "a.json", "a.png"}
+    assert (
+        comfyui(path)["title"] == "My style"
+        and comfyui(path)["trigger"] == "zqx"
+        and invokeai(path)["triggers"] == {"zqx"}
+    )
+    Adapter(weights(), facts, "My style").export(tmp_path / "plain" / "a.safetensors", "diffusers", picture=picture)
+    assert [file.name for file in (tmp_path / "plain").iterdir()] == ["a.safetensors"]
+
+
 # ------------------------------------------------------------------------------------------------ traps a to g
 def test_a_no_text_file_is_written(exported):
     assert {path.suffix for path in exported.parent.iterdir()} == {".safetensors", ".json", ".png"}
