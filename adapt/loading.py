@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from adapt.backbones.registry import Family, family_of, known_pipelines
 from adapt.errors import BackboneError, HubError
 from adapt.fetch import Reference, explained
+from adapt.medium import Medium
 from adapt.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -163,6 +164,12 @@ def _scale_of(vae: dict[str, Any]) -> int:
     if "temperal_downsample" in vae:  # spelt so
         return int(2 ** len(vae["temperal_downsample"]))
     return int(2 ** (len(vae.get("encoder_block_out_channels") or vae["block_out_channels"]) - 1))
+
+
+def medium_of(folder: Path) -> Medium:
+    """What a base makes and takes, from its configuration alone; `side` is 0 where that does not say it."""
+    side, scale = frame_of(folder) or (0, 8)
+    return Medium(side=side, scale=scale)
 
 
 def caption_counter(folder: Path) -> TokenCounter:

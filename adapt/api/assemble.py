@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from adapt.api.judging import make_judge
 from adapt.api.kernels import require_same_gradients, tune
 from adapt.api.machine import Resting
+from adapt.api.media import with_settings
 from adapt.api.network import put_in
 from adapt.api.objective import make_noise, make_objective, make_prior, make_prior_target, make_target
 from adapt.api.previews import drawer
@@ -19,6 +20,7 @@ from adapt.backbones import Backbone
 from adapt.config import TrainSettings
 from adapt.data import EncodedPictures, Picture, TensorCache, default_folder
 from adapt.data.cache_folder import limit
+from adapt.data.media import reader_of
 from adapt.data.plan import Plan
 from adapt.data.tidy import trim
 from adapt.lora import Network
@@ -73,7 +75,8 @@ def encode(
     """Latents and text states of these pictures in all their variants, all in the cache."""
     encoded = EncodedPictures(
         pictures, backbone, shelves(settings, backbone.multiple), _cache(), augmentation=augmentation(settings),
-        flips=settings.flip > 0, background=settings.background, outside=settings.mask_outside,
+        flips=settings.flip > 0, reader=reader_of(with_settings(backbone.medium, settings), settings.background),
+        outside=settings.mask_outside,
         texts=not settings.hears_itself, media_component=joined(backbone.media_components),
         text_component=joined(backbone.text_components or backbone.media_components),
     )  # fmt: skip
@@ -86,7 +89,8 @@ def encode_held_out(
     """The same for pictures that are measured: as they are, at one resolution."""
     shelf = shelves(settings, backbone.multiple)[:1]
     encoded = EncodedPictures(
-        pictures, backbone, shelf, _cache(), background=settings.background, outside=settings.mask_outside,
+        pictures, backbone, shelf, _cache(), outside=settings.mask_outside,
+        reader=reader_of(with_settings(backbone.medium, settings), settings.background),
         texts=not settings.hears_itself, media_component=joined(backbone.media_components),
         text_component=joined(backbone.text_components or backbone.media_components),
     )  # fmt: skip

@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapt.api.media import with_settings
 from adapt.api.previews import rows
 from adapt.config import TrainSettings, require_settled, validate
 from adapt.data import Picture
 from adapt.data.tags import Tags
 from adapt.errors import DataError, SettingsError
 from adapt.evaluation.hold_out_size import hold_out_share
+from adapt.medium import PICTURES, Medium
 from adapt.progress import Progress
 from adapt.training import trackers
 
@@ -96,8 +98,8 @@ def gather(data: str | Path, settings: TrainSettings, base: str | None = None) -
 
     trackers.require(settings.trackers)
     rows(settings)  # the prompt file of the previews
-    frame = _frame(base, settings)
-    judgement, warnings = _judged(data, settings, frame)
+    medium = medium_for(base, settings)
+    judgement, warnings = _judged(data, settings, medium)
     pictures = judgement.require(settings.skip_bad)
     _require_masks(pictures, judgement, settings)
     _require_prior(pictures, settings)
@@ -110,7 +112,7 @@ def gather(data: str | Path, settings: TrainSettings, base: str | None = None) -
         aside = {picture.name for picture in held_out}
         pictures = tuple(picture for picture in pictures if picture.name not in aside)
     elif share is not None:
-        other, more = _judged(share, settings, frame)
+        other, more = _judged(share, settings, medium)
         held_out = tuple(picture for picture in other.require(settings.skip_bad) if not picture.prior)
         warnings += [*more, *_shared(judgement, other)]
     train = _triggered(pictures, settings.trigger)
@@ -131,34 +133,40 @@ def _require_said(pictures: Sequence[Picture], settings: TrainSettings) -> None:
             )
 
 
-def _frame(base: str | None, settings: TrainSettings) -> tuple[int, int]:
-    """Largest side that pictures are brought to, 0 where it is not known yet, and pixels a latent."""
-    from adapt.loading import find, frame_of
+def medium_for(base: str | None, settings: TrainSettings) -> Medium:
+    """What the base takes, with the settings' sizes; `side` is 0 where it is not known yet."""
+    from adapt.loading import find, medium_of
 
-    side, scale = (frame_of(find(base)) if base else None) or (0, 0)
-    return max(settings.resolutions, default=settings.resolution or side), scale
+    own = medium_of(find(base)) if base else PICTURES
+    return with_settings(own, settings)
 
 
-def _judged(source: str | Path, settings: TrainSettings, frame: tuple[int, int]) -> tuple[Judgement, list[str]]:
+def _judged(source: str | Path, settings: TrainSettings, medium: Medium) -> tuple[Judgement, list[str]]:
     from adapt.data import find, judge
     from adapt.data.folders import Reading
     from adapt.data.judge import lines, verdicts_of
+    from adapt.data.media import reader_of
     from adapt.data.whole import judge_whole
 
-    found = find(source, Reading(settings.repeats, settings.masks))
-    with verdicts_of(source, settings.background) as verdicts:
-        judgement = judge(found, frame[0], background=settings.background, progress=_judging(), verdicts=verdicts)
-    remarks = (*judgement.warnings, *judge_whole(found, judgement, cut=_crop(settings, *frame)))
-    told = lines(remark for remark in remarks if remark.kind != "no caption")  # `found` says that one
+    reader = reader_of(medium, settings.background)
+    found = find(source, Reading(settings.repeats, settings.masks, noun=reader.noun, extensions=reader.extensions))
+    with verdicts_of(source, reader=reader) as verdicts:
+        judgement = judge(found, medium.side, progress=_judging(), verdicts=verdicts, reader=reader)
+    remarks = (*judgement.warnings, *judge_whole(found, judgement, cut=_crop(settings, medium)))
+    # `found` says that one
+    told = lines((remark for remark in remarks if remark.kind != "no caption"), reader.noun)
     return judgement, [*found.warnings, *told]
 
 
-def _crop(settings: TrainSettings, side: int, scale: int) -> Crop:
+def _crop(settings: TrainSettings, medium: Medium) -> Crop:
     """What is cut off. Sides that do not fit the base are refused later, by `settle`."""
     from adapt.data.buckets import buckets, default_step
     from adapt.data.whole import SQUARE
 
-    if not settings.buckets or not scale or side % scale:
+    side, scale = medium.side, medium.scale
+    if medium.kind == "sound":
+        return lambda size: 0.0  # judging has said how much of it is used
+    if not settings.buckets or not side or side % scale:
         return SQUARE
     step = settings.bucket_step or default_step(side, scale)
     return SQUARE if side % step else buckets(side, step, settings.bucket_aspect).cut_away

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from adapt.backbones.registry import FAMILIES, Family
 from adapt.errors import SettingsError
+from adapt.medium import Medium
 from adapt.objectives import Loss, Objective, TimeSampling, Weighting, objective_of
 from adapt.objectives.shift import LinearShift, by_size
 from adapt.types import Sizes
@@ -225,6 +226,11 @@ class Backbone(ABC):
         """Side of the pictures that it was made for, in pixels."""
         sample = self.config.get("sample_size") or self.entry.sample_size
         return side_of(sample) * self.scale_factor
+
+    @property
+    def medium(self) -> Medium:
+        """What it makes and takes: pictures, in most families."""
+        return Medium(side=self.resolution, scale=self.multiple)
 
     @property
     def scale_factor(self) -> int:

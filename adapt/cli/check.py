@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from adapt.data import Finding, Judgement
     from adapt.data.picture import Found
     from adapt.data.whole import Crop
+    from adapt.medium import Medium
     from adapt.types import TokenCounter
 
 FRACTION, FEWEST = 0.1, 20
@@ -29,12 +30,14 @@ class Report:
         findings: what is wrong with them or worth knowing.
         held_out: names that could be held out.
         cut: name of each picture → share of it that is cut off.
+        noun: what is judged: pictures, sounds, clips.
     """
 
     found: Found
     findings: tuple[Finding, ...]
     held_out: list[str]
     cut: dict[str, float]
+    noun: str = "pictures"
 
 
 def check(
@@ -56,19 +59,22 @@ def check(
     from adapt.data import find, judge
     from adapt.data.folders import Reading
     from adapt.data.judge import verdicts_of
+    from adapt.data.media import reader_of
     from adapt.data.whole import judge_whole, shares_cut
-    from adapt.loading import caption_counter, frame_of
+    from adapt.loading import caption_counter, medium_of
     from adapt.loading import find as find_base
 
     folder = find_base(base)
-    side, scale = frame_of(folder) or (0, 8)
-    cut = crop(resolution or side, scale, buckets)
-    found = find(data, Reading(masks="files"))
-    with verdicts_of(data) as verdicts:
-        judgement = judge(found, resolution or side, _counter(found, caption_counter(folder)), verdicts=verdicts)
+    own = medium_of(folder)
+    medium = own if resolution is None else replace(own, side=resolution)
+    reader, cut = reader_of(medium), crop(medium, buckets)
+    found = find(data, Reading(masks="files", noun=reader.noun, extensions=reader.extensions))
+    with verdicts_of(data, reader=reader) as verdicts:
+        counter = _counter(found, caption_counter(folder))
+        judgement = judge(found, medium.side, counter, verdicts=verdicts, reader=reader)
     findings = (*judgement.faults, *judgement.warnings, *judge_whole(found, judgement, trigger, cut))
     found = replace(found, warnings=(*found.warnings, *left_open(data)))
-    report = Report(found, findings, propose(judgement), shares_cut(judgement, cut))
+    report = Report(found, findings, propose(judgement), shares_cut(judgement, cut), reader.noun)
     typer.echo(json_.dumps(as_dict(report), ensure_ascii=False) if json else "\n".join(told(report)))
     return 1 if findings and not exit_zero else 0
 
@@ -85,13 +91,16 @@ def left_open(data: Path) -> list[str]:
     ]
 
 
-def crop(side: int, scale: int, buckets: bool) -> Crop:
+def crop(medium: Medium, buckets: bool) -> Crop:
     """What is cut off with square crops, or with the buckets that a run would choose."""
     from adapt.data.buckets import buckets as of_area
     from adapt.data.buckets import default_step
     from adapt.data.whole import SQUARE
     from adapt.errors import SettingsError
 
+    side, scale = medium.side, medium.scale
+    if medium.kind == "sound":
+        return lambda size: 0.0
     if not buckets:
         return SQUARE
     if not side or side % scale:
@@ -131,13 +140,13 @@ def told(report: Report) -> list[str]:
     found, findings = report.found, report.findings
     advice = f"validation={FRACTION} holds out {len(report.held_out)} of them, so that the best step can be chosen"
     return [
-        f"{len(found.pictures)} pictures, captions from: {found.kind}",
+        f"{len(found.pictures)} {report.noun}, captions from: {found.kind}",
         *(f"draws    {share:.1%} from {name}" for name, share in shares(found).items()),
         *(f"note     {note}" for note in found.warnings),
-        *(f"finding  {line}" for line in lines(findings)),
+        *(f"finding  {line}" for line in lines(findings, report.noun)),
         *(
             [f"cut      {_mean(report.cut):.1%} of a picture on average, {max(report.cut.values()):.1%} at most"]
-            if report.cut
+            if report.cut and report.noun != "sounds"
             else []
         ),
         *([f"advice   {advice}"] if report.held_out else []),

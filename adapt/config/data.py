@@ -33,6 +33,13 @@ class DataSettings(Section):
     variants: int = Field(
         8, ge=2, le=256, description="of each picture, cached, with crop=random or colour; the first is the plain one"
     )
+    seconds: float | None = Field(
+        None, gt=0, le=600, description="length of the sounds that are learned, s; None: the base's own"
+    )
+    frames: int | None = Field(
+        None, ge=1, le=1000, description="frames of the clips that are learned; None: the base's own"
+    )
+    fps: float | None = Field(None, gt=0, le=240, description="frames a second of these clips; None: the base's own")
     mask_outside: Share = Field(0.1, description="weight of what a picture's mask leaves out")
     trigger: str | None = Field(None, description="word put before every caption")
     skip_bad: bool = Field(False, description="leave out pictures that cannot be used, instead of stopping")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from adapt.data.captions import LARGEST_CAPTION_FILE, captions_of, clean, decode_text
 from adapt.data.folders import Reading
-from adapt.data.picture import EXTENSIONS, Found, Picture, Span
+from adapt.data.picture import Found, Picture, Span
 from adapt.data.wording import listed, printable
 from adapt.errors import DataError
 
@@ -58,12 +58,12 @@ def read_archives(paths: Sequence[Path], reading: Reading) -> Found:
         DataError: an archive is damaged, cut off or compressed; captions are not UTF-8 text; a key has two pictures; there
             are no pictures. All problems of a kind are in one message.
     """
-    samples = [sample for path, name in _named(paths) for sample in _samples(path, name).values()]
+    samples = [sample for path, name in _named(paths) for sample in _samples(path, name, reading).values()]
     with_picture = [sample for sample in samples if sample.pictures]
     if double := [sample.key for sample in with_picture if len(sample.pictures) > 1]:
         raise DataError("Keys of the archives have several pictures", given=listed(double), next="keep one of each")
     if not with_picture:
-        raise DataError("The archives hold no pictures", given=listed(map(str, paths)), allowed=_ALLOWED)
+        raise DataError(f"The archives hold no {reading.noun}", given=listed(map(str, paths)), allowed=_ALLOWED)
     pictures, wrong = list[Picture](), list[str]()
     for sample in with_picture:
         try:
@@ -102,22 +102,22 @@ def _named(paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:
         yield path, "" if len(paths) == 1 else f"{stem}/" if stems.count(stem) == 1 else f"{number}-{stem}/"
 
 
-def _samples(path: Path, before: str) -> dict[str, _Sample]:
+def _samples(path: Path, before: str, reading: Reading) -> dict[str, _Sample]:
     """Samples by key, in the archive's order."""
     found: dict[str, _Sample] = {}
     for name, span in _members(path):
         key, ending = _key(name)
         sample = found.setdefault(key, _Sample(printable(before + key)))
-        kind = _kind(sample, ending)
+        kind = _kind(sample, ending, reading)
         if kind is not None:
             kind[ending] = span
     return found
 
 
-def _kind(sample: _Sample, ending: str) -> dict[str, Span] | None:
+def _kind(sample: _Sample, ending: str, reading: Reading) -> dict[str, Span] | None:
     if ending in MASK_ENDINGS:
         return sample.masks
-    if f".{ending}" in EXTENSIONS:
+    if f".{ending}" in reading.extensions:
         return sample.pictures
     return sample.texts if ending in ("txt", "caption", "json") else None
 

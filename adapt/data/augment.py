@@ -62,10 +62,12 @@ class Variant:
     Attributes:
         at: where it is cut, see `crop_box`.
         colour: what is done with its colours.
+        moment: where a clip is cut out of a longer one: 0 is its beginning, 1 its end.
     """
 
     at: tuple[float, float] = CENTRE
     colour: Colour = UNCHANGED
+    moment: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,10 @@ class Augmentation:
         """Variant `number` of the picture of that digest."""
         if number == 0:
             return Variant()
-        across, down, *draws = generator(self.seed, f"variant {digest}", number, 0).random(6).tolist()
+        across, down, *draws, moment = generator(self.seed, f"variant {digest}", number, 0).random(7).tolist()
         b, c, s, h = ((2 * u - 1) * self.colour for u in draws)
         colour = Colour(1 + STRENGTH * b, 1 + STRENGTH * c, 1 + STRENGTH * s, TURN * h)
-        return Variant((across, down) if self.random_crop else CENTRE, colour)
+        return Variant((across, down), colour, moment) if self.random_crop else Variant(CENTRE, colour)
 
 
 def turned(hue: float) -> NDArray[np.float64]:

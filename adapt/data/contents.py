@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -18,10 +18,11 @@ class Contents:
 
     Args:
         pictures: judged ones; a file is read here only where judging has left no digest and size.
+        size_of: a file's bytes → its size.
     """
 
-    def __init__(self, pictures: Sequence[Picture]) -> None:
-        self._pictures = pictures
+    def __init__(self, pictures: Sequence[Picture], size_of: Callable[[bytes], Size] = size_of) -> None:
+        self._pictures, self._size_of = pictures, size_of
         self._digests = np.zeros((len(pictures), 32), np.uint8)
         self._sizes = np.zeros((len(pictures), 2), np.int32)
 
@@ -57,12 +58,11 @@ class Contents:
         if digest is None or size is None:
             data = picture.read()
             digest = hashlib.sha256(data).hexdigest()
-            size = _named(picture, data)
+            size = self._named(picture, data)
         self._digests[index], self._sizes[index] = np.frombuffer(bytes.fromhex(digest), np.uint8), size
 
-
-def _named(picture: Picture, data: bytes) -> Size:
-    try:
-        return size_of(data)
-    except DataError as error:
-        raise DataError(f"A picture {error.message}", given=picture.name, next=error.next) from error
+    def _named(self, picture: Picture, data: bytes) -> Size:
+        try:
+            return self._size_of(data)
+        except DataError as error:
+            raise DataError(f"A picture {error.message}", given=picture.name, next=error.next) from error

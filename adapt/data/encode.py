@@ -1,4 +1,4 @@
-"""Pictures and captions as the backbone's latents and text states, each computed once and kept in a cache."""
+"""Pictures, sounds or clips and their captions as latents and text states, each computed once and kept in a cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from itertools import chain
 from threading import Lock
 
 import numpy as np
-import PIL
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -19,12 +18,13 @@ from adapt.data.augment import PLAIN, Augmentation
 from adapt.data.buckets import Buckets, Size
 from adapt.data.cache import TensorCache, key_of
 from adapt.data.contents import Contents
-from adapt.data.decode import VERSION, decode, pixels
 from adapt.data.masks import mask_of
+from adapt.data.media import Reader, reader_of
 from adapt.data.picture import Picture
 from adapt.data.view import Sizes, View
 from adapt.data.wording import printable
 from adapt.errors import DataError
+from adapt.medium import PICTURES
 from adapt.types import Encoder
 
 Progress = Callable[[int, int], None]
@@ -49,7 +49,7 @@ class EncodedPictures:
         augmentation: how the variants of a picture are made.
         flips: whether mirrored variants are wanted as well. A picture whose caption tells left from right is never
             mirrored.
-        background: colour behind transparent pixels.
+        reader: how the files are read; None: as pictures on white.
         outside: weight of what a mask leaves out, 0 … 1.
         media_component: the component whose `content_key` latents depend on.
         text_component: the component whose `content_key` text states depend on.
@@ -66,7 +66,7 @@ class EncodedPictures:
         *,
         augmentation: Augmentation = PLAIN,
         flips: bool = False,
-        background: str = "white",
+        reader: Reader | None = None,
         outside: float = 0.0,
         media_component: str = "vae",
         text_component: str = "text_encoder",
@@ -74,11 +74,12 @@ class EncodedPictures:
         texts: bool = True,
     ) -> None:
         self.pictures, self.encoder, self.shelves, self.cache = tuple(pictures) * len(shelves), encoder, shelves, cache
-        self.augmentation, self.flips, self.background, self.outside = augmentation, flips, background, outside
+        self.augmentation, self.flips, self.outside = augmentation, flips, outside
+        self.reader = reader or reader_of(PICTURES)
         # Another torch may round otherwise: a run that is resumed must find what it began with, or know that it is new.
         self._media_key = f"{encoder.content_key(media_component)} torch {torch.__version__}"
         self._text_key = f"{encoder.content_key(text_component)} torch {torch.__version__}"
-        self._texts, self._contents = texts, Contents(pictures)
+        self._texts, self._contents = texts, Contents(pictures, self.reader.size_of)
         self._nearest: dict[tuple[int, Size], Size] = {}
         self._masks: dict[int, str] = {}
         self._recent = _Recent(memory)
@@ -184,8 +185,7 @@ class EncodedPictures:
         return View(self._contents.size(number), self.size(index), chosen, flip)
 
     def _settings(self, view: View) -> list[object]:
-        size, flip, *more = view.facts()
-        return [VERSION, PIL.__version__, size, self.background, flip, *more]
+        return [*self.reader.facts, *view.facts(self.reader.timed)]
 
     def _jobs(self) -> Iterator[Callable[[], object]]:
         for index, picture in enumerate(self.pictures):
@@ -220,7 +220,7 @@ class EncodedPictures:
         picture = self.pictures[number]
         data = self._contents.read(number)
         with _naming(picture):
-            x = pixels(view.shown(decode(data, self.background)))  # (3, H, W)
+            x = self.reader.row(data, view)  # (C, *dims)
         mean, std = self.encoder.encode_media(x[None])  # (1, C, *dims)
         entry = {"mean": _own(mean[0].float()), "std": _own(std[0].float())}
         return _finite(entry, f"The latents of {picture.name}")

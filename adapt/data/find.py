@@ -14,7 +14,7 @@ from pathlib import Path
 
 from adapt.data import archives, tables
 from adapt.data.folders import AS_IT_LIES, Reading, pictures_among, read_folder
-from adapt.data.picture import EXTENSIONS, Found
+from adapt.data.picture import Found
 from adapt.data.snapshot import is_hub_id, snapshot
 from adapt.data.walk import Walk, suffix, walk
 from adapt.data.wording import listed, printable
@@ -79,7 +79,7 @@ def find_one(source: str | Path, reading: Reading = AS_IT_LIES) -> Found:
         path = snapshot(str(source))
     if path.is_dir():
         return _find_folder(path, reading)
-    readers = {".tar": lambda: archives.read_archives([path], reading), ".parquet": lambda: tables.read_file(path)}
+    readers = {".tar": lambda: archives.read_archives([path], reading), ".parquet": lambda: _table(path, reading)}
     if (read := readers.get(suffix(path.name))) is None:
         raise DataError(
             "This is a file, not a folder",
@@ -92,17 +92,25 @@ def find_one(source: str | Path, reading: Reading = AS_IT_LIES) -> Found:
 
 def _find_folder(root: Path, reading: Reading) -> Found:
     if tables.is_saved(root):
-        return tables.read_saved(root)
+        return _table(root, reading)
     walked = walk(root, reading.deep)
     if walked.unreadable:
         raise DataError("Folders cannot be read", given=listed(walked.unreadable), next="change their permissions")
-    if pictures_among(walked):
+    if pictures_among(walked, reading.extensions):
         return read_folder(walked, reading)
     if any(suffix(name) in (".parquet", ".arrow") for name in walked.files):
-        return tables.read_tables(root)
+        return _table(root, reading)
     if tars := [path for name, path in walked.files.items() if suffix(name) == ".tar"]:
         return archives.read_archives(tars, reading)
-    raise _nothing(root, walked)
+    raise _nothing(root, walked, reading)
+
+
+def _table(place: Path, reading: Reading) -> Found:
+    if reading.noun != "pictures":
+        raise DataError(f"Tables of {reading.noun} are not read", given=place, next=f"give a folder of {reading.noun}")
+    if place.is_file():
+        return tables.read_file(place)
+    return tables.read_saved(place) if tables.is_saved(place) else tables.read_tables(place)
 
 
 def path_of(source: str | Path) -> Path:
@@ -115,12 +123,12 @@ def path_of(source: str | Path) -> Path:
     return path
 
 
-def _nothing(root: Path, walked: Walk) -> DataError:
-    allowed = ", ".join(EXTENSIONS)
+def _nothing(root: Path, walked: Walk, reading: Reading) -> DataError:
+    allowed = ", ".join(reading.extensions)
     if not walked.files:
-        return DataError("The folder is empty", given=root, allowed=allowed, next="put pictures there")
+        return DataError("The folder is empty", given=root, allowed=allowed, next=f"put {reading.noun} there")
     kinds = sorted({suffix(name) or "(none)" for name in walked.files})
     given = f"{root} with {len(walked.files)} files of type {listed(kinds)}"
     return DataError(
-        "The folder holds no pictures", given=given, allowed=allowed, next="convert them or give their folder"
+        f"The folder holds no {reading.noun}", given=given, allowed=allowed, next="convert them or give their folder"
     )

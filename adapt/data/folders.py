@@ -44,21 +44,25 @@ class Reading:
             channel; with `none` pictures count everywhere.
         captions: endings of caption files.
         deep: whether sub-folders are read as well.
+        noun: what is looked for.
+        extensions: endings of such files.
     """
 
     repeats: Literal["ignore", "folders"] = "ignore"
     masks: Literal["none", "files", "alpha"] = "none"
     captions: tuple[str, ...] = CAPTION_EXTENSIONS
     deep: bool = True
+    noun: str = "pictures"
+    extensions: tuple[str, ...] = EXTENSIONS
 
 
 AS_IT_LIES = Reading()
 """Every picture once, whole."""
 
 
-def pictures_among(walked: Walk) -> list[str]:
-    """Names of the files that are pictures by their ending, masks included."""
-    return [name for name in walked.files if suffix(name) in EXTENSIONS]
+def pictures_among(walked: Walk, extensions: tuple[str, ...] = EXTENSIONS) -> list[str]:
+    """Names of the files that are pictures (sounds, clips) by their ending, masks included."""
+    return [name for name in walked.files if suffix(name) in extensions]
 
 
 def read_folder(walked: Walk, reading: Reading) -> Found:
@@ -68,7 +72,7 @@ def read_folder(walked: Walk, reading: Reading) -> Found:
         DataError: nothing but masks, two pictures of the same stem, caption files that are not UTF-8, metadata that names
             missing files or lacks columns, folder counts that are no repeats. All problems of a kind are in one message.
     """
-    every, twins = _each_once(walked, pictures_among(walked))
+    every, twins = _each_once(walked, pictures_among(walked, reading.extensions))
     masks = mask_names(every)
     names = [name for name in every if name not in masks and not is_label(name)]
     if not names:
@@ -245,7 +249,7 @@ class _Warnings:
         return said + remark((_folder_of(p.name) for p in self.pictures), self.reading.repeats == "folders")
 
     def _lonely(self) -> list[str]:
-        stems = {stem(name) for name in self.walked.files if suffix(name) in EXTENSIONS}
+        stems = {stem(name) for name in pictures_among(self.walked, self.reading.extensions)}
         files = ((stem_, name) for stem_, names in self.by_stem.items() for name in names)
         return [name for stem_, name in files if stem_ not in stems and not _is_document(name)]
 

@@ -1,4 +1,4 @@
-"""Opens every picture before anything is trained, and says which cannot be used and what is worth knowing."""
+"""Opens every picture, sound or clip before anything is trained, and says which cannot be used and what is worth knowing."""
 
 from __future__ import annotations
 
@@ -12,25 +12,21 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import PIL
-
-from adapt.data.decode import VERSION, examine
-from adapt.data.likeness import difference_hash, sharpness
+from adapt.data.look import Look
 from adapt.data.masks import mask_of
+from adapt.data.media import Reader, reader_of
+from adapt.data.media.pictures import SMALLEST_SIDE, TooSmall
 from adapt.data.picture import Found, Picture
 from adapt.data.verdicts import VerdictCache
 from adapt.data.wording import listed
 from adapt.errors import DataError
+from adapt.medium import Medium
 
 if TYPE_CHECKING:
     from adapt.types import TokenCounter
 
-SMALLEST_SIDE = 16
-"""Pixels. Smaller pictures (1 x 1 trackers, broken exports) teach nothing."""
 FEW = 5
 """Fewer pictures than this are mostly memorised."""
-NARROW = 3.0
-"""A picture with a longer side of so many shorter ones loses most of itself in the centre crop."""
 CHUNK = 256
 """Pictures that are handed to the threads at once."""
 
@@ -44,35 +40,14 @@ class Finding:
 
     Attributes:
         name: the picture's name; empty when it is about all of them.
-        kind: `unreadable`, `small` or `mask` (faults); `animated`, `transparent`, `enlarged`, `narrow`, `duplicate`,
-            `no caption`, `long caption` or `few` (warnings).
+        kind: `unreadable`, `small` or `mask` (faults); `animated`, `transparent`, `enlarged`, `narrow`, `rate`, `channels`,
+            `clipped`, `long`, `short`, `duplicate`, `no caption`, `long caption` or `few` (warnings).
         message: what it is and what happens or what to do.
     """
 
     name: str
     kind: str
     message: str
-
-
-@dataclass(frozen=True)
-class Look:
-    """What one usable picture shows of itself.
-
-    Attributes:
-        digest: of its size and pixels; equal for exact duplicates.
-        size: width and height in pixels.
-        likeness: 256 bits; nearly equal for near duplicates.
-        sharpness: variance of the Laplacian; small for soft pictures.
-        file: sha256 of the file.
-    """
-
-    digest: str
-    size: tuple[int, int]
-    animated: bool
-    transparent: bool
-    likeness: int
-    sharpness: float
-    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,12 +59,14 @@ class Judgement:
         faults: pictures that cannot be used, one finding each.
         warnings: what does not stop a training.
         looks: name of each usable picture → what it shows of itself.
+        noun: what they are called.
     """
 
     pictures: tuple[Picture, ...]
     faults: tuple[Finding, ...]
     warnings: tuple[Finding, ...]
     looks: Mapping[str, Look] = field(default_factory=dict)
+    noun: str = "pictures"
 
     @property
     def digests(self) -> dict[str, str]:
@@ -113,25 +90,25 @@ class Judgement:
         given = listed(f"{fault.name} {fault.message}" for fault in self.faults)
         if self.faults and not skip_bad:
             raise DataError(
-                f"{len(self.faults)} of {len(self.pictures)} pictures cannot be used",
+                f"{len(self.faults)} of {len(self.pictures)} {self.noun} cannot be used",
                 given=given,
                 next="remove or replace them, or skip_bad=true",
             )
         if not self.usable:
-            raise DataError("No picture can be used", given=given or None, next="add pictures")
+            raise DataError(f"No {self.noun[:-1]} can be used", given=given or None, next=f"add {self.noun}")
         return self.usable
 
     def lines(self) -> list[str]:
         """One line for each kind of warning, with the first names."""
-        return lines(self.warnings)
+        return lines(self.warnings, self.noun)
 
 
-def lines(findings: Iterable[Finding]) -> list[str]:
+def lines(findings: Iterable[Finding], noun: str = "pictures") -> list[str]:
     """One line for each kind of finding, with the first names."""
     groups = defaultdict[str, list[Finding]](list)
     for finding in findings:
         groups[finding.kind].append(finding)
-    return [_line(group) for group in groups.values()]
+    return [_line(group, noun) for group in groups.values()]
 
 
 def judge(
@@ -142,8 +119,9 @@ def judge(
     background: str = "white",
     progress: Progress | None = None,
     verdicts: VerdictCache | None = None,
+    reader: Reader | None = None,
 ) -> Judgement:
-    """Decodes every picture (a few at a time, in threads) and looks at its captions. Changes nothing on disk.
+    """Decodes every picture, sound or clip (a few at a time, in threads) and looks at its captions. Changes nothing on disk.
 
     Args:
         found: the pictures.
@@ -152,52 +130,53 @@ def judge(
         background: colour behind transparent pixels.
         progress: called with (done, total) after each picture, in this thread.
         verdicts: what is known of files already (`verdicts_of`); the others are decoded and put there.
+        reader: how the files are read; None: as pictures, on the background, at the resolution.
 
     Raises:
         SettingsError: the background is no colour. A picture never raises: it becomes a fault.
     """
-    pictures = found.pictures
+    pictures, reader = found.pictures, reader or reader_of(Medium(side=resolution), background)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's words on odd files: the findings say what matters
-        looks = list(_looks(pictures, background, progress, verdicts))
+        looks = list(_looks(pictures, reader, progress, verdicts))
     pictures = tuple(map(_known, pictures, looks))
     faults = tuple(look for look in looks if isinstance(look, Finding))
     usable = [(picture, look) for picture, look in zip(pictures, looks, strict=True) if isinstance(look, Look)]
     first_of: dict[str, str] = {}
     remarks: list[Finding] = []
     for picture, look in usable:
-        remarks += _about_pixels(picture, look, resolution)
+        remarks += (Finding(picture.name, *said) for said in (*look.remarks, *reader.about(look)))
         remarks += _about_captions(picture, count_tokens)
         first = first_of.setdefault(look.digest, picture.name)
         if first != picture.name:
-            remarks.append(Finding(picture.name, "duplicate", f"shows the same pixels as {first}: remove one"))
+            remarks.append(Finding(picture.name, "duplicate", f"{reader.same} as {first}: remove one"))
     if 0 < len(usable) < FEW:
-        message = f"Very few pictures ({len(usable)}): an adapter memorises them; {FEW} or more are better"
+        message = f"Very few {reader.noun} ({len(usable)}): an adapter memorises them; {FEW} or more are better"
         remarks.append(Finding("", "few", message))
-    return Judgement(pictures, faults, tuple(remarks), {picture.name: look for picture, look in usable})
+    return Judgement(pictures, faults, tuple(remarks), {picture.name: look for picture, look in usable}, reader.noun)
 
 
-def verdicts_of(source: str | Path, background: str = "white") -> VerdictCache:
-    """What is known already of the files of a source. Raises nothing: where nothing can be read, nothing is known."""
-    return VerdictCache(
-        source, [VERSION, PIL.__version__, background, SMALLEST_SIDE, sorted(Look.__dataclass_fields__)]
-    )
+def verdicts_of(source: str | Path, background: str = "white", reader: Reader | None = None) -> VerdictCache:
+    """What is known already of the files of a source, read as pictures or as `reader` says. Where nothing can be read,
+    nothing is known."""
+    reader = reader or reader_of(Medium(), background)
+    return VerdictCache(source, [*reader.facts, SMALLEST_SIDE, sorted(Look.__dataclass_fields__)])
 
 
 def _looks(
-    pictures: tuple[Picture, ...], background: str, progress: Progress | None, verdicts: VerdictCache | None
+    pictures: tuple[Picture, ...], reader: Reader, progress: Progress | None, verdicts: VerdictCache | None
 ) -> Iterator[Look | Finding]:
     """One look a picture, in their order. Pillow decodes outside Python's lock; each thread holds one picture."""
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         for first in range(0, len(pictures), CHUNK):
             chunk = pictures[first : first + CHUNK]
-            for done, look in enumerate(pool.map(lambda p: _look(p, background, verdicts), chunk), first + 1):
+            for done, look in enumerate(pool.map(lambda p: _look(p, reader, verdicts), chunk), first + 1):
                 if progress:
                     progress(done, len(pictures))
                 yield look
 
 
-def _look(picture: Picture, background: str, verdicts: VerdictCache | None) -> Look | Finding:
+def _look(picture: Picture, reader: Reader, verdicts: VerdictCache | None) -> Look | Finding:
     try:
         data = picture.read()
     except DataError as error:
@@ -205,12 +184,13 @@ def _look(picture: Picture, background: str, verdicts: VerdictCache | None) -> L
     file = hashlib.sha256(data).hexdigest()
     verdict = verdicts.get(file) if verdicts else None
     if verdict is None:
-        verdict = _verdict(data, file, background)
+        verdict = _verdict(data, file, reader)
         if verdicts:
             verdicts.put(file, verdict)
     if "fault" in verdict:
         return Finding(picture.name, *verdict["fault"])
-    return _masked(picture, Look(**{**verdict, "size": tuple(verdict["size"])}))
+    remarks = tuple((kind, message) for kind, message in verdict["remarks"])
+    return _masked(picture, Look(**{**verdict, "size": tuple(verdict["size"]), "remarks": remarks}))
 
 
 def _masked(picture: Picture, look: Look) -> Look | Finding:
@@ -222,34 +202,18 @@ def _masked(picture: Picture, look: Look) -> Look | Finding:
     return look
 
 
-def _verdict(data: bytes, file: str, background: str) -> Mapping[str, Any]:
+def _verdict(data: bytes, file: str, reader: Reader) -> Mapping[str, Any]:
     """The fields of a `Look`, or the kind and message of a `fault`: a function of the bytes alone, as JSON takes it."""
     try:
-        decoded = examine(data, background)
+        return asdict(reader.look(data, file))
+    except TooSmall as error:
+        return {"fault": ("small", str(error))}
     except DataError as error:
         return {"fault": ("unreadable", str(error))}
-    size = decoded.image.size
-    if min(size) < SMALLEST_SIDE:
-        return {"fault": ("small", f"is {size[0]} x {size[1]} pixels: {SMALLEST_SIDE} or more a side are needed")}
-    digest = hashlib.sha256(f"{size}".encode() + decoded.image.tobytes()).hexdigest()
-    likeness, sharp = difference_hash(decoded.image), sharpness(decoded.image)
-    return asdict(Look(digest, size, decoded.animated, decoded.transparent, likeness, sharp, file))
 
 
 def _known(picture: Picture, look: Look | Finding) -> Picture:
     return replace(picture, digest=look.file, size=look.size) if isinstance(look, Look) else picture
-
-
-def _about_pixels(picture: Picture, look: Look, resolution: int) -> Iterator[Finding]:
-    width, height = look.size
-    if look.animated:
-        yield Finding(picture.name, "animated", "is animated: its first frame is used")
-    if look.transparent:
-        yield Finding(picture.name, "transparent", "is transparent in parts: the background colour shows there")
-    if min(width, height) < resolution:
-        yield Finding(picture.name, "enlarged", f"is {width} x {height} pixels: it is enlarged to {resolution}")
-    if max(width, height) > NARROW * min(width, height):
-        yield Finding(picture.name, "narrow", f"is {width} x {height} pixels: the centre crop leaves most of it out")
 
 
 def _about_captions(picture: Picture, count_tokens: TokenCounter | None) -> Iterator[Finding]:
@@ -269,11 +233,11 @@ def long_captions(pictures: Iterable[Picture], count_tokens: TokenCounter) -> It
                 yield Finding(picture.name, "long caption", message)
 
 
-def _line(group: list[Finding]) -> str:
+def _line(group: list[Finding], noun: str) -> str:
     first = group[0]
     if not first.name:
         return first.message
     if len(group) == 1:
         return f"{first.name} {first.message}"
     names = list(dict.fromkeys(finding.name for finding in group))
-    return f"{len(names)} pictures, {first.kind}: {listed(names)} (the first {first.message})"
+    return f"{len(names)} {noun}, {first.kind}: {listed(names)} (the first {first.message})"

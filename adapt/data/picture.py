@@ -12,6 +12,8 @@ from adapt.data.wording import printable
 from adapt.errors import DataError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+SOUNDS = (".wav", ".flac", ".mp3", ".ogg")
+CLIPS = (".mp4", ".mov", ".mkv", ".webm", ".gif")
 LARGEST_FILE = 600 * 2**20
 """Bytes. 64 million pixels of four 16-bit channels are 512 MiB without compression: more is no picture we take."""
 
@@ -54,7 +56,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture and what is known about it.
+    """One picture (sound, clip) and what is known about it.
 
     Attributes:
         name: relative name with `/`, or `row-000012` of a table; unique in its data set; for messages.
@@ -69,7 +71,7 @@ class Picture:
         tags: how its captions are varied; None: they are trained as they are.
         mask: where it counts: another picture, white where it does; `alpha`: its own alpha channel; None: everywhere.
         digest: sha256 of its bytes, once it is judged.
-        size: width and height in pixels, upright, once it is judged.
+        size: width and height in pixels, upright (of a sound: samples and 1), once it is judged.
     """
 
     name: str

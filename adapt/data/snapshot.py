@@ -5,12 +5,25 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from adapt.data.picture import EXTENSIONS
+from adapt.data.picture import CLIPS, EXTENSIONS, SOUNDS
 from adapt.errors import DataError, HubError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_READ = (*EXTENSIONS, ".txt", ".caption", ".jsonl", ".csv", ".json", ".parquet", ".arrow", ".tar", ".md")
-"""What is fetched: pictures, captions, tables, archives, the card. Loading scripts are not."""
+_READ = (
+    *EXTENSIONS,
+    *SOUNDS,
+    *CLIPS,
+    ".txt",
+    ".caption",
+    ".jsonl",
+    ".csv",
+    ".json",
+    ".parquet",
+    ".arrow",
+    ".tar",
+    ".md",
+)
+"""What is fetched: pictures, sounds, clips, captions, tables, archives, the card. Loading scripts are not."""
 
 
 def is_hub_id(source: str) -> bool:

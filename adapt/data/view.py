@@ -45,18 +45,28 @@ class View:
         beside = self.original[0] - right if self.flip else left
         return Sizes(self.original[::-1], (round(top / scale), round(beside / scale)), self.size[::-1])
 
-    def facts(self) -> list[object]:
-        """What its pixels depend on, besides the picture: equal for views that show the same."""
+    def facts(self, timed: bool = False) -> list[object]:
+        """What its pixels depend on, besides the picture: equal for views that show the same.
+
+        Args:
+            timed: whether the variant's moment counts.
+        """
+        if timed and self.variant.moment != Variant().moment:
+            return [*self.facts(), self.variant.moment]
         plain = Variant()
         same_part = self.box == crop_box(self.original, self.size, plain.at)
         if same_part and self.variant.colour == plain.colour:
             return [list(self.size), self.flip]
         return [list(self.size), self.flip, list(self.box), self.variant.colour.numbers()]
 
-    def shown(self, image: Image.Image) -> NDArray[np.uint8]:
-        """A picture of size `original` as it is seen: (height, width, 3) in [0, 255]."""
-        pixels = self.variant.colour.applied(fit(image, *self.size, self.variant.at))
+    def placed(self, image: Image.Image) -> NDArray[np.uint8]:
+        """A picture of size `original`, cut, resized and mirrored: (height, width, 3) in [0, 255]."""
+        pixels = fit(image, *self.size, self.variant.at)
         return pixels[:, ::-1] if self.flip else pixels
+
+    def shown(self, image: Image.Image) -> NDArray[np.uint8]:
+        """The same, recoloured: as it is seen."""
+        return self.variant.colour.applied(self.placed(image))
 
     def area(self, mask: Image.Image, height: int, width: int) -> NDArray[np.float32]:
         """A mask of size `original` on a grid of latents: (height, width) in [0, 1], the mean over what each stands for."""

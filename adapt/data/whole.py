@@ -64,7 +64,9 @@ def groups(judgement: Judgement) -> dict[str, str]:
 
 def _pairs(judgement: Judgement) -> list[tuple[str, str]]:
     # A plain surface has no likeness to speak of: its hash is 0, whatever its colour.
-    return near_pairs({name: look.likeness for name, look in judgement.looks.items() if look.sharpness > 1})
+    return near_pairs(
+        {name: look.likeness for name, look in judgement.looks.items() if look.sharpness is None or look.sharpness > 1}
+    )
 
 
 def _alike(judgement: Judgement) -> Iterator[Finding]:
@@ -80,7 +82,7 @@ def _alike(judgement: Judgement) -> Iterator[Finding]:
 
 def _soft(judgement: Judgement) -> Iterator[Finding]:
     for name, look in judgement.looks.items():
-        if look.sharpness < BLURRED:
+        if look.sharpness is not None and look.sharpness < BLURRED:
             yield Finding(name, "blurry", "is soft everywhere, and so will be what is learned: a sharper one is better")
 
 

@@ -30,7 +30,7 @@ def test_the_first_variant_is_the_plain_one():
 def test_crops_and_colours_come_one_without_the_other():
     for number in range(1, 20):
         both = ALL.variant("aa", number)
-        assert replace(ALL, colour=0.0).variant("aa", number) == Variant(both.at)
+        assert replace(ALL, colour=0.0).variant("aa", number) == Variant(both.at, moment=both.moment)
         assert replace(ALL, random_crop=False).variant("aa", number) == Variant((0.5, 0.5), both.colour)
 
 

@@ -12,8 +12,10 @@ from adapt.data import EncodedPictures, Found, Picture, TensorCache, decode, fit
 from adapt.data.augment import Augmentation
 from adapt.data.buckets import Buckets, crop_box
 from adapt.data.encode import OVERHEAD
+from adapt.data.media import reader_of
 from adapt.data.view import Sizes
 from adapt.errors import DataError
+from adapt.medium import PICTURES
 
 SIZE = (16, 24)
 SHELF = (Buckets((SIZE,)),)
@@ -100,7 +102,7 @@ def test_whatever_a_value_depends_on_is_in_its_key(tmp_path, pictures, png, chan
     if change == "caption":
         pictures = (Picture("p0.png", None, pictures[0].content, ("Cat",)), *pictures[1:])
     options = {change: "other"} if change.endswith("component") else {}
-    options |= {"background": "black"} if change == "background" else {}
+    options |= {"reader": reader_of(PICTURES, "black")} if change == "background" else {}
     EncodedPictures(
         pictures, encoder, (Buckets(((24, 16),)),) if change == "size" else SHELF, cache, **options
     ).prepare()

@@ -30,7 +30,7 @@ def judged(folder, background="white"):
         return judge(found(folder), 0, background=background, verdicts=verdicts)
 
 
-MODULE = import_module("adapt.data.judge")
+MODULE = import_module("adapt.data.media.pictures")
 
 
 @pytest.fixture
