@@ -141,7 +141,7 @@ def test_invokeai_and_lora_manager(exported):
     assert seen["auto_v3"] == {seen["right"]} and seen["trigger"] == "zqx, other word"
 
 
-@pytest.mark.parametrize("format", ["comfyui", "onetrainer"])
+@pytest.mark.parametrize("format", ["comfyui", "kohya"])
 def test_other_dialects_of_uis_say_the_same(format, tmp_path, picture):
     path = tmp_path / "out" / "a.safetensors"
     facts = Facts(trigger="zqx", recommended={"scale": 0.8})
