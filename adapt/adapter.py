@@ -226,6 +226,8 @@ class Adapter:
             kinds = {layer.kind for layer in layers.values()}
             if len({LOADER.get(kind, kind) for kind in kinds}) > 1:
                 raise AdapterError("no library loads an adapter of several kinds", given=", ".join(sorted(kinds)))
+        if self.facts.loads_in and "diffusers" not in self.facts.loads_in:
+            return "peft"  # some families' pipelines have no loader
         return "diffusers" if all(_by_diffusers(c, layers) for c, layers in self.weights.modules.items()) else "peft"
 
     def export(self, path: Path, format: str, *, text_width: int | None = None, picture: Path | None = None) -> None:
@@ -281,7 +283,7 @@ class Adapter:
         self.check(backbone)
         weights, left_out = nearest_weights(backbone.modules, self.weights, rank)
         return Adapter(
-            weights, replace(self.facts, lora={}, loads_in=("adapt", "diffusers")), self.name, words=self.words
+            weights, replace(self.facts, lora={}, loads_in=("adapt", backbone.loader)), self.name, words=self.words
         ), left_out
 
     def check(self, backbone: Backbone) -> None:
@@ -378,6 +380,8 @@ class Adapter:
         from adapt.quiet import quiet_libraries
 
         self.check(backbone)
+        if self.loader != "peft" and backbone.loader == "peft":  # a bare file, of a family whose pipeline has no loader
+            return replace(self, facts=replace(self.facts, loads_in=("adapt", "peft"))).to_diffusers(backbone)
         pipeline = load_pipeline(find(backbone.reference), backbone.pipeline_class, backbone.dtype).to(backbone.device)
         with tempfile.TemporaryDirectory() as folder, quiet_libraries():
             self.save(folder)

@@ -170,4 +170,4 @@ def readers(settings: TrainSettings, backbone: Backbone) -> tuple[str, ...]:
     encoders = text_encoders.trained(settings, backbone.modules)
     clip = all(text_encoders.is_clip(backbone.modules[name]) for name in encoders)
     kohya = text_width(backbone) is not None and set(encoders) <= {"text_encoder"} and not settings.new_tokens
-    return loads_in(settings.kind, kohya, clip)
+    return loads_in(settings.kind, kohya, clip and backbone.loader == "diffusers")

@@ -93,6 +93,30 @@ FAMILIES: dict[str, Family] = {
             licence="dev: FLUX.1 dev Non-Commercial Licence, gated; schnell: Apache-2.0",
             refused={"schnell": "distilled to a few steps, which training undoes: it draws, train on dev"},
         ),
+        Family(
+            "pixart-alpha", "PixArt-α", "pixart:PixArtAlpha", {"PixArtAlphaPipeline": "text-to-image"}, patch=2,
+            max_tokens=120, licence="CreativeML OpenRAIL++-M: with use restrictions",
+        ),
+        Family(
+            "pixart-sigma", "PixArt-Σ", "pixart:PixArtSigma", {"PixArtSigmaPipeline": "text-to-image"}, patch=2,
+            max_tokens=300, licence="CreativeML OpenRAIL++-M: with use restrictions",
+        ),
+        Family(
+            "sana", "Sana", "sana:Sana", {"SanaPipeline": "text-to-image"}, max_tokens=300,
+            licence="differs by checkpoint; Gemma, its text encoder, has terms of its own",
+        ),
+        Family(
+            "lumina2", "Lumina-Image 2.0", "lumina2:Lumina2", {"Lumina2Pipeline": "text-to-image"}, patch=2,
+            max_tokens=256, licence="Apache-2.0; Gemma, its text encoder, has terms of its own",
+        ),
+        Family(
+            "z-image", "Z-Image", "z_image:ZImage", {"ZImagePipeline": "text-to-image"}, patch=2, sample_size=128,
+            max_tokens=512, licence="Apache-2.0",
+        ),
+        Family(
+            "qwen-image", "Qwen-Image", "qwen_image:QwenImage", {"QwenImagePipeline": "text-to-image"}, patch=2,
+            sample_size=128, max_tokens=512, licence="Apache-2.0",
+        ),
     )
 }  # fmt: skip
 """By name."""

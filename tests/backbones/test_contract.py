@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_families import CASES
+from tiny_families import CASES, pixart_alpha
 
 from adapt.adapter import Adapter, Facts
 from adapt.api.network import put_in, readers, settled_network
@@ -51,7 +51,7 @@ def times(backbone, rows):
 def theirs(backbone, case, guided):
     """Latents of the family's own pipeline, with a scheduler that nobody has moved."""
     pipeline = backbone.pipeline
-    kept, side = pipeline.scheduler, case.side
+    kept, side = pipeline.scheduler, case.side * case.stretch
     pipeline.scheduler = type(kept).from_config(kept.config)
     generators = [generator_of(seed) for seed in (7, 8)]
     call = {**case.call, **(case.on if guided else case.off)[0]}
@@ -65,7 +65,8 @@ def theirs(backbone, case, guided):
     finally:
         pipeline.scheduler = kept
     scale = pipeline.vae_scale_factor
-    return pipeline._unpack_latents(latents, side, side, scale) if case.packed else latents
+    latents = pipeline._unpack_latents(latents, side, side, scale) if case.packed else latents
+    return latents.squeeze(2) if latents.ndim == 5 else latents  # a picture of one frame
 
 
 def ours(backbone, case, guided):
@@ -84,6 +85,21 @@ def test_the_loop_equals_the_pipeline(backbone, name, guided):
     assert (found - expected).abs().max() <= 1e-4
     other = ours(backbone, CASES[name], not guided)
     assert (found - other).abs().max() > 1e-3  # guidance does something, or this would prove nothing
+
+
+def test_pixart_alpha_at_1024_px_is_told_sizes():
+    from adapt.backbones.pixart import PixArtAlpha
+
+    torch.manual_seed(0)
+    pipeline = pixart_alpha(told=True)
+    for module in (pipeline.transformer, pipeline.text_encoder, pipeline.vae):
+        module.eval()
+    backbone = PixArtAlpha(pipeline, "tiny")
+    backbone.max_tokens, case = 24, CASES["pixart-alpha"]
+    facts = backbone.condition(["a"], [Sizes((100, 100), (0, 0), (16, 32))]).facts
+    assert (facts["resolution"].tolist(), facts["aspect_ratio"].tolist()) == ([[16.0, 32.0]], [[0.5]])
+    for guided in (False, True):
+        assert (theirs(backbone, case, guided) - ours(backbone, case, guided)).abs().max() <= 1e-4
 
 
 @families
@@ -105,9 +121,9 @@ def test_media_to_latents_and_back(backbone, name):
         backbone.decode(mean)
     finally:
         del backbone.pipeline.vae.decode
-    raw = backbone.pipeline.vae.encode(pixels)
+    raw = backbone.pipeline.vae.encode(pixels if given[0].ndim == 4 else pixels[:, :, None])
     raw = raw.latent_dist.mean if hasattr(raw, "latent_dist") else raw.latent
-    torch.testing.assert_close(given[0], raw, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(given[0].squeeze(), raw.squeeze(), atol=1e-5, rtol=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------ what is learned

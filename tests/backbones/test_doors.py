@@ -13,7 +13,12 @@ SETTINGS = ["steps=2", "batch_size=2", "rank=2", "validation=0.25", "validation_
             "sampling_steps=2", "validate_every=2", "save_every=2", "caption_dropout=0.5", "buckets=false"]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CASES)
+AT_ONCE = ("stable-diffusion", "stable-diffusion-xl", "stable-diffusion-3", "flux", "pixart-sigma", "z-image")
+"""In `make test`; the others in the slow tests."""
+DOORS = [name if name in AT_ONCE else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+
+
+@pytest.mark.parametrize("name", DOORS)
 def test_train_and_generate(folders, pictures, name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     base = str(folders(name))
