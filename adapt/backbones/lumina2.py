@@ -56,4 +56,5 @@ class Lumina2(Backbone):
 def by_rows(guided: Tensor, conditional: Tensor) -> Tensor:
     """Every row of every channel as long as the conditional prediction's, as in the pipeline."""
     wanted: Tensor = torch.linalg.vector_norm(conditional, dim=-1, keepdim=True)
-    return guided * (wanted / torch.linalg.vector_norm(guided, dim=-1, keepdim=True))
+    found: Tensor = torch.linalg.vector_norm(guided, dim=-1, keepdim=True)
+    return guided * (wanted / found)
