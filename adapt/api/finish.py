@@ -64,8 +64,10 @@ def _write(folder: Path, trainer: Trainer, chosen: int) -> Proof:
     written = Adapter.load(folder)
     asked = wanted(course.settings, captions_of(course.examples.pictures), adapter.trigger)
     say("proving the adapter in a fresh diffusers pipeline")
-    proof = prove(written, in_full(course.backbone), asked[0].prompt)
-    samples = _samples(folder, written, course.backbone, asked, public=bool(course.settings.previews))
+    whole = in_full(course.backbone)
+    proof = prove(written, whole, asked[0].prompt)
+    drawing = whole if course.backbone.quantised else course.backbone  # nothing can be added to weights in few bits
+    samples = _samples(folder, written, drawing, asked, public=bool(course.settings.previews))
     width = text_width(course.backbone)
     if width and course.settings.kind in IN_UIS and not words:
         path = folder / "kohya" / f"{slug(name)}.safetensors"
@@ -132,6 +134,7 @@ def facts(trainer: Trainer, chosen: int) -> Facts:
             for name in ("batch_size", "resolution", "kind", "rank", "alpha", "optimizer", "learning_rate", "seed")
         },
         "anchor_above": settings.anchor_above,
+        **({"trained_on": settings.quantize} if settings.quantize != "none" else {}),
     }
     return Facts(
         base={

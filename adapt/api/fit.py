@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ from adapt.lora import Network
 from adapt.progress import say
 from adapt.training.update import Update
 
-MEASURES = ("accumulation", "gradient_checkpointing", "base_precision", "precision")
+MEASURES = ("accumulation", "gradient_checkpointing", "base_precision", "quantize")
 STILL = {"dropout": 0.0, "rank_dropout": 0.0, "module_dropout": 0.0, "init": "default", "init_from": None}
 """There is no Plan here to ask, and a start takes no memory of its own that stays."""
 
@@ -55,7 +56,7 @@ def fitted(base: str, settings: TrainSettings, pictures: Pictures, accelerator: 
     """The settings with the measures that make the run fit, and `memory` done with; as they are when nothing is asked for.
 
     First come measures that change nothing of what is learned: smaller pieces of a batch, activations that are computed again; of
-    those that fit, the fastest is taken. Only where none does is the base held in bf16.
+    those that fit, the fastest is taken. Only where none does is the base held in bf16, and then in four bits (bitsandbytes).
 
     Raises:
         SettingsError: nothing makes it fit.
@@ -64,7 +65,7 @@ def fitted(base: str, settings: TrainSettings, pictures: Pictures, accelerator: 
         return settings
     limit = settings.memory_limit or free(accelerator.device)
     tried: list[Trial] = []
-    for held in _precisions(settings):
+    for held in _precisions(settings, accelerator):
         found = _trials(base, settings.model_copy(update=held), held, pictures, accelerator, limit)
         tried += found
         if fits := [trial for trial in found if trial.gib <= limit]:
@@ -86,11 +87,17 @@ def _told(best: Trial, first: Trial, limit: float) -> str:
     return f"memory=fit: {best.gib:.3g} of {limit:.3g} GiB with {best}{as_set}"
 
 
-def _precisions(settings: TrainSettings) -> Iterator[dict[str, Any]]:
+def _precisions(settings: TrainSettings, accelerator: Accelerator) -> Iterator[dict[str, Any]]:
     """What the base may be held in, as it was set first."""
     yield {}
-    if settings.base_precision == "fp32" and settings.precision in ("no", "bf16") and settings.init not in SPLITS:
-        yield {"base_precision": "bf16"}
+    if settings.init in SPLITS or settings.quantize != "none" or settings.precision == "fp16":
+        return
+    half = {"base_precision": "bf16"} if settings.base_precision == "fp32" else {}
+    if half:
+        yield half
+    gpu = accelerator.device.type == "cuda"
+    if gpu and settings.kind == "lora" and not settings.compile and find_spec("bitsandbytes"):
+        yield {**half, "quantize": "nf4-bnb"}
 
 
 def _trials(

@@ -13,6 +13,7 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 from adapt.api.kernels import uncompile
+from adapt.api.quantised import quantise
 from adapt.backbones import Backbone
 from adapt.config import TrainSettings
 from adapt.errors import SettingsError
@@ -52,13 +53,20 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
 
 
 def load_base(reference: str, settings: TrainSettings, accelerator: Accelerator) -> Backbone:
-    """The base in `base_precision`, on this process's device."""
-    return Backbone.load(reference, dtype=DTYPES[settings.base_precision], device=accelerator.device)
+    """The base in `base_precision`, on this process's device, its denoiser in few bits if `quantize` says so.
+
+    Raises:
+        SettingsError: what `quantize` needs is not there, or cannot do it here.
+    """
+    backbone = Backbone.load(reference, dtype=DTYPES[settings.base_precision], device=accelerator.device)
+    if settings.quantize != "none":
+        quantise(backbone, settings.quantize)
+    return backbone
 
 
 def in_full(backbone: Backbone) -> Backbone:
     """The base in float32, for proofs: in half precision, rounding alone would tell a good adapter from itself."""
-    half = torch.finfo(backbone.dtype).bits < 32
+    half = torch.finfo(backbone.dtype).bits < 32 or backbone.quantised is not None
     return Backbone.load(backbone.reference, device=backbone.device) if half else backbone
 
 

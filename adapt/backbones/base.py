@@ -67,6 +67,8 @@ class Backbone(ABC):
     def __init__(self, pipeline: DiffusionPipeline, reference: str, config: Mapping[str, Any] | None = None) -> None:
         self.pipeline, self.reference, self._config = pipeline, reference, config
         self.wrapped: nn.Module | None = None
+        self.quantised: str | None = None  # how the denoiser is held in few bits, if it is
+        self._known: dict[str, str] = {}
         self.max_tokens = self.entry.max_tokens
         self.trained_guidance = 1.0  # of a training row, in distilled families that have it (`embedded_guidance`)
         for module in self.modules.values():
@@ -161,7 +163,7 @@ class Backbone(ABC):
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self._present.parameters()).dtype
+        return next(p.dtype for p in self._present.parameters() if p.is_floating_point())
 
     @property
     def _present(self) -> nn.Module:
@@ -200,8 +202,14 @@ class Backbone(ABC):
         return None
 
     # ------------------------------------------------------------------------------------------------ who it is
+    def remember(self) -> None:
+        """Its digests from here on are those of what it holds now: what is quantised has other shapes and bytes."""
+        self._known = {"": self.fingerprint(), self.denoiser_name: self.content_key(self.denoiser_name)}
+
     def fingerprint(self) -> str:
         """Digest of the denoiser's class, configuration and shapes: equal for bases that can take the same adapter."""
+        if self._known:
+            return self._known[""]
         denoiser: Any = self.modules[self.denoiser_name]
         config = {k: v for k, v in denoiser.config.items() if not k.startswith("_")}
         shapes = {name: list(p.shape) for name, p in _base_state(denoiser)}
@@ -212,6 +220,8 @@ class Backbone(ABC):
         """Digest of a component's class, configuration and weights (64 values of each tensor); of several, joined by `+`."""
         if "+" in component:
             return hashlib.sha256(" ".join(map(self.content_key, component.split("+"))).encode()).hexdigest()[:16]
+        if component in self._known:
+            return self._known[component]
         module = self.modules[component]
         told = f" {self.max_tokens} tokens" if self.max_tokens and component in self.text_components else ""
         digest = hashlib.sha256(f"{type(module).__name__} {module.config} {self.dtype}{told}".encode())

@@ -127,6 +127,8 @@ OTHER_NAMES = {
     **{"stop_text_encoder_training": "text_encoder_stop", "train_text_encoder_1": "train_text_encoder"},
     **{"network_train_text_encoder_only": "train_text_encoder", "network_train_unet_only": "train_text_encoder"},
     **{"loraplus_lr_ratio": "lora_plus_ratio", "loraplus_ratio": "lora_plus_ratio", "lora_plus": "lora_plus_ratio"},
+    **{"quantization": "quantize", "quant_type": "quantize", "load_in_4bit": "quantize", "quantize_model": "quantize"},
+    **{"fp8_base": "quantize", "qtype": "quantize"},
     **{"token_string": "new_tokens", "placeholder_token": "new_tokens", "token_abstraction": "new_tokens"},
     **{"init_word": "new_tokens", "initializer_token": "new_tokens", "initializer_concept": "new_tokens"},
     **{"num_vectors_per_token": "new_token_vectors", "num_vectors": "new_token_vectors"},

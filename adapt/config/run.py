@@ -28,6 +28,9 @@ class RunSettings(Section):
     )
     precision: Literal["no", "fp16", "bf16"] = Field("no", description="mixed precision (Accelerate); LoRA stays fp32")
     base_precision: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="what the frozen base is held in")
+    quantize: Literal["none", "nf4-bnb", "int8-bnb", "int8-torchao", "int8-quanto"] = Field(
+        "none", description="hold the frozen denoiser's linear layers in few bits, by the package behind the dash"
+    )
     save_precision: Literal["fp32", "fp16", "bf16"] = show("fp32", "of the adapter's file")
     gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, more time")
     attention: str = Field("auto", description="diffusers' name of an attention backend; auto: its own choice")

@@ -63,6 +63,20 @@ class TrainSettings(
         return self
 
     @model_validator(mode="after")
+    def _few_bits(self) -> Self:
+        """What reads or splits the base's weights cannot do so in few bits."""
+        if self.quantize == "none":
+            return self
+        for name, value in (("kind", self.kind), ("init", self.init)):
+            if value not in ("lora", "default", "eva"):
+                raise ValueError(
+                    f"{name}={value} looks at the base's weights, which quantize={self.quantize} packs away"
+                )
+        if self.compile:
+            raise ValueError(f"compile does not go with quantize={self.quantize}: leave one of them out")
+        return self
+
+    @model_validator(mode="after")
     def _compiled(self) -> Self:
         """Dropout masks come from the Plan, one row at a time, which torch.compile would trace anew at every step."""
         for name in ("dropout", "rank_dropout", "module_dropout"):
