@@ -25,10 +25,8 @@ def pull(
         adapt pull someone/their-style@v1 --output their-style
     """
     from adapt.adapter import Adapter
-    from adapt.cli.push import _quiet
     from adapt.hub import pull as from_hub
 
-    _quiet()
     path = from_hub(repository, output)
     facts = Adapter.read_facts(path)
     told = {"path": str(path), "base": facts.base.get("reference"), "trigger": facts.trigger}

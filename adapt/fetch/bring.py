@@ -5,9 +5,10 @@ from __future__ import annotations
 import glob
 import hashlib
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from adapt.errors import AdapterError, AdaptError, TransferError
 from adapt.fetch.choice import Choice
@@ -97,7 +98,19 @@ def _snapshot(what: Reference, revision: str, entries: Mapping[str, RepoFile]) -
     from huggingface_hub import snapshot_download
 
     patterns = [glob.escape(name) for name in entries]
-    return Path(snapshot_download(what.repository, revision=revision, allow_patterns=patterns))
+    bar = None if sys.stderr.isatty() else _silent()
+    return Path(snapshot_download(what.repository, revision=revision, allow_patterns=patterns, tqdm_class=bar))
+
+
+def _silent() -> type:
+    """A progress bar that shows nothing, for when there is no terminal to show it on."""
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
+
+    class Silent(tqdm):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **{**options, "disable": True})  # type: ignore[no-untyped-call]
+
+    return Silent
 
 
 def _is_whole(path: Path, entry: RepoFile) -> bool:

@@ -27,7 +27,9 @@ def explained(error: BaseException, what: Reference) -> AdaptError:
         return _refused(cause, what)
     if isinstance(cause, hub.OfflineModeIsEnabled):
         return TransferError(
-            "not in the local cache, and HF_HUB_OFFLINE forbids asking the Hub", given=given, next="HF_HUB_OFFLINE=0"
+            "HF_HUB_OFFLINE forbids asking the Hub",
+            given=given,
+            next="HF_HUB_OFFLINE=0; or check the name: neither here nor in the Hub's cache is anything of it",
         )
     if isinstance(cause, hub.LocalTokenNotFoundError | hub.OIDCError):
         return HubError("nobody is logged in", next=LOGIN)

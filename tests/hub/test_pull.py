@@ -10,6 +10,7 @@ from copy import deepcopy
 from pathlib import Path
 
 import pytest
+import torch
 from local_hub import Blob
 
 import adapt
@@ -90,6 +91,28 @@ def test_generate_takes_an_adapter_of_the_hub(hub, pushed, tiny_base, tmp_path, 
     assert main(["generate", "--adapter", REPO + suffix, *words, "--output", str(tmp_path / "out")]) == 0
     (used,) = json.loads(capsys.readouterr().out)["adapters"]
     assert used["name"] == "my-style" and used["scale"] == (0.5 if ":" in suffix else 1.0)
+
+
+def test_training_goes_on_from_an_adapter_of_the_hub(hub, pushed, tiny_base, pictures, tmp_path, capsys):
+    words = [
+        "steps=1",
+        "batch_size=1",
+        "rank=2",
+        "alpha=2",
+        "targets=[to_q,to_v]",
+        "sampling_steps=1",
+        "learning_rate=1e-9",
+    ]
+    run = tmp_path / "run"
+    assert (
+        main(["train", str(pictures), "--base", str(tiny_base), "--output", str(run), *words, f"init_from={REPO}@v1"])
+        == 0
+    )
+    err = capsys.readouterr().err
+    assert f"starts from {REPO}@v1" in err and "Fetching" not in err, "no bars where there is no terminal"
+    ours, theirs = Adapter.load(run).weights.modules["unet"], Adapter.load(REPO).weights.modules["unet"]
+    assert ours.keys() == theirs.keys()
+    assert all(torch.allclose(layer.delta(), theirs[name].delta(), atol=1e-5) for name, layer in ours.items())
 
 
 def test_the_command_says_where_it_is(hub, pushed, capsys):
@@ -305,4 +328,6 @@ def test_the_environment_s_settings_hold(hub, pushed, tmp_path):
         "HF_HUB_OFFLINE": "1",
     }
     third = subprocess.run(command, env=nowhere, capture_output=True, text=True, timeout=120)
-    assert third.returncode == 2 and re.fullmatch(r"error: not in the local cache.*\n", third.stderr), third.stderr
+    assert third.returncode == 2 and re.fullmatch(
+        r"error: HF_HUB_OFFLINE forbids.*nor in the Hub's cache.*\n", third.stderr
+    ), third.stderr
