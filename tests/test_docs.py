@@ -59,6 +59,8 @@ def shown(value):
 
 
 ADAPT = commands("adapt")
+TOOLS = ("inspect", "verify", "diff", "merge", "resize", "extract", "convert-embedding")
+"""The commands on adapter files, which docs/adapter-tools.md shows."""
 ELSEWHERE = "docs/sharing.md"
 """Its commands need a Hub: tests/hub/test_sharing_page.py runs them all."""
 
@@ -67,7 +69,7 @@ def test_the_collectors_find_something():
     pages = {page for page, _ in commands(*PROGRAMS)}
     assert {"README.md", "docs/data.md", "docs/training.md", "docs/generating.md"} <= pages
     known = {"ask", "report", "check", "train", "generate", "export", "demo"}
-    known |= {"card", "push", "pull", "caption", "mask"}
+    known |= {"card", "push", "pull", "caption", "mask", *TOOLS}
     assert {words[1] for _, words in ADAPT} == known
     assert len(of(ADAPT, "train")) >= 8 and len(of(ADAPT, "generate")) >= 10
     assert {words[0] for _, words in commands(*PROGRAMS)} == set(PROGRAMS)
@@ -137,6 +139,28 @@ def test_generate_commands_draw(page, words, at_work, tiny_base, tmp_path, capsy
 def test_other_commands_are_known_to_the_parser(page, words):
     command = typer.main.get_command(app).commands[words[1]]
     command.make_context(words[1], list(words[2:]))
+
+
+def test_commands_on_adapter_files_run_in_their_order(workplace, tiny_base, tmp_path, monkeypatch, capsys):
+    """All of the page's, one after the other: later ones use what earlier ones wrote."""
+    import torch
+    from safetensors.torch import save_file
+
+    shutil.copytree(workplace / "runs", tmp_path / "runs")
+    shutil.copy(workplace / "other.safetensors", tmp_path)
+    shutil.copy(workplace / "other.safetensors", tmp_path / "my-style.safetensors")
+    save_file({"emb_params": torch.ones(2, 16)}, tmp_path / "zxc.safetensors")
+    monkeypatch.chdir(tmp_path)
+    base = str(tiny_base)
+    assert main(["merge", "other.safetensors:40", "--into-base", "--base", base, "--output", "tuned-model"]) == 0
+    found = [words for page, words in ADAPT if page == "docs/adapter-tools.md"]
+    assert {words[1] for words in found} == set(TOOLS)
+    for words in found:
+        for path in (Path(words[words.index("--output") + 1]),) if "--output" in words else ():
+            shutil.rmtree(path, ignore_errors=True)
+            path.unlink(missing_ok=True)
+        code = main([base if word == "icons" else word for word in words[1:]])
+        assert code == 0 or (words[1] == "diff" and code == 1), (words, capsys.readouterr().err)
 
 
 def test_make_targets_exist():
@@ -222,6 +246,7 @@ def test_every_setting_that_is_named_exists():
         ("push", ["docs/sharing.md"]),
         ("pull", ["docs/sharing.md"]),
         ("card", ["docs/sharing.md"]),
+        *((tool, ["docs/adapter-tools.md"]) for tool in TOOLS),
     ],
 )
 def test_every_option_is_documented(command, pages):

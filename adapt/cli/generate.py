@@ -8,12 +8,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from json import dumps
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from adapt.cli.scaled import scaled_adapter
 from adapt.errors import AdapterError, RunError, SettingsError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def generate(
     rows = [*({"prompt": text} for text in prompt or []), *(read_prompts(prompts) if prompts else [])]
     requests = _requests(template, rows, count, image, strength, mask)
     _judge(len(requests), output, batch_size, device, metadata)
-    adapters = [_adapter(text) for text in adapter or []]
+    adapters = [scaled_adapter(text) for text in adapter or []]
     job = Job(
         requests, adapters, _base(base, adapters), output, batch_size, device, metadata == "a1111", allow_missing or ()
     )
@@ -169,30 +169,6 @@ def _judge(pictures: int, output: Path, batch_size: int, device: str | None, met
 
 def _is_file(output: Path) -> bool:
     return output.suffix.lower() == ".png" and not output.is_dir()
-
-
-def _adapter(text: str) -> tuple[Path, float | None]:
-    """`PATH[:SCALE]` → the path, which holds an adapter, and the scale. An adapter of the Hub is fetched."""
-    from adapt.adapter import Adapter, here
-    from adapt.fetch import reference
-
-    path, scale = text, None
-    head, _, tail = text.rpartition(":")
-    if head and not Path(text).exists() and (Path(head).exists() or reference(head)):
-        path, scale = head, _scale(tail, text)
-    found = here(path)
-    Adapter.locate(found)
-    return found, scale
-
-
-def _scale(tail: str, text: str) -> float:
-    try:
-        scale = float(tail)
-    except ValueError:
-        scale = float("nan")
-    if not isfinite(scale):
-        raise SettingsError("the adapter's scale is no number", given=text, allowed="PATH:0.8; 1 as trained, 0 nothing")
-    return scale
 
 
 def _base(given: str | None, adapters: Sequence[tuple[Path, float | None]]) -> str:

@@ -14,14 +14,21 @@ from adapt.cli.ask import ask
 from adapt.cli.caption import caption
 from adapt.cli.card import card
 from adapt.cli.check import check
+from adapt.cli.convert_embedding import convert_embedding
 from adapt.cli.demo import demo
+from adapt.cli.diff import diff
 from adapt.cli.export import export
+from adapt.cli.extract import extract
 from adapt.cli.generate import generate
+from adapt.cli.inspect import inspect
 from adapt.cli.mask import mask
+from adapt.cli.merge import merge
 from adapt.cli.pull import pull
 from adapt.cli.push import push
 from adapt.cli.report import report
+from adapt.cli.resize import resize
 from adapt.cli.train import train
+from adapt.cli.verify import verify
 from adapt.errors import AdaptError
 
 BUG = 101
@@ -36,6 +43,8 @@ app = typer.Typer(
 )
 for command in (check, caption, mask, train, ask, report, generate, export, card, push, pull, demo):
     app.command()(command)
+for tool in (inspect, verify, diff, merge, resize, extract, convert_embedding):  # on adapter files
+    app.command()(tool)
 
 
 def _version(wanted: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +14,12 @@ from adapt.adapter import Adapter
 from adapt.backbones import Backbone
 from adapt.data.plan import normal
 from adapt.errors import AdapterError
+from adapt.formats.dialects import dialect_of
+from adapt.formats.opening import check_file
 
 TOLERANCE = 1e-3
+BY_DIFFUSERS, FLUX_BY_DIFFUSERS = ("diffusers", "kohya", "dotted"), ("comfyui", "xlabs")
+"""Dialects that `load_lora_weights` converts by itself; the second ones for Flux only."""
 QUANTILES = (0.1, 0.5, 0.9)
 
 
@@ -42,8 +47,51 @@ def prove(adapter: Adapter, backbone: Backbone, prompt: str = "") -> Proof:
     Raises:
         AdapterError: it did not take every layer, or predicts something else; the file is left for inspection.
     """
+    return _agreement(adapter, backbone, adapter.to_diffusers(backbone), adapter.loader, prompt)
+
+
+def prove_file(path: Path, adapter: Adapter, backbone: Backbone, prompt: str = "") -> Proof:
+    """The same for a bare file of any dialect: diffusers is given the file as it is where it reads the dialect itself; else what
+    was read from it is saved in diffusers' or peft's own names first.
+
+    Args:
+        adapter: what was read from the file.
+
+    Raises:
+        AdapterError: as `prove`.
+    """
+    if not _reads(path, adapter):
+        return prove(adapter, backbone, prompt)
+    from adapt.loading import find, load_pipeline
+    from adapt.lora.text_encoders import inner
+    from adapt.lora.through_peft import require_layers
+    from adapt.quiet import quiet_libraries
+
+    pipeline = load_pipeline(find(backbone.reference), backbone.pipeline_class, backbone.dtype).to(backbone.device)
+    try:
+        with quiet_libraries():
+            pipeline.load_lora_weights(path.parent, weight_name=path.name, use_safetensors=True)
+    except (ValueError, KeyError, RuntimeError, TypeError, AssertionError) as error:
+        told = next(iter(str(error).splitlines()), type(error).__name__)
+        raise AdapterError(f"diffusers does not take the file: {told[:200]}", given=path) from error
+    for name, layers in adapter.weights.modules.items():
+        module = inner(getattr(pipeline, name))
+        module.requires_grad_(False).eval()
+        require_layers(module, layers, name, "diffusers")
+    return _agreement(adapter, backbone, pipeline, "diffusers", prompt)
+
+
+def _reads(path: Path, adapter: Adapter) -> bool:
+    """Whether diffusers reads the file's dialect itself: the models' own names it knows of Flux, and kohya's of UNets."""
+    names = check_file(path)
+    dialect, component = dialect_of(names, path).name, set(adapter.weights.modules) - {"text_encoder", "text_encoder_2"}
+    if adapter.weights.kinds != {"lora"} or any("joint_blocks" in name for name in names):
+        return False
+    return dialect in BY_DIFFUSERS or (dialect in FLUX_BY_DIFFUSERS and component == {"transformer"})
+
+
+def _agreement(adapter: Adapter, backbone: Backbone, pipeline: Any, reader: str, prompt: str) -> Proof:
     prompt = " ".join([*adapter.words, prompt])
-    pipeline = adapter.to_diffusers(backbone)
     other = type(backbone)(pipeline, backbone.reference)
     other.max_tokens = backbone.max_tokens
     theirs = predictions(other, prompt)
@@ -53,11 +101,11 @@ def prove(adapter: Adapter, backbone: Backbone, prompt: str = "") -> Proof:
     difference, effect = _largest(ours, theirs), _largest(ours, plain)
     if not difference <= TOLERANCE * max(1.0, effect):
         raise AdapterError(
-            f"{adapter.loader} draws something else with the exported adapter",
+            f"{reader} draws something else with the exported adapter",
             given=f"difference {difference:.2g}, effect of the adapter {effect:.2g}",
             allowed=TOLERANCE,
         )
-    return Proof(len(adapter.weights), difference, effect, adapter.loader)
+    return Proof(len(adapter.weights), difference, effect, reader)
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -26,12 +27,22 @@ def load_by_peft(module: nn.Module, folder: Path) -> None:
         raise AdapterError(f"peft does not take the adapter: {str(error).splitlines()[0]}") from error
 
 
-def require_taken(module: nn.Module, layers: Mapping[str, Layer], component: str, reader: str) -> None:
-    """Raises `AdapterError` when a library has not put exactly these layers into a module, one with another strength, or one
-    without values."""
+def require_layers(module: nn.Module, layers: Mapping[str, Layer], component: str, reader: str) -> dict[str, Any]:
+    """The layers that a library has put into a module, by name.
+
+    Raises:
+        AdapterError: not exactly these.
+    """
     taken = dict(tuned(module))
     if taken.keys() != layers.keys():
         raise AdapterError(f"{reader} took {len(taken.keys() & layers.keys())} of {len(layers)} layers of {component}")
+    return taken
+
+
+def require_taken(module: nn.Module, layers: Mapping[str, Layer], component: str, reader: str) -> None:
+    """Raises `AdapterError` when a library has not put exactly these layers into a module, one with another strength, or one
+    without values."""
+    taken = require_layers(module, layers, component, reader)
     for name, layer in layers.items():
         if not all(abs(scale - layer.scale) <= 1e-9 * abs(layer.scale) for scale in taken[name].scaling.values()):
             raise AdapterError(f"{reader} takes {component}.{name} with another strength", allowed=layer.alpha)

@@ -1,0 +1,183 @@
+"""What can be done with finished adapters: merge, extract, resize, compare, verify. The commands are thin around these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from adapt import files
+from adapt.adapter import Adapter, Facts
+from adapt.api.finish import public
+from adapt.backbones import Backbone
+from adapt.errors import AdapterError, AdaptError, RunError
+from adapt.evaluation.proof import Proof, prove, prove_file
+from adapt.formats.factorise import Keep
+from adapt.lora.combine import combined
+from adapt.lora.extract import Extracted, extracted
+from adapt.lora.resize import resized
+
+
+@dataclass(frozen=True)
+class Made:
+    """Attributes:
+    adapter: what was made; not saved yet.
+    left_out: ‖what its rank leaves out‖ / ‖ΔW‖.
+    elsewhere: of an extraction, parameters that the fine-tune changed and no LoRA can.
+    """
+
+    adapter: Adapter
+    left_out: float
+    elsewhere: tuple[str, ...] = ()
+
+
+def merge(
+    adapters: Sequence[tuple[Adapter, float]],
+    method: str = "linear",
+    keep: Keep | None = None,
+    *,
+    density: float = 0.5,
+    seed: int = 0,
+    name: str = "merged",
+) -> Made:
+    """Several adapters for one base as one; see `adapt.lora.combine`. Loaded at scale 1 it does what they do at their weights.
+
+    Raises:
+        AdapterError: made for different bases, with new words of one name, or of a kind that is not LoRA.
+    """
+    keep = keep or Keep(rank=max(_ranks([adapter for adapter, _ in adapters]), default=1))
+    weights, left_out = combined([(a.weights, s) for a, s in adapters], method, keep, density=density, seed=seed)
+    return Made(Adapter(weights, _common([a for a, _ in adapters]), name, words=_words(adapters)), left_out)
+
+
+def _ranks(adapters: Sequence[Adapter]) -> list[int]:
+    return [layer.rank for adapter in adapters for layer in adapter.layers().values()]
+
+
+def _common(adapters: Sequence[Adapter]) -> Facts:
+    """Facts that are true of all together."""
+    prints = {a.facts.base["fingerprint"] for a in adapters if a.facts.base.get("fingerprint")}
+    if len(prints) > 1:
+        raise AdapterError("the adapters were made for different bases", given=", ".join(sorted(map(str, prints))))
+    first = next((a.facts for a in adapters if a.facts.base), adapters[0].facts)
+    triggers = tuple(dict.fromkeys(word for a in adapters for word in a.triggers))
+    recommended = {**first.recommended, "scale": 1.0} if first.recommended else {}
+    return Facts(
+        base=first.base,
+        objective=first.objective,
+        null=first.null,
+        trigger=triggers[0] if triggers else None,
+        triggers=triggers if len(triggers) > 1 else (),
+        recommended=recommended,
+        loads_in=("adapt", "diffusers"),
+    )
+
+
+def _words(adapters: Sequence[tuple[Adapter, float]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for adapter, _ in adapters:
+        if twice := found.keys() & adapter.words.keys():
+            raise AdapterError("two adapters have a new word of the same name", given=", ".join(sorted(twice)))
+        found |= adapter.words
+    return found
+
+
+def merge_into_base(adapters: Sequence[tuple[Adapter, float]], backbone: Backbone, folder: Path) -> None:
+    """Writes the base with adapters of any kind in its weights as a diffusers pipeline folder; it appears whole or not at all.
+
+    Raises:
+        RunError: the folder is there already.
+        AdapterError: made for another base, or with new words, which a merged base would not know.
+    """
+    if folder.exists():
+        raise RunError("the folder is there already", given=folder, next="give another --output")
+    if words := [word for adapter, _ in adapters for word in adapter.words]:
+        raise AdapterError(
+            "new words cannot be merged into a base", given=", ".join(words), next="merge without --into-base"
+        )
+    for adapter, _ in adapters:
+        adapter.check(backbone)
+    for adapter, scale in adapters:
+        adapter.merge(backbone, scale)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with files.whole_folder(folder) as temporary:
+        backbone.pipeline.save_pretrained(temporary, safe_serialization=True)
+
+
+def extract(
+    tuned: Backbone,
+    base: Backbone,
+    keep: Keep,
+    *,
+    text_encoders: bool = False,
+    name: str = "extracted",
+    progress: Callable[[str], None] = lambda name: None,
+) -> Made:
+    """A full fine-tune minus its base, as LoRA.
+
+    Args:
+        text_encoders: compare them too, not the denoiser alone.
+
+    Raises:
+        AdapterError: not of this base, or not different from it.
+    """
+    if type(tuned) is not type(base):
+        raise AdapterError("the fine-tune is of another family", given=tuned.family, allowed=base.family)
+    names = [n for n in base.modules if n == base.denoiser_name or (text_encoders and n.startswith("text_encoder"))]
+    found: Extracted = extracted({n: tuned.modules[n] for n in names}, base.modules, keep, progress)
+    facts = Facts(
+        base={"reference": public(base.reference), "family": base.family, "fingerprint": base.fingerprint()},
+        null=base.null_kind,
+        loads_in=("adapt", "diffusers"),
+    )
+    return Made(Adapter(found.weights, facts, name), found.left_out, found.elsewhere)
+
+
+def resize(adapter: Adapter, keep: Keep) -> Made:
+    """An adapter of lower rank: the nearest one.
+
+    Raises:
+        AdapterError: of a kind that is not LoRA.
+    """
+    weights, left_out = resized(adapter.weights, keep)
+    return Made(replace(adapter, weights=weights, facts=replace(adapter.facts, lora={}), digest=""), left_out)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Attributes:
+    checks: what was looked at → what was found; None is fine.
+    proof: where a base was given.
+    """
+
+    checks: dict[str, str | None]
+    proof: Proof | None = None
+
+    @property
+    def fine(self) -> bool:
+        return not any(self.checks.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"fine": self.fine, "checks": self.checks, "proof": asdict(self.proof) if self.proof else None}
+
+
+def verify(path: Path, base: Backbone | None = None) -> Verdict:
+    """Reads an adapter strictly; with a base it is also laid onto it, taken by a fresh pipeline of the library that loads it, and
+    both must predict the same. A bare file is given to that library as it is, whatever its dialect."""
+    checks: dict[str, str | None] = {}
+    try:
+        adapter = Adapter.load(path)
+    except AdaptError as error:
+        return Verdict({"read": str(error)})
+    checks["read"] = None
+    proof = None
+    if base is not None:
+        try:
+            adapter.check(base)
+            checks["base"] = None
+            proof = prove_file(path, adapter, base) if path.is_file() else prove(adapter, base)
+            checks["library"] = None
+        except AdaptError as error:
+            checks["library" if "base" in checks else "base"] = str(error)
+    return Verdict(checks, proof)

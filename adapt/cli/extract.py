@@ -1,0 +1,44 @@
+"""`adapt extract`: an adapter out of a full fine-tune."""
+
+from __future__ import annotations
+
+import json as json_
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adapt.cli.saving import require_free, save
+
+
+def extract(
+    tuned: Annotated[str, typer.Argument(help="The fine-tuned model: a diffusers folder, or a Hub id.")],
+    base: Annotated[str, typer.Option(help="What it was tuned from.")],
+    output: Annotated[Path, typer.Option(help="A new folder, or a new .safetensors file.")],
+    rank: Annotated[int, typer.Option(min=1, help="At most so many ranks a layer.")] = 64,
+    energy: Annotated[
+        float, typer.Option(help="Fewer, where they hold this share of the squares of the singular values.")
+    ] = 0.99,
+    text_encoders: Annotated[bool, typer.Option("--text-encoders", help="Of the text encoders too.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Write the difference of a fine-tune to its base as LoRA; says what it leaves out."""
+    require_free(output)
+    from adapt.api.tools import extract as extracted
+    from adapt.backbones import Backbone
+    from adapt.formats.factorise import Keep
+
+    keep = Keep(rank, energy)
+    made = extracted(Backbone.load(tuned), Backbone.load(base), keep, text_encoders=text_encoders, name=output.stem)
+    save(made.adapter, output)
+    told = {
+        "path": str(output),
+        "layers": len(made.adapter.weights),
+        "left_out": made.left_out,
+        "elsewhere": made.elsewhere,
+    }
+    typer.echo(json_.dumps(told) if json else str(output))
+    typer.echo(f"{len(made.adapter.weights)} layers; leaves out {100 * made.left_out:.2g} % of ΔW", err=True)
+    if made.elsewhere:
+        first = f"such as {made.elsewhere[0]}"
+        typer.echo(f"note: {len(made.elsewhere)} changed parameters are none that LoRA can change, {first}", err=True)

@@ -1,0 +1,72 @@
+"""`adapt merge`: several adapters as one, or in a base for good."""
+
+from __future__ import annotations
+
+import json as json_
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adapt.cli.saving import require_free, save
+from adapt.cli.scaled import scaled_adapter
+from adapt.errors import SettingsError
+
+METHODS = ("linear", "svd", "ties", "dare", "magnitude-prune")
+
+
+def merge(
+    adapters: Annotated[
+        list[str], typer.Argument(metavar="PATH[:WEIGHT]…", help="Adapters; a weight of 1 is as trained.")
+    ],
+    output: Annotated[Path, typer.Option(help="A new folder, or a new .safetensors file.")],
+    method: Annotated[
+        str, typer.Option(metavar="|".join(METHODS), help="linear: the exact sum, whose rank is the sum of ranks.")
+    ] = "linear",
+    rank: Annotated[
+        int | None, typer.Option(min=1, help="Of the merged adapter, but for linear; default: the largest rank.")
+    ] = None,
+    density: Annotated[
+        float, typer.Option(help="ties, dare, magnitude-prune: share of the entries that is kept.")
+    ] = 0.5,
+    seed: Annotated[int, typer.Option(help="Of dare's random choice.")] = 0,
+    into_base: Annotated[
+        bool, typer.Option("--into-base", help="Write the whole base with the adapters in it.")
+    ] = False,
+    base: Annotated[str | None, typer.Option(help="With --into-base: default: the first adapter's.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Merge adapters into one, or into their base as a diffusers pipeline folder."""
+    require_free(output)
+    if method not in METHODS:
+        raise SettingsError("unknown method", given=method, allowed=", ".join(METHODS))
+    if method == "linear" and rank is not None:
+        raise SettingsError("linear keeps every rank", given=f"--rank {rank}", next="--method svd")
+    from adapt.adapter import Adapter
+
+    found = [scaled_adapter(text) for text in adapters]
+    loaded = [(Adapter.load(path), 1.0 if scale is None else scale) for path, scale in found]
+    if into_base:
+        _into_base(loaded, base, output)
+        typer.echo(json_.dumps({"path": str(output)}) if json else str(output))
+        return
+    from adapt.api.tools import merge as merged
+    from adapt.formats.factorise import Keep
+
+    keep = Keep(rank=rank) if rank else None
+    made = merged(loaded, method, keep, density=density, seed=seed, name=output.stem)
+    save(made.adapter, output)
+    told = {"path": str(output), "method": method, "layers": len(made.adapter.weights), "left_out": made.left_out}
+    typer.echo(json_.dumps(told) if json else str(output))
+    if method != "linear":
+        typer.echo(f"its rank leaves out {100 * made.left_out:.2g} % of the merged ΔW", err=True)
+
+
+def _into_base(loaded: list, base: str | None, output: Path) -> None:  # type: ignore[type-arg]
+    from adapt.api.tools import merge_into_base
+    from adapt.backbones import Backbone
+
+    reference = base or loaded[0][0].facts.base.get("reference")
+    if reference is None:
+        raise SettingsError("the adapter does not say its base", next="give --base")
+    merge_into_base(loaded, Backbone.load(reference), output)

@@ -1,0 +1,32 @@
+"""`PATH[:SCALE]`: how several commands name an adapter and its strength."""
+
+from __future__ import annotations
+
+from math import isfinite
+from pathlib import Path
+
+from adapt.errors import SettingsError
+
+
+def scaled_adapter(text: str) -> tuple[Path, float | None]:
+    """`PATH[:SCALE]` → the path, which holds an adapter, and the scale. An adapter of the Hub is fetched."""
+    from adapt.adapter import Adapter, here
+    from adapt.fetch import reference
+
+    path, scale = text, None
+    head, _, tail = text.rpartition(":")
+    if head and not Path(text).exists() and (Path(head).exists() or reference(head)):
+        path, scale = head, _scale(tail, text)
+    found = here(path)
+    Adapter.locate(found)
+    return found, scale
+
+
+def _scale(tail: str, text: str) -> float:
+    try:
+        scale = float(tail)
+    except ValueError:
+        scale = float("nan")
+    if not isfinite(scale):
+        raise SettingsError("the adapter's scale is no number", given=text, allowed="PATH:0.8; 1 as trained, 0 nothing")
+    return scale

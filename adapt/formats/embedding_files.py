@@ -1,0 +1,75 @@
+"""Embeddings of new words (textual inversion) as other programs keep them.
+
+A1111, Forge and ComfyUI: `emb_params` (vectors, width), and for SDXL `clip_l` and `clip_g`; the word is the file's name.
+diffusers: the word itself is the tensor's name. Pickles (`.pt`, `.bin` with `string_to_param`) are never opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adapt import files
+from adapt.errors import AdapterError, SettingsError
+from adapt.formats.embeddings import COMPONENTS, WORD
+from adapt.formats.opening import open_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMATS = ("a1111", "diffusers")
+A1111 = "emb_params"
+
+
+def read_embedding(path: Path) -> tuple[str, dict[str, Tensor]]:
+    """The word and its embedding by text encoder, each (vectors, width).
+
+    Raises:
+        AdapterError: damaged, a pickle, something else, or values that are not finite.
+    """
+    tensors, metadata = open_tensors(path)
+    word = metadata.get(WORD) or path.stem
+    if tensors.keys() == {A1111}:
+        found = {"text_encoder": tensors[A1111]}
+    elif tensors and tensors.keys() <= COMPONENTS.keys():
+        found = {COMPONENTS[key]: tensor for key, tensor in tensors.items()}
+    elif len(tensors) == 1:
+        word, tensor = next(iter(tensors.items()))
+        found = {"text_encoder": tensor}
+    else:
+        raise AdapterError("the file holds no embedding of one word", given=f"{path}: {', '.join(list(tensors)[:4])}")
+    found = {component: tensor[None] if tensor.ndim == 1 else tensor for component, tensor in found.items()}
+    _judge(path, found)
+    return word, found
+
+
+def _judge(path: Path, found: Mapping[str, Tensor]) -> None:
+    if (
+        any(tensor.ndim != 2 or not tensor.numel() for tensor in found.values())
+        or len({len(t) for t in found.values()}) != 1
+    ):
+        raise AdapterError("the embedding has a shape that no word has", given=path, allowed="(vectors, width)")
+    if not all(tensor.is_floating_point() and bool(tensor.float().isfinite().all()) for tensor in found.values()):
+        raise AdapterError("the embedding holds values that are not finite numbers", given=path)
+
+
+def write_embedding(path: Path, word: str, found: Mapping[str, Tensor], format: str) -> None:
+    """Writes atomically; the numbers are the same, bit for bit.
+
+    Raises:
+        SettingsError: an unknown format.
+        AdapterError: encoders that the format has no names for.
+    """
+    if format not in FORMATS:
+        raise SettingsError("unknown format", given=format, allowed=", ".join(FORMATS))
+    keys = {component: key for key, component in COMPONENTS.items()}
+    if strange := set(found) - set(keys):
+        raise AdapterError("the format has no name for a text encoder", given=", ".join(sorted(strange)))
+    alone = A1111 if format == "a1111" else word
+    tensors = {alone if len(found) == 1 else keys[component]: tensor for component, tensor in found.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write(path, files.safetensors_bytes(tensors, {WORD: word}))
+    if not all(tensor.equal(open_tensors(path)[0][name]) for name, tensor in tensors.items()):
+        path.unlink()
+        raise AdapterError("the written file reads differently", given=path)
