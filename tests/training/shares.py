@@ -4,6 +4,7 @@ Run by torchrun it is one of several processes: `shares.py OUTPUT BASE DATA` wri
 the run OUTPUT/run/run.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -88,13 +89,14 @@ def _record(base, data, dtype, **changes):
     return {"rows": rows, "gradient": gradients[0], "weights": weights, "losses": losses}
 
 
-def main(output, base, data, accumulation="1"):
+def main(output, base, data, accumulation="1", changes="{}"):
+    told = {"accumulation": int(accumulation), **json.loads(changes)}
     torch.set_num_threads(1)
     for dtype in (torch.float64, torch.float32):
-        found = record(base, data, dtype, accumulation=int(accumulation))
+        found = record(base, data, dtype, **told)
         rank = torch.distributed.get_rank()
         torch.save(found, Path(output) / f"{str(dtype).removeprefix('torch.')}-{rank}.pt")
-    run = settings(steps=6, accumulation=int(accumulation))
+    run = settings(**{"steps": 6, **told})
     adapt.train(data, output=Path(output) / "run" / "run", base=str(base), settings=run)
     torch.distributed.destroy_process_group()
 

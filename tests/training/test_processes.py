@@ -123,3 +123,17 @@ def test_any_number_of_processes_and_pieces(number, accumulation, captioned, bas
         assert share["losses"] == pytest.approx(one["losses"], rel=1e-12)
         for name, weight in one["weights"].items():
             assert float((weight - share["weights"][name]).abs().max()) <= 1e-9
+
+
+@pytest.mark.slow
+def test_text_encoders_and_new_words_learn_the_same_in_two_processes(captioned, base, tmp_path):
+    """Their gradients are not those of the wrapped denoiser: they are brought together by hand."""
+    changes = {"train_text_encoder": True, "new_tokens": {"<me>": "c"}, "trigger": "<me>", "init": "eva", "ema": 0.0}
+    folder = processes(2, tmp_path, base, captioned, "1", json.dumps(changes))
+    shares = [torch.load(folder / f"float64-{rank}.pt", weights_only=True) for rank in range(2)]
+    one = record(base, captioned, torch.float64, **changes)
+    assert {name.partition(":")[0] for name in one["weights"] if ":" in name} == {"text_encoder", "words"}
+    for share in shares:
+        for name, weight in one["weights"].items():
+            assert float((weight - share["weights"][name]).abs().max()) <= 1e-9, name
+    assert sorted((folder / "run" / "run" / "adapter" / "embeddings").iterdir())
