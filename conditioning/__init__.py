@@ -5,16 +5,43 @@
 
 from conditioning.condition import Condition, Part
 from conditioning.conditioner import Conditioner
-from conditioning.guidance import ClassifierFreeGuidance, Guidance, Moment, Predictor
+from conditioning.guidance import (
+    AutoGuidance,
+    Branch,
+    ClassifierFreeGuidance,
+    Composition,
+    Contrast,
+    Dial,
+    DomainGuidance,
+    Guidance,
+    Guided,
+    Moment,
+    PartGuidance,
+    PerturbedGuidance,
+    Predictor,
+    ProjectedGuidance,
+    ZeroStarGuidance,
+)
 from conditioning.text import TextConditioner
 
 __all__ = [
+    "AutoGuidance",
+    "Branch",
     "ClassifierFreeGuidance",
+    "Composition",
     "Condition",
     "Conditioner",
+    "Contrast",
+    "Dial",
+    "DomainGuidance",
     "Guidance",
+    "Guided",
     "Moment",
     "Part",
+    "PartGuidance",
+    "PerturbedGuidance",
     "Predictor",
+    "ProjectedGuidance",
     "TextConditioner",
+    "ZeroStarGuidance",
 ]

@@ -66,6 +66,10 @@ class Condition:
         }
         return Condition(parts, self.facts)
 
+    def replaced(self, parts: Mapping[str, Part]) -> Condition:
+        """With these parts in place of its own, or beside them. Facts stay."""
+        return Condition({**self.parts, **parts}, self.facts)
+
     @staticmethod
     def cat(conditions: Sequence[Condition]) -> Condition:
         """The rows of all conditions, one after the other; shorter token rows are padded (their mask with zeros).

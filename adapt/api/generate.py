@@ -10,12 +10,14 @@ import torch
 from PIL.Image import Image
 
 from adapt.adapter import Adapter
+from adapt.api.weaker import weaker_of
 from adapt.backbones import Backbone
 from adapt.errors import SettingsError
 from adapt.sampling.draw import draw
 from adapt.sampling.loop import silent
 from adapt.sampling.pictures import load_image, load_mask
 from adapt.sampling.request import Request, settle
+from conditioning import Guidance
 
 
 def generate(
@@ -26,6 +28,9 @@ def generate(
     negative_prompt: str = "",
     guidance_scale: float | None = None,
     embedded_guidance: float | None = None,
+    guidance_rescale: float = 0.0,
+    guidance: str | Sequence[str] | Guidance = (),
+    compose: Sequence[tuple[str, float]] = (),
     steps: int | None = None,
     seed: int = 0,
     count: int = 1,
@@ -47,6 +52,10 @@ def generate(
         negative_prompt: what is kept away from; "" is the family's null condition.
         guidance_scale: ≥ 1, and 1 turns guidance off; None: as the first adapter recommends, else the family's.
         embedded_guidance: what distilled families (Flux) take as a number; None: the family's.
+        guidance_rescale: 0 … 1, how far the standard deviation is brought back to the unguided one's.
+        guidance: how it is guided, `NAME[:key=value,…]`: `cfg`, `apg`, `cfg-zero`; and, adding to it, `domain`, `autoguidance`,
+            `pag`, `slg`; or a `Guidance` of your own in place of all.
+        compose: further prompts with weights, each pulling on its own; a weight below 0 keeps something away.
         steps: inference steps, ≥ 1; None as above.
         seed: 0 … 2**63 - 1. The pictures of one prompt have the seeds `seed`, `seed + 1` …; each seed gives the same
             picture alone and among others.
@@ -80,6 +89,9 @@ def generate(
             negative_prompt=negative_prompt,
             guidance_scale=guidance_scale,
             embedded_guidance=embedded_guidance,
+            guidance_rescale=guidance_rescale,
+            guidance=guidance,
+            compose=compose,
             steps=steps,
             seed=seed + number,
             height=height,
@@ -95,8 +107,11 @@ def generate(
     scaled = [with_scale(adapter) for adapter in adapters]
     drawings = [settle(request, backbone, scaled[0][0].recommended if scaled else None) for request in requests]
     generators = _generators(generator, len(drawings))
+    weaker = weaker_of(backbone, drawings, scaled)
     with applied(backbone, scaled):
-        return draw(backbone, drawings, batch_size=batch_size, generators=generators, progress=progress or silent)
+        return draw(
+            backbone, drawings, batch_size=batch_size, generators=generators, progress=progress or silent, weaker=weaker
+        )
 
 
 def with_scale(adapter: Adapter | tuple[Adapter, float]) -> tuple[Adapter, float]:

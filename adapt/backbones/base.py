@@ -18,7 +18,7 @@ from adapt.medium import Medium
 from adapt.objectives import Loss, Objective, TimeSampling, Weighting, objective_of
 from adapt.objectives.shift import LinearShift, by_size
 from adapt.types import Sizes
-from conditioning import Condition, Part, TextConditioner
+from conditioning import Condition, Part, Predictor, TextConditioner
 from conditioning.guidance.classifier_free import Normalise
 
 if TYPE_CHECKING:
@@ -391,6 +391,16 @@ class Backbone(ABC):
     @abstractmethod
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """x_t (B, C, *dims), t (B,), B conditions → prediction (B, C, *dims), which a scheduler's step takes."""
+
+    def perturbed(self, kind: str, layers: Sequence[str]) -> Predictor:
+        """`predict` through a network that sees structure badly; see `perturb`.
+
+        Raises:
+            SettingsError: a layer that is not there, or a family that cannot take it.
+        """
+        from adapt.backbones.perturb import Perturbed
+
+        return Perturbed(self.predict, self.modules[self.denoiser_name], kind, layers)
 
 
 def side_of(sample_size: Any) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from adapt.sampling.png import Used
     from adapt.sampling.prompts import Row
     from adapt.sampling.request import Drawing, Request
+    from conditioning import Predictor
 
 METADATA = ("a1111", "none")
 DEVICE = re.compile(r"^(cpu|mps|cuda(:\d+)?)$")
@@ -53,6 +54,20 @@ def generate(
     ] = None,
     embedded_guidance: Annotated[
         float | None, typer.Option(help="The guidance that distilled bases take as a number (Flux: 3.5).")
+    ] = None,
+    guidance_rescale: Annotated[
+        float, typer.Option(help="How far contrast is brought back to the unguided picture's, 0 to 1.")
+    ] = 0.0,
+    guidance: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:KEY=VALUE,…]",
+            help="cfg, apg, cfg-zero; and, adding to it, domain, autoguidance, pag, slg; may be given several times.",
+        ),
+    ] = None,
+    compose: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PROMPT[:WEIGHT]", help="A further prompt that pulls on its own; below 0 keeps it away."),
     ] = None,
     steps: Annotated[
         int | None, typer.Option(help="Inference steps; default: the adapter's, else the family's.")
@@ -84,6 +99,9 @@ def generate(
         negative_prompt=negative_prompt,
         guidance_scale=guidance_scale,
         embedded_guidance=embedded_guidance,
+        guidance_rescale=guidance_rescale,
+        guidance=tuple(guidance or ()),
+        compose=tuple(_weighted(text) for text in compose or ()),
         steps=steps,
         seed=seed,
         width=width,
@@ -97,6 +115,7 @@ def generate(
     job = Job(
         requests, adapters, _base(base, adapters), output, batch_size, device, metadata == "a1111", allow_missing or ()
     )
+    _judge_weaker(job)
     _judge_base(job)
     _run(job, json)
 
@@ -132,6 +151,15 @@ def _size(text: str | None) -> tuple[int | None, int | None]:
     if match is None:
         raise SettingsError("--size cannot be read", given=text, allowed="64 or WIDTHxHEIGHT, such as 512x768")
     return int(match[1]), int(match[2] or match[1])
+
+
+def _weighted(text: str) -> tuple[str, float]:
+    """`PROMPT[:WEIGHT]` → the prompt and its weight, 1 where none is given."""
+    head, colon, tail = text.rpartition(":")
+    try:
+        return (head, float(tail)) if colon else (text, 1.0)
+    except ValueError:
+        return text, 1.0
 
 
 def _requests(
@@ -185,6 +213,23 @@ def _base(given: str | None, adapters: Sequence[tuple[Path, float | None]]) -> s
     return reference or "icons"
 
 
+def _judge_weaker(job: Job) -> None:
+    """Guidances that compare with a weaker model have one: an adapter to weaken, a file that is there."""
+    from adapt.adapter import Adapter
+    from adapt.sampling.guidances import WEAKER, share_of
+    from adapt.sampling.request import guidance_named, named_in
+
+    asked = {one for request in job.requests for one in named_in(guidance_named(request.guidance))}
+    for named in (one for one in asked if one.name in WEAKER):
+        if not job.adapters:
+            raise SettingsError(
+                f"guidance {named.name} compares with the model without its adapter, and there is no adapter",
+                given=str(named), next="--adapter PATH",
+            )  # fmt: skip
+        if named.name == "autoguidance" and share_of(named["weak"]) is None:
+            Adapter.locate(named["weak"])
+
+
 def _judge_base(job: Job) -> None:
     """The base is there and suits what is asked. Last, because a base on the Hub is downloaded now."""
     from adapt.loading import find, read_index
@@ -199,6 +244,7 @@ def _judge_base(job: Job) -> None:
 def _run(job: Job, as_json: bool) -> None:
     from adapt.adapter import Adapter
     from adapt.api.generate import applied, with_scale
+    from adapt.api.weaker import weaker_of
     from adapt.backbones import Backbone
     from adapt.sampling.png import Used
     from adapt.sampling.request import settle
@@ -213,8 +259,9 @@ def _run(job: Job, as_json: bool) -> None:
     advice = adapters[0][0].recommended if adapters else None
     drawings = [settle(request, backbone, advice) for request in job.requests]
     used = [Used(adapter.name, adapter.digest, scale) for adapter, scale in adapters]
+    weaker = weaker_of(backbone, drawings, adapters)
     with applied(backbone, adapters):
-        pictures = _save_each(job, backbone, drawings, used, as_json)
+        pictures = _save_each(job, backbone, drawings, used, weaker, as_json)
     seconds = round(time.perf_counter() - started, 2)
     typer.echo(f"{len(pictures)} pictures in {seconds} s", err=True)
     if as_json:
@@ -243,7 +290,12 @@ def _device(given: str | None) -> str:
 
 
 def _save_each(
-    job: Job, backbone: Backbone, drawings: Sequence[Drawing], used: Sequence[Used], as_json: bool
+    job: Job,
+    backbone: Backbone,
+    drawings: Sequence[Drawing],
+    used: Sequence[Used],
+    weaker: Mapping[str, Predictor],
+    as_json: bool,
 ) -> list[dict[str, Any]]:
     """Draws, and saves each batch at once, so that an interruption loses no finished picture."""
     from rich.console import Console
@@ -259,7 +311,8 @@ def _save_each(
         def watch(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        for place, picture in draw_each(backbone, drawings, batch_size=job.batch_size, progress=watch):
+        drawn = draw_each(backbone, drawings, batch_size=job.batch_size, progress=watch, weaker=weaker)
+        for place, picture in drawn:
             saved[place] = _saved(job, backbone, drawings[place], used, picture)
             if not as_json:
                 typer.echo(saved[place]["path"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -12,14 +12,15 @@ from torch import Tensor
 from adapt.backbones import Backbone
 from adapt.errors import BackboneError, SettingsError
 from adapt.sampling import schedulers
-from adapt.sampling.loop import Progress, denoise, silent
+from adapt.sampling.guided import guidance_of, perturbed_of
+from adapt.sampling.loop import NONE, Progress, denoise, silent
 from adapt.sampling.noise import Noise, generator_of
 from adapt.sampling.pixels import to_hole, to_pictures, to_pixels
 from adapt.sampling.request import Drawing
 from adapt.sampling.starts import FromImage, FromNoise, Posterior, Repaint, Start
 from adapt.sampling.stepper import Stepper
 from adapt.types import Sizes
-from conditioning import ClassifierFreeGuidance, Condition
+from conditioning import Condition, Predictor
 
 
 def draw(
@@ -29,9 +30,12 @@ def draw(
     batch_size: int = 4,
     generators: Sequence[torch.Generator] | None = None,
     progress: Progress = silent,
+    weaker: Mapping[str, Predictor] = NONE,
 ) -> list[Image.Image]:
     """One RGB picture a drawing, in the same order. See `draw_each`."""
-    drawn = dict(draw_each(backbone, drawings, batch_size=batch_size, generators=generators, progress=progress))
+    drawn = dict(
+        draw_each(backbone, drawings, batch_size=batch_size, generators=generators, progress=progress, weaker=weaker)
+    )
     return [drawn[place] for place in range(len(drawings))]
 
 
@@ -42,6 +46,7 @@ def draw_each(
     batch_size: int = 4,
     generators: Sequence[torch.Generator] | None = None,
     progress: Progress = silent,
+    weaker: Mapping[str, Predictor] = NONE,
 ) -> Iterator[tuple[int, Image.Image]]:
     """Places and RGB pictures, as soon as their batch is drawn.
 
@@ -52,6 +57,7 @@ def draw_each(
         batch_size: pictures at once, ≥ 1.
         generators: one a drawing, in place of its seed.
         progress: `progress(done, total)`, counted in steps × pictures, over all batches.
+        weaker: predictors that autoguidance and domain guidance compare with, by the names in `guided`.
 
     Raises:
         SettingsError: see `settle` and `Stepper`.
@@ -65,7 +71,7 @@ def draw_each(
     for places in _batches(drawings, batch_size):
         rows, work = [drawings[i] for i in places], sum(drawings[i].steps for i in places)
         report = partial(_report, progress, done, work, total)
-        latents = draw_latents(backbone, rows, [sources[i] for i in places], report)
+        latents = draw_latents(backbone, rows, [sources[i] for i in places], report, weaker)
         yield from zip(places, _decoded(backbone, latents), strict=True)
         done += work
 
@@ -87,6 +93,7 @@ def draw_latents(
     drawings: Sequence[Drawing],
     generators: Sequence[torch.Generator],
     progress: Progress = silent,
+    weaker: Mapping[str, Predictor] = NONE,
 ) -> Tensor:
     """One batch of drawings of one kind → clean latents (B, C, *dims)."""
     first, device, dtype = drawings[0], backbone.device, backbone.dtype
@@ -95,9 +102,21 @@ def draw_latents(
     condition = backbone.condition([d.prompt for d in drawings], sizes, first.embedded_guidance).to(device, dtype)
     negative = _negative(backbone, [d.negative_prompt for d in drawings]).to(device, dtype)
     negative = Condition(negative.parts, condition.facts)  # facts are told to both: only parts are kept away from
-    guidance = ClassifierFreeGuidance(first.guidance_scale, first.guidance_rescale, normalise=backbone.normalise)
+    guidance = guidance_of(first, backbone, _further(backbone, drawings, condition))
+    others = {**weaker, **perturbed_of(first, backbone)}
     noise = Noise(generators, device, dtype)
-    return denoise(backbone.predict, stepper, guidance, _start(backbone, first), noise, condition, negative, progress)
+    start = _start(backbone, first)
+    return denoise(backbone.predict, stepper, guidance, start, noise, condition, negative, progress, others)
+
+
+def _further(backbone: Backbone, drawings: Sequence[Drawing], first: Condition) -> list[tuple[Condition, float]]:
+    """The conditions that pull besides the prompt's: one row a drawing."""
+    found = []
+    for number, (_, weight) in enumerate(drawings[0].compose):
+        condition = backbone.condition([drawing.compose[number][0] for drawing in drawings])
+        condition = Condition(condition.to(backbone.device, backbone.dtype).parts, first.facts)
+        found.append((condition, weight))
+    return found
 
 
 def _stepper(backbone: Backbone, drawing: Drawing, generators: Sequence[torch.Generator]) -> Stepper:

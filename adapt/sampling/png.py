@@ -87,6 +87,7 @@ def describe(drawing: Drawing, *, model: str, sampler: str, adapters: Sequence[U
         "Sampler": sampler,
         "CFG scale": f"{drawing.guidance_scale:g}",
         **({} if drawing.embedded_guidance is None else {"Distilled CFG Scale": f"{drawing.embedded_guidance:g}"}),
+        **guided_by(drawing),
         "Seed": str(drawing.seed),
         "Size": f"{drawing.width}x{drawing.height}",
         "Model": model,
@@ -97,6 +98,17 @@ def describe(drawing: Drawing, *, model: str, sampler: str, adapters: Sequence[U
     if any(a.scale != 1 for a in adapters):
         settings["Lora scales"] = ", ".join(f"{a.name}: {a.scale:g}" for a in adapters)
     return Parameters(drawing.prompt, drawing.negative_prompt, settings)
+
+
+def guided_by(drawing: Drawing) -> dict[str, str]:
+    """What is said of guidance besides its scale; of a weaker adapter its last name, not its path."""
+    named = [one.told() for one in drawing.guidance] if isinstance(drawing.guidance, tuple) else ["own"]
+    further = [f"{text}:{weight:g}" for text, weight in drawing.compose]
+    return {
+        **({"CFG rescale": f"{drawing.guidance_rescale:g}"} if drawing.guidance_rescale else {}),
+        **({"Guidance": " + ".join(named)} if named else {}),
+        **({"Compose": " + ".join(further)} if further else {}),
+    }
 
 
 def png_bytes(picture: Image.Image, parameters: Parameters | None = None) -> bytes:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import isfinite, sqrt
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from adapt.errors import SettingsError, did_you_mean
-from adapt.sampling import schedulers
+from adapt.sampling import guidances, schedulers
+from adapt.sampling.guidances import Named
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from adapt.backbones import Backbone
+    from conditioning import Guidance
 
 LARGEST_SEED = 2**63 - 1
+LARGEST_WEIGHT = 1000.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,6 +32,9 @@ class Request:
         guidance_scale: ≥ 1; 1 turns guidance off and halves the work.
         guidance_rescale: 0 … 1 (see `ClassifierFreeGuidance`).
         embedded_guidance: what distilled families (Flux) are told as a number, not by a second prediction; ≥ 0.
+        guidance: `NAME[:key=value,…]` of `guidances.KINDS`, one or several; or a `Guidance` of one's own, which then does
+            everything (`guidance_scale` and `guidance_rescale` are its business).
+        compose: further prompts with weights, each pulling on its own; weights below 0 keep something away.
         steps: inference steps, ≥ 1.
         seed: 0 … 2**63 - 1.
         height, width: in pixels; multiples of the backbone's `multiple`. With `image` and neither given: the
@@ -46,6 +52,8 @@ class Request:
     guidance_scale: float | None = None
     guidance_rescale: float = 0.0
     embedded_guidance: float | None = None
+    guidance: str | Sequence[str] | Guidance = ()
+    compose: Sequence[tuple[str, float]] = ()
     steps: int | None = None
     seed: int = 0
     height: int | None = None
@@ -61,6 +69,10 @@ class Request:
         _number("guidance_scale", self.guidance_scale, 1, None, next="1 turns guidance off")
         _number("guidance_rescale", self.guidance_rescale, 0, 1)
         _number("embedded_guidance", self.embedded_guidance, 0, None)
+        guidance_named(self.guidance)
+        for text, weight in further(self.compose):
+            _text("compose", text)
+            _number("the weight of compose", weight, -LARGEST_WEIGHT, LARGEST_WEIGHT)
         _whole("steps", self.steps, 1)
         _whole("seed", self.seed, 0, LARGEST_SEED)
         _whole("height", self.height, 1)
@@ -77,6 +89,33 @@ class Request:
     def names() -> list[str]:
         """Every setting of a request."""
         return [field.name for field in fields(Request)]
+
+
+def guidance_named(guidance: str | Sequence[str] | Guidance) -> tuple[Named, ...] | Guidance:
+    """The guidances read and judged; one of the user's own as it is.
+
+    Raises:
+        SettingsError: see `guidances.read_all`.
+    """
+    return guidance if callable(guidance) else guidances.read_all(guidance)
+
+
+def named_in(guidance: tuple[Named, ...] | Guidance) -> tuple[Named, ...]:
+    """The guidances that go by a name: none in one of the user's own."""
+    return guidance if isinstance(guidance, tuple) else ()
+
+
+def further(compose: Sequence[tuple[str, float]]) -> tuple[tuple[str, float], ...]:
+    """Prompts and weights as a tuple of pairs.
+
+    Raises:
+        SettingsError: something else.
+    """
+    try:
+        return tuple((text, weight) for text, weight in compose)
+    except (TypeError, ValueError) as error:
+        allowed = "pairs of a prompt and a weight"
+        raise SettingsError("compose cannot be read", given=repr(compose), allowed=allowed) from error
 
 
 def _text(name: str, value: Any) -> None:
@@ -120,6 +159,8 @@ class Drawing:
     negative_prompt: str
     guidance_scale: float
     guidance_rescale: float
+    guidance: tuple[Named, ...] | Guidance
+    compose: tuple[tuple[str, float], ...]
     steps: int
     seed: int
     height: int
@@ -135,10 +176,14 @@ class Drawing:
     def kind(self) -> tuple[object, ...]:
         """Pictures of one kind can be drawn in one batch."""
         start = () if self.image is None else (self.strength, id(self.image), id(self.mask))
+        guidance = self.guidance if isinstance(self.guidance, tuple) else id(self.guidance)
+        weights = tuple(weight for _, weight in self.compose)
         return (
             self.guidance_scale,
             self.guidance_rescale,
             self.embedded_guidance,
+            guidance,
+            weights,
             self.steps,
             self.height,
             self.width,
@@ -165,6 +210,8 @@ def settle(request: Request, backbone: Backbone, recommended: Mapping[str, float
         negative_prompt=request.negative_prompt,
         guidance_scale=float(advice["guidance_scale"] if scale is None else scale),
         guidance_rescale=float(request.guidance_rescale),
+        guidance=guidance_named(request.guidance),
+        compose=further(request.compose),
         steps=int(advice["steps"] if steps is None else steps),
         seed=int(request.seed),
         height=height,
@@ -196,6 +243,17 @@ def _judge(drawing: Drawing, backbone: Backbone) -> None:
     _whole("steps", drawing.steps, 1, int(config.get("num_train_timesteps", 1000)))
     if drawing.scheduler is not None:
         schedulers.check(schedulers.find(drawing.scheduler), config, drawing.zero_terminal_snr)
+    _judge_guidance(named_in(drawing.guidance), backbone)
+
+
+def _judge_guidance(named: Sequence[Named], backbone: Backbone) -> None:
+    for one in named:
+        if one.name == "cfg-zero" and one["zero_steps"] and not schedulers.is_flow(backbone.scheduler_config):
+            given = f"{backbone.reference} predicts {backbone.scheduler_config.get('prediction_type')}"
+            raise SettingsError("zero_steps are for flow matching: elsewhere a prediction of zero is no standstill",
+                                given=given, allowed="cfg-zero:zero_steps=0")  # fmt: skip
+        if one.name in ("pag", "slg"):
+            backbone.perturbed(one.name, one["layers"].split("+"))
 
 
 def check_size(width: int, height: int, factor: int) -> None:

@@ -1,0 +1,69 @@
+"""Weaker versions of what draws: the base without adapters, adapters at less strength, earlier checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from adapt.adapter import Adapter
+from adapt.backbones import Backbone
+from adapt.errors import SettingsError
+from adapt.lora import weight_of
+from adapt.lora.variant import Variant
+from adapt.sampling.guidances import WEAKER, Named, share_of
+from adapt.sampling.guided import BASE, weak_name
+from adapt.sampling.request import Drawing, named_in
+from conditioning import Predictor
+
+Scaled = Sequence[tuple[Adapter, float]]
+
+
+def weaker_of(backbone: Backbone, drawings: Iterable[Drawing], adapters: Scaled) -> dict[str, Predictor]:
+    """The weaker predictors that these drawings need, by name. To be called on the bare base, before `adapters` go on.
+
+    Raises:
+        SettingsError: there is no adapter to compare with, or a weak one that is none.
+        AdapterError: a weak adapter that cannot be read, or was made for another base.
+    """
+    asked = {named for drawing in drawings for named in named_in(drawing.guidance)}
+    wanted = sorted((named for named in asked if named.name in WEAKER), key=str)
+    return {
+        BASE if named.name == "domain" else weak_name(named): Variant(
+            backbone.predict, _values(backbone, _weak(named, adapters), adapters)
+        )
+        for named in wanted
+    }
+
+
+def _weak(named: Named, adapters: Scaled) -> Scaled:
+    """What is weaker: nothing at all, the same adapters at a share of their scales, or another one."""
+    if not adapters:
+        raise SettingsError(f"guidance {named.name} compares with the model without its adapter, and there is no adapter",
+                            given=str(named), next="--adapter PATH")  # fmt: skip
+    if named.name == "domain":
+        return []
+    share = share_of(named["weak"])
+    if share is None:
+        return [(Adapter.load(named["weak"]), 1.0)]
+    return [(adapter, scale * share) for adapter, scale in adapters]
+
+
+@torch.no_grad()
+def _values(backbone: Backbone, weak: Scaled, adapters: Scaled) -> dict[nn.Parameter, Tensor]:
+    """The denoiser's touched weights as they are in the weaker model."""
+    component = backbone.denoiser_name
+    touched = {
+        name: weight_of(backbone.modules, name, layer)
+        for adapter, _ in [*adapters, *weak]
+        for name, layer in adapter.layers().items()
+        if name.startswith(f"{component}.")
+    }
+    values = {name: weight.detach().clone() for name, weight in touched.items()}
+    for adapter, scale in weak:
+        adapter.check(backbone)
+        for name, layer in adapter.layers().items():
+            if name in values:
+                values[name] = layer.merged(values[name], scale).to(values[name])
+    return {touched[name]: value for name, value in values.items()}  # type: ignore[misc]
