@@ -318,6 +318,26 @@ def test_pictures_and_headers_are_cleaned_on_the_way(hub, base, folder):
     )
 
 
+def test_paths_that_other_programs_wrote_beside_are_taken_out(hub, base, folder):
+    """Lora-Manager fills the sidecar with absolute paths, peft's configuration holds the folder of the base."""
+    (folder / "kohya").mkdir()
+    shutil.copy(folder / FILE_NAME, folder / "kohya" / "a.safetensors")
+    theirs = {"activation text": "zqx", "file_path": "/data/PLANTED/a.safetensors", "civitai": {"PLANTED": 1}}
+    (folder / "kohya" / "a.json").write_text(json.dumps(theirs))
+    (folder / "peft").mkdir()
+    shutil.copy(folder / FILE_NAME, folder / "peft" / "adapter_model.safetensors")
+    (folder / "peft" / "adapter_config.json").write_text(
+        json.dumps({"r": 2, "base_model_name_or_path": "/data/PLANTED"})
+    )
+    adapt.push(folder, REPO)
+    files = hub[REPO].files
+    assert json.loads(files["kohya/a.json"]) == {"activation text": "zqx"}
+    assert json.loads(files["peft/adapter_config.json"]) == {"r": 2, "base_model_name_or_path": None}
+    (folder / "kohya" / "a.json").write_text("no json")
+    with pytest.raises(AdapterError, match="no JSON"):
+        adapt.push(folder, REPO)
+
+
 def test_a_bare_file_of_another_trainer_becomes_a_folder(hub, base, folder, tmp_path):
     layers = Adapter.load(folder)
     foreign = tmp_path / "theirs.safetensors"
