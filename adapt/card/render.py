@@ -8,7 +8,7 @@ from typing import Any
 
 from adapt.adapter import Facts
 from adapt.card.stamp import stamped
-from adapt.card.usage import Usage, shown, task_of, usage_of
+from adapt.card.usage import Usage, cell, shown, task_of, usage_of
 from adapt.licences import Licence
 
 TEMPLATE = Path(__file__).with_name("template.md")
@@ -33,6 +33,7 @@ def render(name: str, facts: Facts, *, address: str | None = None) -> str:
 
     usage = usage_of(facts, address or name)
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    environment.filters["cell"] = cell
     training = facts.training
     text = environment.from_string(TEMPLATE.read_text("utf-8")).render(
         header=front_matter(facts, usage),

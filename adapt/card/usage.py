@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -129,6 +130,16 @@ class Usage:
     @property
     def prompt(self) -> str:
         return str(self.sample.get("prompt") or "a picture")
+
+    @property
+    def shell_prompt(self) -> str:
+        """The prompt as one word for a shell, in double quotes, which every system's shell knows."""
+        return '"' + re.sub(r'([\\"$`])', r"\\\1", " ".join(self.prompt.split())) + '"'
+
+
+def cell(value: object) -> str:
+    """A value in a table's cell, where a line ends and a bar separates."""
+    return " ".join(str(value).split()).replace("|", "\\|")
 
 
 def usage_of(facts: Facts, address: str) -> Usage:

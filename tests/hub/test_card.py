@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -171,7 +172,16 @@ def test_it_is_rendered_from_little_and_from_nothing():
 
 
 @pytest.mark.parametrize(
-    "word", ['"quoted" \\ back', "new\nline", "ünïcode 🎈", "{{ jinja }}", "--- # yaml: [", "`tick` | pipe"]
+    "word",
+    [
+        '"quoted" \\ back',
+        "new\nline",
+        "ünïcode 🎈",
+        "{{ jinja }}",
+        "--- # yaml: [",
+        "`tick` | pipe",
+        "$(touch x) $HOME \\",
+    ],
 )
 def test_any_prompt_and_trigger_give_a_valid_card_and_valid_code(word):
     sample = {
@@ -186,6 +196,12 @@ def test_any_prompt_and_trigger_give_a_valid_card_and_valid_code(word):
     facts = Facts(trigger=word, samples=(sample,), recommended={"scale": 1.0, "guidance_scale": 1.0, "steps": 1})
     text = render("x", facts)
     assert card_faults(text) == [] and ModelCard(text).data.to_dict()["instance_prompt"] == word
+    (line,) = (line for line in text.splitlines() if line.startswith("adapt generate"))
+    command = line.replace("adapt generate", "printf '%s\\n'")
+    words = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert words[:4] == ["--adapter", "x", "--prompt", " ".join(word.split())], "the shell runs nothing of it"
+    (row,) = (line for line in text.splitlines() if line.startswith("| trigger words"))
+    assert len(re.findall(r"(?<!\\)\|", row)) == 3
     names = {"pipeline": lambda prompt, **_: type("Out", (), {"images": [prompt]})}
     code = snippet(text)
     exec("import torch\n" + code[code.index("picture = ") :], names)
