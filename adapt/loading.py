@@ -226,7 +226,19 @@ def load(reference: str, *, dtype: torch.dtype, device: str | torch.device, with
     pipeline = load_pipeline(folder, index["_class_name"], dtype, family.full_precision, without)
     left_out = folder / family.denoiser_name / "config.json"
     config = json.loads(left_out.read_text("utf-8")) if family.denoiser_name in without else None
+    _require_values(pipeline, folder)
     return family(pipeline.to(device), reference, config)
+
+
+def _require_values(pipeline: Any, folder: Path) -> None:
+    """Raises `BackboneError` for networks with layers that the files have no weights for: libraries only warn of it."""
+    for name, part in pipeline.components.items():
+        if hasattr(part, "named_parameters") and (empty := [n for n, p in part.named_parameters() if p.is_meta]):
+            raise BackboneError(
+                f"the weights of {name} do not fit its configuration: {len(empty)} tensors are missing",
+                given=f"{folder}, {empty[0]} first",
+                next="download the base again",
+            )
 
 
 LEFT_OUT = ("safety_checker", "feature_extractor")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from adapt.backbones.registry import FAMILIES, Family
+from adapt.backbones.registry import FAMILIES, Family, refusal_of
 from adapt.errors import SettingsError
 from adapt.medium import Medium
 from adapt.objectives import Loss, Objective, TimeSampling, Weighting, objective_of
@@ -144,7 +144,7 @@ class Backbone(ABC):
     @property
     def untrainable(self) -> str | None:
         """Why this base can be drawn with but not be trained; None: it can."""
-        return None
+        return refusal_of(self.entry, {self.denoiser_name: self.config, "scheduler": self.scheduler_config})
 
     @property
     def loader(self) -> str:

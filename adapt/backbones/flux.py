@@ -32,15 +32,6 @@ class Flux(Backbone):
     def embedded_guidance(self) -> float | None:
         return 3.5 if self.config["guidance_embeds"] else None
 
-    @property
-    def untrainable(self) -> str | None:
-        if self.config["guidance_embeds"] or self.scheduler_config.get("use_dynamic_shifting"):
-            return None
-        return (
-            "it is distilled to a few steps (schnell), and training undoes that; adapters of Flux.1 dev work on it, "
-            "so train on dev"
-        )
-
     def schedule(self, steps: int, dims: Sequence[int]) -> Mapping[str, Any]:
         return {**super().schedule(steps, dims), "sigmas": np.linspace(1.0, 1 / steps, steps)}
 

@@ -18,6 +18,25 @@ PROVED = "proved"
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """A variant that can be drawn with and cannot be trained.
+
+    Attributes:
+        variant: what it is called.
+        why: the reason, as the end of a sentence.
+        marks: (component, key of its configuration) → the value that tells it; a missing key is False.
+    """
+
+    variant: str
+    why: str
+    marks: Mapping[tuple[str, str], Any]
+
+    def fits(self, configs: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Whether a base with these configurations, by component, is one."""
+        return all((configs.get(name, {}).get(key) or False) == value for (name, key), value in self.marks.items())
+
+
+@dataclass(frozen=True)
 class Family:
     """One row of the table.
 
@@ -33,7 +52,7 @@ class Family:
         sample_size: latents a side of the family's own pictures, where the denoiser's configuration does not say it.
         tokenizer: the one whose cut is felt, where there are several.
         max_tokens: text tokens that a caption is padded or cut to; None: as the tokenizer says.
-        refused: variant → why it cannot be trained.
+        refused: variants that are not trained.
     """
 
     name: str
@@ -47,7 +66,7 @@ class Family:
     sample_size: int | None = None
     tokenizer: str = "tokenizer"
     max_tokens: int | None = None
-    refused: Mapping[str, str] = field(default_factory=dict)
+    refused: tuple[Refusal, ...] = ()
 
     def load(self) -> type[Backbone]:
         """The family's class."""
@@ -60,6 +79,11 @@ class Family:
         if index.get("_class_name") not in self.pipelines:
             return False
         return all(_class_of(index, component) == name for component, name in self.marks.items())
+
+
+def refusal_of(family: Family, configs: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Why a base with these configurations, by component, cannot be trained; None: it can."""
+    return next((refusal.why for refusal in family.refused if refusal.fits(configs)), None)
 
 
 def _class_of(index: Mapping[str, Any], component: str) -> str | None:
@@ -81,6 +105,10 @@ FAMILIES: dict[str, Family] = {
         Family(
             "stable-diffusion-xl", "Stable Diffusion XL", "stable_diffusion_xl:StableDiffusionXL",
             {"StableDiffusionXLPipeline": "text-to-image"}, licence="CreativeML OpenRAIL++-M: with use restrictions",
+            refused=tuple(
+                Refusal("of EDM", "adapt has no objective for EDM's parametrisation", {("scheduler", "_class_name"): name})
+                for name in ("EDMDPMSolverMultistepScheduler", "EDMEulerScheduler")
+            ),
         ),
         Family(
             "stable-diffusion-3", "Stable Diffusion 3, 3.5", "stable_diffusion_3:StableDiffusion3",
@@ -91,7 +119,13 @@ FAMILIES: dict[str, Family] = {
             "flux", "Flux.1", "flux:Flux", {"FluxPipeline": "text-to-image"}, patch=2, sample_size=128,
             tokenizer="tokenizer_2", max_tokens=512,
             licence="dev: FLUX.1 dev Non-Commercial Licence, gated; schnell: Apache-2.0",
-            refused={"schnell": "distilled to a few steps, which training undoes: it draws, train on dev"},
+            refused=(
+                Refusal(
+                    "schnell",
+                    "it is distilled to a few steps, which training undoes; adapters of Flux.1 dev work on it: train on dev",
+                    {("transformer", "guidance_embeds"): False, ("scheduler", "use_dynamic_shifting"): False},
+                ),
+            ),
         ),
         Family(
             "pixart-alpha", "PixArt-α", "pixart:PixArtAlpha", {"PixArtAlphaPipeline": "text-to-image"}, patch=2,

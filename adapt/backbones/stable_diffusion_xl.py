@@ -26,12 +26,6 @@ class StableDiffusionXL(Backbone):
     def null_kind(self) -> str:
         return "zeros" if self.pipeline.config.get("force_zeros_for_empty_prompt") else "empty"
 
-    @property
-    def untrainable(self) -> str | None:
-        if "EDM" in type(self.pipeline.scheduler).__name__ or self.pipeline.vae.config.get("latents_mean"):
-            return "it was trained in EDM's parametrisation and with latents of its own scale, which adapt has no objective for"
-        return None
-
     def encode_text(self, captions: Sequence[str]) -> Part:
         with quiet_libraries():
             tokens, _, pooled, _ = self.pipeline.encode_prompt(

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from adapt.cli.ask import ask
+from adapt.cli.bases import bases
 from adapt.cli.caption import caption
 from adapt.cli.card import card
 from adapt.cli.check import check
@@ -41,7 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich help would take half of the time that `--help` has
 )
-for command in (check, caption, mask, train, ask, report, generate, export, card, push, pull, demo):
+for command in (check, caption, mask, train, ask, report, generate, export, card, push, pull, bases, demo):
     app.command()(command)
 for tool in (inspect, verify, diff, merge, resize, extract, convert_embedding):  # on adapter files
     app.command()(tool)

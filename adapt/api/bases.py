@@ -1,0 +1,142 @@
+"""What is known of families, and what can be said of one base without loading its weights. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from adapt.backbones.registry import FAMILIES, Family, family_of, refusal_of
+from adapt.errors import BackboneError
+from adapt.loading import WEIGHTED, find, frame_of, read_index
+
+
+@dataclass(frozen=True)
+class Component:
+    """One network of a base, from the headers of its files.
+
+    Attributes:
+        kind: its class.
+        parameters: numbers in its files.
+        precision: dtype → numbers, as safetensors calls them.
+        bytes: of its files.
+    """
+
+    name: str
+    kind: str
+    parameters: int
+    precision: dict[str, int]
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a base is.
+
+    Attributes:
+        frame: side of its pictures and what sides are multiples of, in pixels; None where its configuration does not say.
+        refused: why it cannot be trained; None: it can.
+    """
+
+    reference: str
+    family: str
+    title: str
+    pipeline: str
+    task: str
+    state: str
+    licence: str
+    components: tuple[Component, ...]
+    frame: tuple[int, int] | None
+    refused: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def table() -> list[dict[str, Any]]:
+    """One row a family: what it is, what can be done with it, how sure that is."""
+    return [_row(family) for family in FAMILIES.values()]
+
+
+def _row(family: Family) -> dict[str, Any]:
+    return {
+        "family": family.name,
+        "title": family.title,
+        "pipelines": dict(family.pipelines),
+        "tokens": family.max_tokens,
+        "licence": family.licence,
+        "state": family.state,
+        "refused": {refusal.variant: refusal.why for refusal in family.refused},
+    }
+
+
+def judge(reference: str) -> Judged:
+    """What stands in a base's files.
+
+    Raises:
+        BackboneError: not there, not whole, needs pickles, of an unknown family, or files that cannot be read.
+    """
+    folder = find(reference)
+    index = read_index(folder)
+    family = family_of(index)
+    assert family is not None, "read_index has looked"
+    named = [name for name in WEIGHTED if isinstance(index.get(name), list) and index[name][1] is not None]
+    pipeline = str(index["_class_name"])
+    return Judged(
+        reference=reference, family=family.name, title=family.title, pipeline=pipeline,
+        task=family.pipelines[pipeline], state=family.state, licence=family.licence,
+        components=tuple(_component(folder / name, index[name][1]) for name in named),
+        frame=frame_of(folder), refused=_refused(folder, family),
+    )  # fmt: skip
+
+
+def _component(folder: Path, kind: str) -> Component:
+    precision: Counter[str] = Counter()
+    files = _plain(sorted(folder.glob("*.safetensors")))
+    for file in files:
+        for entry in _header(file).values():
+            precision[str(entry["dtype"])] += prod(entry["shape"])
+    sizes = sum(file.stat().st_size for file in files)
+    return Component(folder.name, kind, sum(precision.values()), dict(precision.most_common()), sizes)
+
+
+def _plain(files: list[Path]) -> list[Path]:
+    """Without the copies in other precisions (`….fp16.safetensors`), where there are plain ones."""
+    plain = [file for file in files if file.name.count(".") == 1]
+    return plain or files
+
+
+def _header(file: Path) -> dict[str, Any]:
+    """Names, shapes and dtypes of the tensors of a safetensors file.
+
+    Raises:
+        BackboneError: it is cut off, or none.
+    """
+    try:
+        with file.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            header: dict[str, Any] = json.loads(opened.read(length) if length < 2**28 else b"")
+        header.pop("__metadata__", None)
+        end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise BackboneError("weights that cannot be read", given=file, next="download it again") from error
+    if file.stat().st_size != 8 + length + end:
+        given = f"{file} ({file.stat().st_size} of {8 + length + end} bytes)"
+        raise BackboneError("the base is not whole: weights are cut off", given=given, next="download it again")
+    return header
+
+
+def _refused(folder: Path, family: Family) -> str | None:
+    """Why it cannot be trained, as far as configurations say."""
+    places = {name: folder / name / "config.json" for name in ("unet", "transformer")}
+    places["scheduler"] = folder / "scheduler" / "scheduler_config.json"
+    try:
+        configs = {name: json.loads(file.read_text("utf-8")) for name, file in places.items() if file.is_file()}
+    except ValueError as error:
+        raise BackboneError("a configuration of the base cannot be read", given=folder) from error
+    if "scheduler" not in configs:
+        raise BackboneError("the base is not whole: scheduler is missing", given=folder, next="download it again")
+    return refusal_of(family, configs)
