@@ -69,7 +69,7 @@ def test_the_collectors_find_something():
     pages = {page for page, _ in commands(*PROGRAMS)}
     assert {"README.md", "docs/data.md", "docs/training.md", "docs/generating.md"} <= pages
     known = {"ask", "report", "check", "train", "generate", "export", "demo"}
-    known |= {"card", "push", "pull", "caption", "mask", *TOOLS}
+    known |= {"bases", "card", "push", "pull", "caption", "mask", *TOOLS}
     assert {words[1] for _, words in ADAPT} == known
     assert len(of(ADAPT, "train")) >= 8 and len(of(ADAPT, "generate")) >= 10
     assert {words[0] for _, words in commands(*PROGRAMS)} == set(PROGRAMS)
