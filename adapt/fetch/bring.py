@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from adapt.errors import AdapterError, AdaptError, TransferError
 from adapt.fetch.choice import Choice
 from adapt.fetch.explained import explained
+from adapt.fetch.patience import be_patient
 from adapt.fetch.reference import Reference
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def fetch(what: Reference, choose: Choice) -> Path:
     """
     from huggingface_hub import HfApi
 
+    be_patient()
     try:
         revision = HfApi().resolve_revision(what.repository, revision=what.revision)
         entries = listing(what.repository, revision)

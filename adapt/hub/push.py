@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapt.errors import AdaptError
-from adapt.fetch import Reference, explained, is_unsettled
+from adapt.fetch import Reference, be_patient, explained, is_unsettled, patience
 from adapt.hub import remote
 from adapt.hub.plan import Plan, Wishes, plan
 
@@ -64,6 +64,7 @@ def push(
         TransferError: the Hub cannot be reached, or did not take it; the repository is as it was before.
     """
     api = _api()
+    be_patient()
     with tempfile.TemporaryDirectory(prefix="adapt-push-") as scratch:
         made = plan(api, adapter, repository, wishes or Wishes(), Path(scratch), dry=dry_run)
         page = f"{api.endpoint}/{made.repository}"
@@ -119,7 +120,7 @@ def _create(api: HfApi, made: Plan) -> str:
     """
     try:
         api.create_repo(made.repository, private=made.wishes.private or None, exist_ok=False)
-        return str(api.model_info(made.repository).sha)
+        return str(api.model_info(made.repository, timeout=patience.SECONDS).sha)
     except Exception as error:
         raise explained(error, Reference(made.repository)) from error
 

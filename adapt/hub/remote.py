@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapt.errors import HubError, SettingsError, TransferError
-from adapt.fetch import Reference, explained
+from adapt.fetch import Reference, explained, patience
 from adapt.fetch.explained import LOGIN
 from adapt.fetch.reference import PART
 from adapt.licences import Licence
@@ -86,7 +86,7 @@ def state(api: HfApi, repository: str) -> State:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
-        info = api.model_info(repository, files_metadata=True)
+        info = api.model_info(repository, files_metadata=True, timeout=patience.SECONDS)
         refs = api.list_repo_refs(repository)
         files = {sibling.rfilename: _digest(sibling) for sibling in info.siblings or ()}
         card = _card(api, repository, info.sha) if CARD in files else None
@@ -133,7 +133,7 @@ def base(api: HfApi, name: str) -> Base:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
-        info = api.model_info(name)
+        info = api.model_info(name, timeout=patience.SECONDS)
     except GatedRepoError:
         return Base(True, gated=True)
     except RepositoryNotFoundError as error:
@@ -156,7 +156,7 @@ def landed(
         AdaptError: it cannot be asked.
     """
     try:
-        info = api.model_info(repository, revision=revision, files_metadata=True)
+        info = api.model_info(repository, revision=revision, files_metadata=True, timeout=patience.SECONDS)
     except Exception as error:
         raise explained(error, Reference(repository)) from error
     there = State(info.sha, files={s.rfilename: _digest(s) for s in info.siblings or ()})

@@ -151,6 +151,17 @@ def test_large_files_go_in_parts_and_a_part_that_fails_is_sent_again(hub, base, 
     assert len([line for line in hub.log if line.startswith("PUT /_part")]) == 4
 
 
+@pytest.mark.parametrize("phase", ["look", "commit"])
+def test_a_server_that_has_gone_silent_is_not_waited_for_for_ever(hub, base, folder, phase, monkeypatch):
+    from huggingface_hub.utils import _http
+
+    _http.close_session()
+    monkeypatch.setattr("adapt.fetch.patience.SECONDS", 0.3)
+    hub.fault(PHASES[phase], delay=2.0, times=99)
+    with pytest.raises(TransferError, match="cannot be reached: ReadTimeout"):
+        adapt.push(folder, REPO)
+
+
 def test_a_file_that_changes_during_the_push_is_noticed(hub, base, folder, monkeypatch):
     """The digest that was planned is compared with what the Hub holds afterwards."""
     swap = Blob(b"other bytes", True)
