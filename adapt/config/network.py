@@ -33,10 +33,10 @@ FROM_DATA = ("eva", "lora_ga")
 class NetworkSettings(Section):
     """What is trained: kind, size and place of the adapter."""
 
-    kind: Literal["lora", "dora", "loha", "lokr"] = Field(
+    kind: Literal["lora", "dora", "loha", "lokr", "oft"] = Field(
         "lora", description="kind of adapter; see docs/adapter-types.md"
     )
-    rank: int = Field(16, ge=1, le=1024, description="r of LoRA")
+    rank: int = Field(16, ge=1, le=1024, description="r of LoRA; of OFT: inputs that are rotated together")
     alpha: Finite | None = Field(None, gt=0, description="strength of LoRA; None: the rank")
     rslora: bool = Field(False, description="factor alpha / √rank instead of alpha / rank (rank-stabilised)")
     init: Literal["default", "pissa", "eva", "lora_ga"] = Field(
@@ -105,10 +105,22 @@ def _clashes(s: NetworkSettings) -> Iterator[str]:
         yield f"init_batches ({s.init_batches}) is of init=eva and init=lora_ga"
     if s.init != "default" and s.init_from is not None:
         yield f"init={s.init} and init_from are two different starts: give one of them"
-    if s.init == "eva" and s.kind in FACTORS_ONLY:
+    if s.init == "eva" and s.kind in (*FACTORS_ONLY, "oft"):
         yield f"init=eva is a start of A: kind=lora or dora, not kind={s.kind}"
+    if s.kind == "oft":
+        yield from _of_oft(s)
     if s.init in SPLITS:
         yield from _of_splits(s)
+
+
+def _of_oft(s: NetworkSettings) -> Iterator[str]:
+    if s.rank < 2:
+        yield "rank: OFT rotates blocks of 2 inputs or more"
+    others = ("alpha", "rslora", "dropout", "rank_dropout", "module_dropout", "max_norm", "conv_rank", "conv_alpha",
+              "rank_pattern", "alpha_pattern", "lora_plus_ratio", "init_from")  # fmt: skip
+    for name in others:
+        if getattr(s, name):
+            yield f"{name}: a rotation (kind=oft) has none; leave it out"
 
 
 def _of_splits(s: NetworkSettings) -> Iterator[str]:

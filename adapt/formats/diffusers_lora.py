@@ -23,6 +23,7 @@ from adapt.formats.kinds import layer_of, tensor_names
 from adapt.formats.layer import PEFT, Layer
 from adapt.formats.lokr import LoKr
 from adapt.formats.lora_weights import LoraWeights
+from adapt.formats.oft import Oft
 from adapt.formats.opening import open_tensors
 from adapt.formats.patterns import by_pattern
 
@@ -59,12 +60,14 @@ def write_lora(path: Path, weights: LoraWeights, configs: Mapping[str, Mapping[s
 
 
 PORTABLE = ("r", "lora_alpha", "alpha", "target_modules", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "bias",
-            "init_lora_weights", "peft_type", "decompose_factor", "decompose_both", "use_effective_conv2d")  # fmt: skip
+            "init_lora_weights", "peft_type", "decompose_factor", "decompose_both", "use_effective_conv2d",
+            "oft_block_size", "use_cayley_neumann")  # fmt: skip
 SAID_OF: Mapping[str, Mapping[str, Any]] = {
     "lora": {},
     "dora": {"use_dora": True},
     "loha": {"peft_type": "LOHA"},
     "lokr": {"peft_type": "LOKR"},
+    "oft": {"peft_type": "OFT", "use_cayley_neumann": False, "r": 0},
 }
 """What the configuration says of a kind."""
 ALPHA: Mapping[str, str] = {"lora": "lora_alpha", "dora": "lora_alpha", "loha": "alpha", "lokr": "alpha"}
@@ -96,6 +99,8 @@ def describe(layers: Mapping[str, Layer], config: Mapping[str, Any]) -> dict[str
             next="export it as the nearest plain LoRA: --nearest RANK",
         )
     kind = kinds.pop()
+    if kind == "oft":
+        return {"target_modules": sorted(layers), **portable(config), **SAID_OF[kind], "oft_block_size": _block(layers)}
     ranks = {n: layer.rank or _enough(layer) for n, layer in layers.items()}
     alphas = {n: layer.alpha if layer.rank else float(ranks[n]) for n, layer in layers.items()}
     r, alpha = (Counter(values.values()).most_common(1)[0][0] for values in (ranks, alphas))
@@ -113,6 +118,18 @@ def describe(layers: Mapping[str, Layer], config: Mapping[str, Any]) -> dict[str
         ALPHA[kind]: alpha,
         **{k: v for k, v in patterns.items() if v},
     }
+
+
+def _block(layers: Mapping[str, Layer]) -> int:
+    """The block size of all layers.
+
+    Raises:
+        AdapterError: there are several: peft's configuration has one.
+    """
+    sizes = {layer.block for layer in layers.values() if isinstance(layer, Oft)}
+    if len(sizes) != 1:
+        raise AdapterError("peft's OFT has one block size", given=", ".join(map(str, sorted(sizes))))
+    return sizes.pop()
 
 
 def _enough(layer: Layer) -> int:

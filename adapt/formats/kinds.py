@@ -12,11 +12,12 @@ from adapt.formats.layer import Layer
 from adapt.formats.loha import LoHa
 from adapt.formats.lokr import LoKr
 from adapt.formats.lora_weights import Pair
+from adapt.formats.oft import Oft
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-KINDS: Mapping[str, type[Layer]] = {kind.kind: kind for kind in (Pair, Dora, LoHa, LoKr)}
+KINDS: Mapping[str, type[Layer]] = {kind.kind: kind for kind in (Pair, Dora, LoHa, LoKr, Oft)}
 
 
 def tensor_names(dialect: int) -> tuple[str, ...]:

@@ -132,7 +132,14 @@ def _in_diffusers_names(weights: LoraWeights, family: Family) -> Iterator[tuple[
 def _metadata(layers: Mapping[str, Layer], family: Family) -> dict[str, str]:
     version, architecture = BASES[family.name]
     ranks, alphas = ({getattr(layer, what) for layer in layers.values()} for what in ("rank", "alpha"))
-    module, arguments = NETWORKS[next(iter(layers.values())).kind]
+    kind = next(iter(layers.values())).kind
+    if kind not in NETWORKS:
+        raise AdapterError(
+            "kohya's format has no name for adapters of this kind",
+            given=kind,
+            next="--nearest RANK makes a plain LoRA of it",
+        )
+    module, arguments = NETWORKS[kind]
     own = {"sd3": "networks.lora_sd3", "flux": "networks.lora_flux"}.get(family.name, module)
     return {
         "format": "pt",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 FOLDER, WEIGHTS_NAME, CONFIG_NAME = "peft", "adapter_model.safetensors", "adapter_config.json"
 PREFIX, COMPONENT = "base_model.model.", "adapt.component"
 LARGEST_CONFIG = 16 * 2**20
-TYPES = ("LORA", "LOHA", "LOKR")
+TYPES = ("LORA", "LOHA", "LOKR", "OFT")
 
 
 def write_peft(folder: Path, weights: LoraWeights, configs: Mapping[str, Mapping[str, Any]]) -> None:

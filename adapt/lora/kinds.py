@@ -1,4 +1,4 @@
-"""The kinds of adapter that peft trains, in one table. Further kinds (OFT, BOFT, VeRA …) are further rows of it."""
+"""The kinds of adapter that peft trains, in one table. Further kinds are further rows of it."""
 
 from __future__ import annotations
 
@@ -60,6 +60,18 @@ def _lokr(settings: NetworkSettings, places: Mapping[str, Place], targets: Seque
     return LoKrConfig(
         r=rank, alpha=alpha, decompose_factor=factor, target_modules=list(targets), **_unusual(places, rank, alpha)
     )
+
+
+def _oft(settings: NetworkSettings, places: Mapping[str, Place], targets: Sequence[str]) -> Any:
+    from peft import OFTConfig
+
+    return OFTConfig(
+        r=0, oft_block_size=settings.rank, target_modules=list(targets), use_cayley_neumann=False, module_dropout=0.0
+    )
+
+
+def _undropped(layer: Any, number: int, settings: NetworkSettings, dice: Dice) -> None:
+    """A rotation has no dropout: the settings refuse it."""
 
 
 def _usual(places: Mapping[str, Place]) -> tuple[int, float]:
@@ -137,5 +149,6 @@ KINDS: Mapping[str, Kind] = {
     "dora": Kind(partial(_lora, dora=True), ("lora_B",), _drop_lora, _lengths),
     "loha": Kind(_loha, ("hada_w2_b",), _drop_lycoris),
     "lokr": Kind(_lokr, ("lokr_w1", "lokr_w1_a"), _drop_lycoris),
+    "oft": Kind(_oft, ("oft_R",), _undropped),
 }
 """By the setting `kind`."""

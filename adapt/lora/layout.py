@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ def layout(module: nn.Module, settings: NetworkSettings, targets: Sequence[str])
     """
     layers = targeted(module, targets)
     require_matches(settings, layers)
+    if settings.kind == "oft":
+        layers = _rotatable(layers, settings.rank)
     places = {name: _place(name, layer, settings) for name, layer in layers.items()}
     if settings.conv_rank and not any(map(is_convolution, layers.values())):
         raise SettingsError("conv_rank: none of the targets is a convolution", given=", ".join(targets))
@@ -57,6 +60,26 @@ def targeted(module: nn.Module, targets: Sequence[str]) -> dict[str, nn.Module]:
     if not found:
         raise no_layers(module, targets)
     return found
+
+
+def _rotatable(layers: Mapping[str, nn.Module], block: int) -> dict[str, nn.Module]:
+    """The linear ones: peft's OFT of convolutions is no rotation, and does not start as nothing.
+
+    Raises:
+        SettingsError: there are none, or their inputs are no whole blocks.
+    """
+    linear = {name: layer for name, layer in layers.items() if isinstance(layer, nn.Linear)}
+    if not linear:
+        raise SettingsError("kind=oft rotates the inputs of linear layers, and none of the targets is one")
+    widths = sorted({layer.in_features for layer in linear.values()})
+    if any(width % block for width in widths):
+        shared = math.gcd(*widths)
+        raise SettingsError(
+            "rank: with kind=oft it is the number of inputs that are rotated together, and every layer has whole blocks",
+            given=f"{block}, widths {', '.join(map(str, widths))}",
+            allowed=", ".join(str(n) for n in range(2, shared + 1) if shared % n == 0) or "none",
+        )
+    return dict(linear)
 
 
 def no_layers(module: nn.Module, targets: Sequence[str]) -> SettingsError:

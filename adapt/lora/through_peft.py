@@ -44,7 +44,10 @@ def require_taken(module: nn.Module, layers: Mapping[str, Layer], component: str
     without values."""
     taken = require_layers(module, layers, component, reader)
     for name, layer in layers.items():
-        if not all(abs(scale - layer.scale) <= 1e-9 * abs(layer.scale) for scale in taken[name].scaling.values()):
+        if not all(
+            abs(scale - layer.scale) <= 1e-9 * abs(layer.scale)
+            for scale in getattr(taken[name], "scaling", {}).values()
+        ):
             raise AdapterError(f"{reader} takes {component}.{name} with another strength", allowed=layer.alpha)
     if empty := [name for name, parameter in module.named_parameters() if parameter.is_meta]:
         raise AdapterError(f"{reader} found no values for {len(empty)} tensors of {component}", given=empty[0])
