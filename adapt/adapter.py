@@ -144,6 +144,7 @@ class Adapter:
                     allowed=f"a folder with {FILE_NAME}, or with peft's {CONFIG_NAME}",
                     next="for an unfinished run: adapt train … --resume",
                 )
+            _require_inside(found, path)
             path = found
         check_file(path)
         if path.name == WEIGHTS_NAME:
@@ -250,7 +251,8 @@ class Adapter:
                 next="the folder's own peft/ loads with peft, --format kohya in UIs; --nearest RANK makes a plain LoRA of it",
             )
         told = self.described(picture)
-        export(path, self.weights, format, configs=self.facts.lora, told=told, width=text_width)
+        family = self.facts.base.get("family")
+        export(path, self.weights, format, configs=self.facts.lora, told=told, width=text_width, backbone=family)
         if format != "diffusers":
             write_sidecars(path, told, read_metadata(path).get("ss_base_model_version", ""))
 
@@ -409,6 +411,14 @@ def here(path: str | Path) -> Path:
         return folder / what.file
     inside = any((folder / name).is_file() for name in INSIDE)
     return folder if inside else next(file for file in sorted(folder.glob("*.safetensors")))
+
+
+def _require_inside(file: Path, folder: Path) -> None:
+    """Raises `AdapterError` for a link out of an adapter's folder; the Hub's cache links to blobs of its own."""
+    real, inside = file.resolve(), folder.resolve()
+    cache = inside.parents[1] / "blobs" if inside.parent.name == "snapshots" else inside
+    if not real.is_relative_to(inside) and not real.is_relative_to(cache):
+        raise AdapterError("the adapter's file is a link out of its folder", given=file, next="name the file itself")
 
 
 def home(weights: Path) -> Path | None:

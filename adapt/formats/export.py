@@ -13,6 +13,7 @@ from adapt.formats.dialects import WRITTEN, read, write
 from adapt.formats.diffusers_lora import write_lora
 from adapt.formats.kohya import write_kohya
 from adapt.formats.lora_weights import LoraWeights
+from adapt.formats.names.families import family_of
 
 FORMATS = ("diffusers", "kohya", *sorted(WRITTEN))
 TOLERANCE = 1e-6
@@ -29,6 +30,7 @@ def export(
     configs: Mapping[str, Mapping[str, Any]],
     told: Description,
     width: int | None = None,
+    backbone: str | None = None,
 ) -> None:
     """Writes atomically and reads back.
 
@@ -37,6 +39,7 @@ def export(
         configs: peft's configuration by component.
         told: what the file says about itself.
         width: of the text that the base's cross-attention takes; None: as the layers say.
+        backbone: the family that the adapter was made for, where it says so.
 
     Raises:
         AdapterError: the format cannot express this adapter, or what was written does something else; no file is left.
@@ -48,9 +51,10 @@ def export(
         write_lora(path, weights, configs)
         written = weights
     elif format == "kohya":
-        written = write_kohya(path, weights, told=told, width=width)
+        family = family_of(weights.modules, width, backbone)
+        written = write_kohya(path, weights, told=told, family=family)
     else:
-        written = write(path, weights, WRITTEN[format], told.header())
+        written = write(path, weights, WRITTEN[format], told.header(), family_of(weights.modules, width, backbone))
     _prove(path, weights, written)
 
 

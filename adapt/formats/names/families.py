@@ -62,16 +62,25 @@ WIDTHS: Mapping[int, str] = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
 """Width of the text that a UNet's cross-attention takes → family."""
 
 
-def family_of(modules: Mapping[str, Mapping[str, Layer]], width: int | None = None) -> Family:
+BACKBONES: Mapping[str, str] = {"stable-diffusion-xl": "sdxl", "stable-diffusion-3": "sd3", "flux": "flux"}
+"""Families of adapt's backbones that are one of these whatever their size; 1.x and 2.x are told by the width of the text."""
+
+
+def family_of(
+    modules: Mapping[str, Mapping[str, Layer]], width: int | None = None, backbone: str | None = None
+) -> Family:
     """The family that an adapter's layers belong to, by their names and shapes.
 
     Args:
         modules: as in `LoraWeights`.
+        backbone: the family that the adapter says it was made for.
         width: of the text that the base's cross-attention takes, where it is known; else as the layers say.
 
     Raises:
         AdapterError: none that other programs have names for, or one that the layers cannot tell.
     """
+    if known := BACKBONES.get(backbone or ""):
+        return FAMILIES[known]
     if width is not None:
         return _of_width({width})
     if "transformer" in modules:

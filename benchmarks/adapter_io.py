@@ -1,0 +1,188 @@
+"""Loading, swapping and drawing with an adapter of rank 16 on UNets of the real sizes with random weights, against diffusers.
+
+    python benchmarks/adapter_io.py --family sd15 --repeat 3
+    python benchmarks/adapter_io.py --family sdxl --repeat 3 --json adapter_io.json
+
+Printed are seconds (best of the repetitions) and ratios. `load` is the file to weights that are ready to draw with: ours
+reads, checks and adds ΔW; diffusers' is `load_lora_weights`, and with `fuse_lora` for the same state. `swap` is one adapter
+off and another on: ours from memory, diffusers' `unfuse_lora`, `set_adapters`, `fuse_lora`. `inference` is a forward with the
+adapter in the weights over one of the base.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.loaders import StableDiffusionXLLoraLoaderMixin
+
+from adapt.formats import LoraWeights, Pair, read, write_lora
+from adapt.lora import Applied
+from adapt.quiet import quiet_libraries
+
+CONFIGS = Path(__file__).parents[1] / "tests" / "facts" / "model_configs.json"
+ENDS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
+
+
+def parser():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--family", choices=("sd15", "sdxl"), default="sd15")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    parser.add_argument("--small", action="store_true", help="narrow layers: to see that it runs")
+    parser.add_argument("--json", type=Path)
+    return parser
+
+
+def make_unet(options):
+    arguments = dict(json.loads(CONFIGS.read_text("utf-8"))[options.family]["arguments"])
+    if options.small:
+        arguments["block_out_channels"] = [32 * 2**i for i in range(len(arguments.get("block_out_channels", [0] * 4)))]
+        arguments["attention_head_dim"] = 8
+    torch.manual_seed(0)
+    dtype = getattr(torch, options.dtype)
+    return UNet2DConditionModel(**arguments).to(options.device, dtype).requires_grad_(False).eval()
+
+
+def write_adapter(path, unet, rank, seed):
+    dice, pairs = torch.Generator().manual_seed(seed), {}
+    for name, layer in unet.named_modules():
+        if name.endswith(ENDS) and ".attentions." in name and hasattr(layer, "weight"):
+            out, *inside = layer.weight.shape
+            ones = [1] * (len(inside) - 1)
+            down, up = torch.randn(rank, *inside, generator=dice), torch.randn(out, rank, *ones, generator=dice)
+            pairs[name] = Pair(0.01 * down, 0.01 * up, float(rank))
+    write_lora(path, LoraWeights({"unet": pairs}), {})
+    return len(pairs)
+
+
+class Theirs(StableDiffusionXLLoraLoaderMixin):
+    """diffusers' loader around a bare UNet: no VAE or text encoder is needed to measure it."""
+
+    def __init__(self, unet):
+        self.unet, self.text_encoder, self.text_encoder_2, self.components = unet, None, None, {"unet": unet}
+        self.hf_device_map, self._merged_adapters = None, set()
+        self.num_fused_loras = 0
+
+
+def loader_of(unet, family):
+    if family == "sdxl":
+        return Theirs(unet)
+    return StableDiffusionPipeline(None, None, None, unet, None, None, None, requires_safety_checker=False)
+
+
+def best(repeat, run):
+    """The shortest of several, in seconds; `run` returns what undoes it."""
+    found = []
+    for _ in range(repeat):
+        started = time.perf_counter()
+        undo = run()
+        synchronise()
+        found.append(time.perf_counter() - started)
+        undo()
+    return min(found)
+
+
+def synchronise():
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def load_ours(unet, path):
+    weights = read(path)
+    return Applied({"unet": unet}, {f"unet.{name}": layer for name, layer in weights.modules["unet"].items()}, 1.0)
+
+
+def load_theirs(pipeline, path, fuse):
+    pipeline.load_lora_weights(path.parent, weight_name=path.name, adapter_name="first")
+    if fuse:
+        pipeline.unet.fuse_lora(adapter_names=["first"])
+
+    def undo():
+        if fuse:
+            pipeline.unet.unfuse_lora()
+        pipeline.unload_lora_weights()
+
+    return undo
+
+
+def swap_ours(unet, both):
+    on = Applied({"unet": unet}, both[0], 1.0)
+
+    def swap():
+        nonlocal on
+        on.unload()
+        on = Applied({"unet": unet}, both[1], 1.0)
+        return lambda: None
+
+    return swap, lambda: on.unload()
+
+
+def swap_theirs(pipeline, paths):
+    for name, path in zip("ab", paths, strict=True):
+        pipeline.load_lora_weights(path.parent, weight_name=path.name, adapter_name=name)
+    pipeline.unet.set_adapters(["a"])
+    pipeline.unet.fuse_lora(adapter_names=["a"])
+
+    def swap():
+        pipeline.unet.unfuse_lora()
+        pipeline.unet.set_adapters(["b"])
+        pipeline.unet.fuse_lora(adapter_names=["b"])
+        return lambda: None
+
+    def end():
+        pipeline.unet.unfuse_lora()
+        pipeline.unload_lora_weights()
+
+    return swap, end
+
+
+def forward(unet, options):
+    x = torch.randn(1, 4, 32, 32, device=unet.device, dtype=unet.dtype)
+    text = torch.randn(1, 77, unet.config.cross_attention_dim, device=unet.device, dtype=unet.dtype)
+    added = None
+    if options.family == "sdxl":
+        added = {"text_embeds": torch.zeros(1, 1280).to(x), "time_ids": torch.zeros(1, 6).to(x)}
+    with torch.no_grad():
+        unet(x, 500, encoder_hidden_states=text, added_cond_kwargs=added)
+
+
+def measure(options, folder):
+    unet = make_unet(options)
+    paths = [folder / "first.safetensors", folder / "second.safetensors"]
+    layers = max(write_adapter(path, unet, options.rank, seed) for seed, path in enumerate(paths))
+    found = {"layers": layers, "parameters": sum(p.numel() for p in unet.parameters())}
+    found["load ours"] = best(options.repeat, lambda: load_ours(unet, paths[0]).unload)
+    both = [{f"unet.{n}": layer for n, layer in read(path).modules["unet"].items()} for path in paths]
+    swap, end = swap_ours(unet, both)
+    found["swap ours"] = best(options.repeat, swap)
+    end()
+    base = [best(1, lambda: (forward(unet, options), lambda: None)[1]) for _ in range(options.repeat + 1)]
+    with load_ours(unet, paths[0]):
+        merged = [best(1, lambda: (forward(unet, options), lambda: None)[1]) for _ in range(options.repeat + 1)]
+    found["inference ratio"] = min(merged) / min(base)
+    pipeline = loader_of(unet, options.family)
+    found["load theirs"] = best(options.repeat, lambda: load_theirs(pipeline, paths[0], fuse=False))
+    found["load and fuse theirs"] = best(options.repeat, lambda: load_theirs(pipeline, paths[0], fuse=True))
+    swap, end = swap_theirs(pipeline, paths)
+    found["swap theirs"] = best(1, swap)
+    end()
+    found["load ratio"] = found["load ours"] / found["load theirs"]
+    found["swap ratio"] = found["swap ours"] / found["swap theirs"]
+    return found
+
+
+if __name__ == "__main__":
+    options = parser().parse_args()
+    with tempfile.TemporaryDirectory() as folder, quiet_libraries():
+        found = measure(options, Path(folder))
+    told = {"family": options.family, "rank": options.rank, "device": options.device, "dtype": options.dtype, **found}
+    for name, value in told.items():
+        print(f"{name:22} {value:.4g}" if isinstance(value, float) else f"{name:22} {value}")
+    if options.json:
+        options.json.write_text(json.dumps(told, indent=2) + "\n", "utf-8")
