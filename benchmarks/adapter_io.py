@@ -13,21 +13,25 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.loaders import StableDiffusionXLLoraLoaderMixin
+from torch import nn
 
-from adapt.formats import LoraWeights, Pair, read, write_lora
+from adapt.formats import Layer, LoraWeights, Pair, read, write_lora
 from adapt.lora import Applied
 from adapt.quiet import quiet_libraries
 
+Undo = Callable[[], None]
 CONFIGS = Path(__file__).parents[1] / "tests" / "facts" / "model_configs.json"
 ENDS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
 
 
-def parser():
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--family", choices=("sd15", "sdxl"), default="sd15")
     parser.add_argument("--repeat", type=int, default=3)
@@ -39,7 +43,7 @@ def parser():
     return parser
 
 
-def make_unet(options):
+def make_unet(options: argparse.Namespace) -> UNet2DConditionModel:
     arguments = dict(json.loads(CONFIGS.read_text("utf-8"))[options.family]["arguments"])
     if options.small:
         arguments["block_out_channels"] = [32 * 2**i for i in range(len(arguments.get("block_out_channels", [0] * 4)))]
@@ -49,7 +53,7 @@ def make_unet(options):
     return UNet2DConditionModel(**arguments).to(options.device, dtype).requires_grad_(False).eval()
 
 
-def write_adapter(path, unet, rank, seed):
+def write_adapter(path: Path, unet: nn.Module, rank: int, seed: int) -> int:
     dice, pairs = torch.Generator().manual_seed(seed), {}
     for name, layer in unet.named_modules():
         if name.endswith(ENDS) and ".attentions." in name and hasattr(layer, "weight"):
@@ -64,19 +68,19 @@ def write_adapter(path, unet, rank, seed):
 class Theirs(StableDiffusionXLLoraLoaderMixin):
     """diffusers' loader around a bare UNet: no VAE or text encoder is needed to measure it."""
 
-    def __init__(self, unet):
+    def __init__(self, unet: nn.Module) -> None:
         self.unet, self.text_encoder, self.text_encoder_2, self.components = unet, None, None, {"unet": unet}
         self.hf_device_map, self._merged_adapters = None, set()
         self.num_fused_loras = 0
 
 
-def loader_of(unet, family):
+def loader_of(unet: nn.Module, family: str) -> Any:
     if family == "sdxl":
         return Theirs(unet)
     return StableDiffusionPipeline(None, None, None, unet, None, None, None, requires_safety_checker=False)
 
 
-def best(repeat, run):
+def best(repeat: int, run: Callable[[], Undo]) -> float:
     """The shortest of several, in seconds; `run` returns what undoes it."""
     found = []
     for _ in range(repeat):
@@ -88,22 +92,22 @@ def best(repeat, run):
     return min(found)
 
 
-def synchronise():
+def synchronise() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
-def load_ours(unet, path):
+def load_ours(unet: nn.Module, path: Path) -> Applied:
     weights = read(path)
     return Applied({"unet": unet}, {f"unet.{name}": layer for name, layer in weights.modules["unet"].items()}, 1.0)
 
 
-def load_theirs(pipeline, path, fuse):
+def load_theirs(pipeline: Any, path: Path, fuse: bool) -> Undo:
     pipeline.load_lora_weights(path.parent, weight_name=path.name, adapter_name="first")
     if fuse:
         pipeline.unet.fuse_lora(adapter_names=["first"])
 
-    def undo():
+    def undo() -> None:
         if fuse:
             pipeline.unet.unfuse_lora()
         pipeline.unload_lora_weights()
@@ -111,10 +115,10 @@ def load_theirs(pipeline, path, fuse):
     return undo
 
 
-def swap_ours(unet, both):
+def swap_ours(unet: nn.Module, both: Sequence[Mapping[str, Layer]]) -> tuple[Callable[[], Undo], Undo]:
     on = Applied({"unet": unet}, both[0], 1.0)
 
-    def swap():
+    def swap() -> Undo:
         nonlocal on
         on.unload()
         on = Applied({"unet": unet}, both[1], 1.0)
@@ -123,26 +127,26 @@ def swap_ours(unet, both):
     return swap, lambda: on.unload()
 
 
-def swap_theirs(pipeline, paths):
+def swap_theirs(pipeline: Any, paths: Sequence[Path]) -> tuple[Callable[[], Undo], Undo]:
     for name, path in zip("ab", paths, strict=True):
         pipeline.load_lora_weights(path.parent, weight_name=path.name, adapter_name=name)
     pipeline.unet.set_adapters(["a"])
     pipeline.unet.fuse_lora(adapter_names=["a"])
 
-    def swap():
+    def swap() -> Undo:
         pipeline.unet.unfuse_lora()
         pipeline.unet.set_adapters(["b"])
         pipeline.unet.fuse_lora(adapter_names=["b"])
         return lambda: None
 
-    def end():
+    def end() -> None:
         pipeline.unet.unfuse_lora()
         pipeline.unload_lora_weights()
 
     return swap, end
 
 
-def forward(unet, options):
+def forward(unet: Any, options: argparse.Namespace) -> None:
     x = torch.randn(1, 4, 32, 32, device=unet.device, dtype=unet.dtype)
     text = torch.randn(1, 77, unet.config.cross_attention_dim, device=unet.device, dtype=unet.dtype)
     added = None
@@ -152,7 +156,7 @@ def forward(unet, options):
         unet(x, 500, encoder_hidden_states=text, added_cond_kwargs=added)
 
 
-def measure(options, folder):
+def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     unet = make_unet(options)
     paths = [folder / "first.safetensors", folder / "second.safetensors"]
     layers = max(write_adapter(path, unet, options.rank, seed) for seed, path in enumerate(paths))
