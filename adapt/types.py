@@ -20,16 +20,18 @@ class Sizes:
         original: height and width of the picture, in pixels.
         crop: pixels that are missing above and on the left, after the picture was resized and mirrored.
         target: height and width that it is trained or drawn at.
+        fps: frames a second of a clip; None: the base's own.
     """
 
     original: tuple[int, int]
     crop: tuple[int, int]
     target: tuple[int, int]
+    fps: float | None = None
 
     @staticmethod
-    def whole(height: int, width: int) -> Sizes:
+    def whole(height: int, width: int, fps: float | None = None) -> Sizes:
         """Of a picture that is all there."""
-        return Sizes((height, width), (0, 0), (height, width))
+        return Sizes((height, width), (0, 0), (height, width), fps)
 
 
 class Encoder(Protocol):

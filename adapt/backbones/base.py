@@ -70,6 +70,7 @@ class Backbone(ABC):
         self.quantised: str | None = None  # how the denoiser is held in few bits, if it is
         self._known: dict[str, str] = {}
         self.max_tokens = self.entry.max_tokens
+        self.frames, self.fps = self.entry.frames, self.entry.fps  # of the clips that are made, and learned
         self.trained_guidance = 1.0  # of a training row, in distilled families that have it (`embedded_guidance`)
         for module in self.modules.values():
             module.requires_grad_(False).eval()
@@ -218,6 +219,8 @@ class Backbone(ABC):
 
     def content_key(self, component: str) -> str:
         """Digest of a component's class, configuration and weights (64 values of each tensor); of several, joined by `+`."""
+        if not component:
+            return "0" * 16  # pixels, and captions that nothing encodes
         if "+" in component:
             return hashlib.sha256(" ".join(map(self.content_key, component.split("+"))).encode()).hexdigest()[:16]
         if component in self._known:
@@ -239,8 +242,16 @@ class Backbone(ABC):
 
     @property
     def medium(self) -> Medium:
-        """What it makes and takes: pictures, in most families."""
-        return Medium(side=self.resolution, scale=self.multiple)
+        """What it makes and takes."""
+        return Medium(
+            self.entry.medium, side=self.resolution, scale=self.multiple,
+            frames=self.frames, frame_scale=self.frame_scale, fps=self.fps,
+        )  # fmt: skip
+
+    @property
+    def frame_scale(self) -> int:
+        """Frames a latent, after the first."""
+        return 1
 
     @property
     def scale_factor(self) -> int:
@@ -277,8 +288,12 @@ class Backbone(ABC):
         return self.latent_shape(self.resolution, self.resolution)
 
     def latent_shape(self, *dims: int) -> tuple[int, ...]:
-        """(C, *dims) of the latents of a medium of these dims: height and width in pixels."""
-        return (self.latent_channels, *(side // self.scale_factor for side in dims))
+        """(C, *dims) of the latents of a medium of these dims: height and width in pixels; of a clip, the frames before them
+        (`frames` where they are left out)."""
+        *frames, height, width = dims
+        times = [1 + (n - 1) // self.frame_scale for n in frames or [self.frames]]
+        space = (height // self.scale_factor, width // self.scale_factor)
+        return (self.latent_channels, *(times if self.entry.medium == "video" else ()), *space)
 
     @torch.no_grad()
     def encode_media(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -308,6 +323,13 @@ class Backbone(ABC):
         tokens = tokenizer(caption, truncation=False, verbose=False).input_ids
         return len(tokens), int((reader and self.max_tokens) or tokenizer.model_max_length)
 
+    def require_caption(self, caption: str) -> None:  # noqa: B027 - most families take any caption
+        """Raises `SettingsError` for a caption that the family cannot be taught with: a class that there is not."""
+
+    def require_prompt(self, prompt: str) -> None:
+        """Raises `SettingsError` for a prompt that the family cannot be asked for."""
+        self.require_caption(prompt)
+
     @property
     def null_kind(self) -> str:
         """What an empty condition is, as the family's pipeline has it: `empty` encodes "", `zeros`, `label`."""
@@ -321,7 +343,9 @@ class Backbone(ABC):
     @cached_property
     def slots(self) -> Mapping[str, Shapes]:
         """Parts that the denoiser takes → their tensors' shapes without the rows; a token axis with a mask is None."""
-        part = self.null(1).parts[self.caption_part]
+        part = self.null(1).parts.get(self.caption_part)
+        if part is None:
+            return {}
         free = {"tokens": (None,), "mask": (None,)} if "mask" in part else {}
         return {
             self.caption_part: {k: (*free.get(k, ()), *x.shape[1 + len(free.get(k, ())) :]) for k, x in part.items()}

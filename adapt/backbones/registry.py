@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from adapt.medium import Kind
+
 if TYPE_CHECKING:
     from adapt.backbones.base import Backbone
 
@@ -53,6 +55,8 @@ class Family:
         tokenizer: the one whose cut is felt, where there are several.
         max_tokens: text tokens that a caption is padded or cut to; None: as the tokenizer says.
         refused: variants that are not trained.
+        medium: what it makes.
+        frames, fps: of the clips that it makes by default.
     """
 
     name: str
@@ -67,6 +71,9 @@ class Family:
     tokenizer: str = "tokenizer"
     max_tokens: int | None = None
     refused: tuple[Refusal, ...] = ()
+    medium: Kind = "picture"
+    frames: int = 1
+    fps: float = 24.0
 
     def load(self) -> type[Backbone]:
         """The family's class."""
@@ -150,6 +157,32 @@ FAMILIES: dict[str, Family] = {
         Family(
             "qwen-image", "Qwen-Image", "qwen_image:QwenImage", {"QwenImagePipeline": "text-to-image"}, patch=2,
             sample_size=128, max_tokens=512, licence="Apache-2.0",
+        ),
+        Family(
+            "dit", "DiT", "dit:DiT", {"DiTPipeline": "class"}, patch=2,
+            licence="CC-BY-NC 4.0: not for commercial use",
+        ),
+        Family(
+            "ddpm", "DDPM, DDIM (pixel space)", "ddpm:DDPM", {"DDPMPipeline": "class", "DDIMPipeline": "class"},
+            licence="Apache-2.0 (google/ddpm-*); others say their own",
+        ),
+        Family(
+            "wan", "Wan 2.1 (2.2 draws only)", "wan:Wan", {"WanPipeline": "video"}, patch=2, sample_size=60,
+            max_tokens=512, medium="video", frames=81, fps=16.0, licence="Apache-2.0",
+            refused=(
+                Refusal("2.2 14B", "it has two experts, and adapt trains one network yet; Wan 2.1 can be trained",
+                        {("pipeline", "experts"): True}),
+                Refusal("2.2 5B", "it tells every token its own time, which adapt does not do yet",
+                        {("pipeline", "expand_timesteps"): True}),
+            ),
+        ),
+        Family(
+            "ltx-video", "LTX-Video 0.9", "ltx:LTXVideo", {"LTXPipeline": "video"}, sample_size=16, max_tokens=128,
+            medium="video", frames=161, fps=25.0, licence="LTX-Video Open Weights Licence: look it up",
+            refused=(
+                Refusal("0.9.1 and later", "its decoder is told a time of its own, which adapt does not do yet",
+                        {("vae", "timestep_conditioning"): True}),
+            ),
         ),
     )
 }  # fmt: skip

@@ -93,7 +93,7 @@ def _reads(path: Path, adapter: Adapter) -> bool:
 def _agreement(adapter: Adapter, backbone: Backbone, pipeline: Any, reader: str, prompt: str) -> Proof:
     prompt = " ".join([*adapter.words, prompt])
     other = type(backbone)(pipeline, backbone.reference)
-    other.max_tokens = backbone.max_tokens
+    other.max_tokens, other.frames, other.fps = backbone.max_tokens, backbone.frames, backbone.fps
     theirs = predictions(other, prompt)
     plain = predictions(backbone, prompt)
     with adapter.apply(backbone):

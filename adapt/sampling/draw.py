@@ -98,7 +98,7 @@ def draw_latents(
     """One batch of drawings of one kind → clean latents (B, C, *dims)."""
     first, device, dtype = drawings[0], backbone.device, backbone.dtype
     stepper = _stepper(backbone, first, generators)
-    sizes = [Sizes.whole(first.height, first.width)] * len(drawings)
+    sizes = [Sizes.whole(first.height, first.width, first.fps)] * len(drawings)
     condition = backbone.condition([d.prompt for d in drawings], sizes, first.embedded_guidance).to(device, dtype)
     negative = _negative(backbone, [d.negative_prompt for d in drawings]).to(device, dtype)
     negative = Condition(negative.parts, condition.facts)  # facts are told to both: only parts are kept away from
@@ -121,7 +121,7 @@ def _further(backbone: Backbone, drawings: Sequence[Drawing], first: Condition) 
 
 def _stepper(backbone: Backbone, drawing: Drawing, generators: Sequence[torch.Generator]) -> Stepper:
     """The scheduler, told what the family tells its own about latents of this size."""
-    told = backbone.schedule(drawing.steps, backbone.latent_shape(drawing.height, drawing.width)[1:])
+    told = backbone.schedule(drawing.steps, backbone.latent_shape(*drawing.dims)[1:])
     scheduler = schedulers.build(drawing.scheduler, backbone.scheduler_config, drawing.zero_terminal_snr)
     return Stepper(scheduler, drawing.steps, generators, backbone.device, told=told)
 
@@ -134,7 +134,7 @@ def _negative(backbone: Backbone, texts: Sequence[str]) -> Condition:
 
 
 def _start(backbone: Backbone, drawing: Drawing) -> Start:
-    shape = backbone.latent_shape(drawing.height, drawing.width)
+    shape = backbone.latent_shape(*drawing.dims)
     if drawing.image is None:
         return FromNoise(shape)
     pixels = to_pixels(drawing.image, drawing.height, drawing.width)

@@ -42,6 +42,7 @@ class Request:
         scheduler: a name of `schedulers`.
         image: what is drawn over (image to image); with `mask`, only where the mask is white (inpainting).
         strength: share of the way that `image` is noised, 0 < strength ≤ 1.
+        frames, fps: of a clip, how many and how many a second.
 
     Raises:
         SettingsError: a value is out of range or contradicts another.
@@ -62,6 +63,8 @@ class Request:
     image: Image | None = None
     strength: float = 0.75
     mask: Image | None = None
+    frames: int | None = None
+    fps: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("prompt", "negative_prompt"):
@@ -77,6 +80,8 @@ class Request:
         _whole("seed", self.seed, 0, LARGEST_SEED)
         _whole("height", self.height, 1)
         _whole("width", self.width, 1)
+        _whole("frames", self.frames, 1)
+        _number("fps", self.fps, 1, 240)
         _number("strength", self.strength, 0, 1)
         if self.strength == 0:
             raise SettingsError("strength 0 gives the image back", given=0, allowed="0 < strength ≤ 1")
@@ -151,6 +156,7 @@ class Drawing:
 
     Attributes:
         scheduler: None is the backbone's own.
+        frames, fps: None in families that make no clips.
         embedded_guidance: None in families that have none.
         zero_terminal_snr: the noise schedule ends in pure noise, as in the training of the adapter.
     """
@@ -171,6 +177,13 @@ class Drawing:
     mask: Image | None
     zero_terminal_snr: bool = False
     embedded_guidance: float | None = None
+    frames: int | None = None
+    fps: float | None = None
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Of what is drawn: height and width; of a clip, the frames before them."""
+        return (self.height, self.width) if self.frames is None else (self.frames, self.height, self.width)
 
     @property
     def kind(self) -> tuple[object, ...]:
@@ -184,6 +197,8 @@ class Drawing:
             self.embedded_guidance,
             guidance,
             weights,
+            self.frames,
+            self.fps,
             self.steps,
             self.height,
             self.width,
@@ -221,10 +236,23 @@ def settle(request: Request, backbone: Backbone, recommended: Mapping[str, float
         strength=float(request.strength),
         mask=request.mask,
         embedded_guidance=_embedded(request, backbone),
+        **_time(request, backbone),
         zero_terminal_snr=bool(advice.get("zero_terminal_snr", False)),
     )
     _judge(drawing, backbone)
     return drawing
+
+
+def _time(request: Request, backbone: Backbone) -> dict[str, Any]:
+    """Frames of a clip and how many there are a second; nothing for pictures."""
+    own = backbone.medium
+    if own.kind == "video":
+        asked = own.at(request.frames, request.fps)
+        return {"frames": asked.frames, "fps": asked.fps}
+    given = {name: v for name, v in (("frames", request.frames), ("fps", request.fps)) if v is not None}
+    if given:
+        raise SettingsError(f"the base makes {own.noun}, not clips", given=given, next="leave them out")
+    return {}
 
 
 def _embedded(request: Request, backbone: Backbone) -> float | None:

@@ -17,7 +17,8 @@ def _small():
         FAMILIES[name] = replace(
             row,
             max_tokens=row.max_tokens and case.tokens,
-            sample_size=row.sample_size and case.side // 2,
+            sample_size=row.sample_size and case.side // case.scale,
+            frames=case.frames,
         )
     yield
     FAMILIES.update(kept)

@@ -1,0 +1,96 @@
+"""Wan 2.1 and 2.2: clips by a flow transformer, with one network or two experts (Wan Team 2025, arXiv 2503.20314)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from adapt.backbones.base import Backbone, posterior
+from adapt.backbones.registry import refusal_of
+from adapt.quiet import quiet_libraries
+from conditioning import Condition, Part
+
+
+class Wan(Backbone):
+    """Wan 2.2 has two experts: `transformer` for times from `boundary_ratio` on, `transformer_2` below."""
+
+    family: ClassVar[str] = "wan"
+    time_sampling: ClassVar[str] = "logit_normal"
+    guidance_scale: ClassVar[float] = 5.0
+    sampling_steps: ClassVar[int] = 50
+    full_precision: ClassVar[tuple[str, ...]] = ("vae",)
+
+    @property
+    def scale_factor(self) -> int:
+        return int(self.pipeline.vae_scale_factor_spatial)
+
+    @property
+    def frame_scale(self) -> int:
+        return int(self.pipeline.vae_scale_factor_temporal)
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self.pipeline.vae.config.z_dim)
+
+    @property
+    def boundary(self) -> float | None:
+        """Time (in the scheduler's unit) from which the first expert predicts; None: there is one for all."""
+        ratio = self.pipeline.config.boundary_ratio
+        return None if ratio is None else float(ratio) * float(self.scheduler_config["num_train_timesteps"])
+
+    @property
+    def denoisers(self) -> dict[str, nn.Module]:
+        names = ["transformer", *(["transformer_2"] if self.boundary is not None else [])]
+        return {name: self.modules[name] for name in names}
+
+    @property
+    def untrainable(self) -> str | None:
+        told = {"experts": self.boundary is not None, "expand_timesteps": self.pipeline.config.expand_timesteps}
+        return refusal_of(self.entry, {"pipeline": told})
+
+    @torch.no_grad()
+    def encode_media(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        vae = self.pipeline.vae
+        mean, std = posterior(vae.encode(pixels.to(vae.device, vae.dtype)))
+        shift, scale = self._statistics(mean)
+        return (mean - shift) / scale, std / scale
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        vae = self.pipeline.vae
+        shift, scale = self._statistics(latents.to(vae.dtype))
+        pixels: Tensor = vae.decode(latents.to(vae.dtype) * scale + shift, return_dict=False)[0]
+        return pixels
+
+    def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each channel, (1, C, 1, 1, 1)."""
+        config = self.pipeline.vae.config
+        mean, std = (torch.tensor(v).view(1, -1, 1, 1, 1).to(like) for v in (config.latents_mean, config.latents_std))
+        return mean, std
+
+    def encode_text(self, captions: Sequence[str]) -> Part:
+        with quiet_libraries():
+            tokens, _ = self.pipeline.encode_prompt(
+                list(captions), do_classifier_free_guidance=False, max_sequence_length=self.max_tokens,
+                device=self.device,
+            )  # fmt: skip
+        return {"tokens": tokens}  # (B, L, D), zeros behind the caption's end
+
+    def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        tokens = self.whole_tokens_of(condition)
+        if self.boundary is None:
+            return self._by(self.denoiser, x_t, t, tokens)
+        first = t >= self.boundary
+        if bool(first.all()):
+            return self._by(self.denoiser, x_t, t, tokens)
+        second = self._by(self.modules["transformer_2"], x_t, t, tokens)
+        if not bool(first.any()):
+            return second
+        return torch.where(first.view(-1, 1, 1, 1, 1), self._by(self.denoiser, x_t, t, tokens), second)
+
+    def _by(self, network: nn.Module, x_t: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+        prediction: Tensor = network(hidden_states=x_t, timestep=t, encoder_hidden_states=tokens, return_dict=False)[0]
+        return prediction
