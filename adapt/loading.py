@@ -145,6 +145,8 @@ def frame_of(folder: Path) -> tuple[int, int] | None:
         assert family is not None
         denoiser = next(path for name in ("unet", "transformer") if (path := folder / name / "config.json").is_file())
         sample: Any = json.loads(denoiser.read_text("utf-8")).get("sample_size") or family.sample_size
+        if not (folder / "vae").is_dir():  # in pixel space
+            return int(max(sample) if isinstance(sample, list) else sample), _halvings(denoiser)
         scale = _scale_of(json.loads((folder / "vae" / "config.json").read_text("utf-8")))
         return int(max(sample) if isinstance(sample, list) else sample) * scale, scale * family.patch
     except (OSError, ValueError, KeyError, TypeError, StopIteration, AssertionError):
@@ -161,15 +163,27 @@ def _row_of(folder: Path) -> Family | None:
 
 def _scale_of(vae: dict[str, Any]) -> int:
     """Pixels a latent, from the configuration of an autoencoder of diffusers."""
+    if "spatio_temporal_scaling" in vae:
+        return int(vae["patch_size"] * 2 ** sum(vae["spatio_temporal_scaling"]))
     if "temperal_downsample" in vae:  # spelt so
         return int(2 ** len(vae["temperal_downsample"]))
     return int(2 ** (len(vae.get("encoder_block_out_channels") or vae["block_out_channels"]) - 1))
 
 
+def _halvings(denoiser: Path) -> int:
+    """What the sides of a UNet's pictures are multiples of."""
+    return int(2 ** (len(json.loads(denoiser.read_text("utf-8"))["block_out_channels"]) - 1))
+
+
 def medium_of(folder: Path) -> Medium:
     """What a base makes and takes, from its configuration alone; `side` is 0 where that does not say it."""
-    side, scale = frame_of(folder) or (0, 8)
-    return Medium(side=side, scale=scale)
+    (side, scale), row = frame_of(folder) or (0, 8), _row_of(folder)
+    if row is None or row.medium == "picture":
+        return Medium(side=side, scale=scale)
+    vae = json.loads((folder / "vae" / "config.json").read_text("utf-8"))
+    halved = vae.get("temperal_downsample") or vae.get("spatio_temporal_scaling") or ()
+    frame_scale = int(vae.get("patch_size_t") or 1) * 2 ** sum(halved)
+    return Medium(row.medium, side=side, scale=scale, frames=row.frames, frame_scale=frame_scale, fps=row.fps)
 
 
 def caption_counter(folder: Path) -> TokenCounter:
@@ -179,6 +193,8 @@ def caption_counter(folder: Path) -> TokenCounter:
     reader = row if row and (folder / row.tokenizer).is_dir() else None
     where = folder / (reader.tokenizer if reader else "tokenizer")
     most = reader.max_tokens if reader else None
+    if not where.is_dir():
+        return lambda caption: (1, 1)  # classes, or nothing
 
     @cache
     def fast() -> Any:

@@ -16,6 +16,7 @@ from adapt.api.train import train
 from adapt.backbones import Backbone
 from adapt.data import find
 from adapt.progress import say
+from adapt.sampling.clip import as_picture
 from adapt.sampling.png import save_png
 from adapt.training import folder
 
@@ -88,8 +89,8 @@ def comparison(adapter: Adapter, held_out: Path) -> Image.Image:
     prompts = [picture.captions[0] for picture in pictures]
     backbone = Backbone.load("icons")
     steps, scale = int(adapter.recommended["steps"]), adapter.recommended["guidance_scale"]
-    base = generate(backbone, prompt=prompts, guidance_scale=scale, steps=steps)
-    adapted = generate(backbone, prompt=prompts, adapters=[adapter])
+    base = [as_picture(d) for d in generate(backbone, prompt=prompts, guidance_scale=scale, steps=steps)]
+    adapted = [as_picture(d) for d in generate(backbone, prompt=prompts, adapters=[adapter])]
     real = [Image.open(picture.path).convert("RGB") for picture in pictures if picture.path]
     return table(prompts, {"base": base, "adapted": adapted, "OpenMoji": real})
 

@@ -27,6 +27,7 @@ from adapt.formats.embeddings import file_of, read_embeddings
 from adapt.formats.readers import IN_UIS
 from adapt.loading import bundled, find
 from adapt.progress import say
+from adapt.sampling.clip import as_picture
 from adapt.sampling.draw import draw
 from adapt.sampling.png import save_png
 from adapt.sampling.request import Drawing, Request, settle
@@ -102,7 +103,7 @@ def _samples(
     found = []
     for number, (picture, drawing) in enumerate(zip(drawn, drawings, strict=True), 1):
         file = f"samples/{number:02d}.png"
-        save_png(folder / file, picture)
+        save_png(folder / file, as_picture(picture))
         found.append({"file": file, **_told(drawing, public or drawing.prompt == adapter.trigger)})
     return tuple(found)
 

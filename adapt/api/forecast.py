@@ -76,7 +76,7 @@ def forecast(base: str, pictures: Pictures, settings: TrainSettings) -> tuple[Tr
     buckets = in_use(pictures.train, shelves(settings, backbone.multiple))
     width, height = largest = max(buckets, key=lambda size: size[0] * size[1])
     rows = settings.batch_size // accelerator.num_processes // settings.accumulation
-    encode = _timed(lambda: backbone.encode_media(torch.zeros(1, 3, height, width)))
+    encode = _timed(lambda: backbone.encode_media(torch.zeros(1, 3, *backbone.medium.dims(width, height))))
     loads_in = readers(settings, backbone)
     still = {"dropout": 0.0, "rank_dropout": 0.0, "module_dropout": 0.0}  # there is no Plan here to ask
     injection = put_in(backbone, settings.model_copy(update=still))

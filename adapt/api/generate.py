@@ -13,6 +13,7 @@ from adapt.adapter import Adapter
 from adapt.api.weaker import weaker_of
 from adapt.backbones import Backbone
 from adapt.errors import SettingsError
+from adapt.sampling.clip import Drawn
 from adapt.sampling.draw import draw
 from adapt.sampling.loop import silent
 from adapt.sampling.pictures import load_image, load_mask
@@ -41,9 +42,11 @@ def generate(
     image: Image | str | Path | None = None,
     strength: float = 0.75,
     mask: Image | str | Path | None = None,
+    frames: int | None = None,
+    fps: float | None = None,
     batch_size: int = 4,
     progress: Callable[[int, int], None] | None = None,
-) -> list[Image]:
+) -> list[Drawn]:
     """Draws `count` pictures of each prompt. The backbone is afterwards what it was, bit for bit.
 
     Args:
@@ -66,11 +69,12 @@ def generate(
         image: drawn over (image to image): a picture or its path.
         strength: share of the way that `image` is noised, 0 < strength ≤ 1.
         mask: white is repainted (inpainting): a picture or its path; needs `image`.
+        frames, fps: of a clip, from bases that make clips; None: the backbone's own.
         batch_size: pictures at once, ≥ 1.
         progress: `progress(done, total)`, counted in steps × pictures.
 
     Returns:
-        RGB pictures: all of the first prompt, then all of the second …
+        RGB pictures (clips: `Clip`, with `frames` and `fps`): all of the first prompt, then all of the second …
 
     Raises:
         SettingsError: a setting out of range, unknown or contradictory.
@@ -100,11 +104,15 @@ def generate(
             image=pixels,
             strength=strength,
             mask=hole,
+            frames=frames,
+            fps=fps,
         )
         for text in prompts
         for number in range(count)
     ]
     scaled = [with_scale(adapter) for adapter in adapters]
+    for request in requests:
+        backbone.require_prompt(request.prompt)
     drawings = [settle(request, backbone, scaled[0][0].recommended if scaled else None) for request in requests]
     generators = _generators(generator, len(drawings))
     weaker = weaker_of(backbone, drawings, scaled)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adapt import files
 from adapt.config import TrainSettings
 from adapt.errors import DataError
 from adapt.sampling.prompts import Row, read_prompts, requests_of
@@ -59,7 +60,9 @@ def drawer(run: Path, backbone: Backbone, settings: TrainSettings, pictures: Seq
         DataError, SettingsError: what is asked for cannot be drawn with this backbone.
     """
     from adapt.evaluation.held_out import evaluating
+    from adapt.sampling.clip import Clip, as_picture
     from adapt.sampling.draw import draw
+    from adapt.sampling.formats import gif_bytes
     from adapt.sampling.png import save_png
 
     advice = {"zero_terminal_snr": settings.zero_terminal_snr}
@@ -70,7 +73,9 @@ def drawer(run: Path, backbone: Backbone, settings: TrainSettings, pictures: Seq
         folder.mkdir(parents=True, exist_ok=True)
         with evaluating(backbone.denoiser):
             for number, picture in enumerate(draw(backbone, drawings), 1):
-                save_png(folder / f"{number:02d}.png", picture)
+                save_png(folder / f"{number:02d}.png", as_picture(picture))
+                if isinstance(picture, Clip):
+                    files.write(folder / f"{number:02d}.gif", gif_bytes(picture))
         return [drawing.prompt for drawing in drawings]
 
     return preview

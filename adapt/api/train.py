@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapt import files
 from adapt.api.gather import Pictures, completed, gather
+from adapt.api.media import with_settings
 from adapt.api.network import digest_of, readers, settled_network
 from adapt.api.origins import origins_of, said_of
 from adapt.api.sizes import draws, in_use, remarks, shelves
@@ -117,6 +118,8 @@ def train(
     settings = fit(settings, run, resuming, base, pictures, accelerator)
     backbone = load_base(folder.base_of(run, resuming, base), settings, accelerator)
     settings = settle(settings, backbone)
+    for caption in sorted({text for picture in (*pictures.train, *pictures.held_out) for text in picture.texts}):
+        backbone.require_caption(caption)
     from adapt.api.assemble import assemble
 
     with together(accelerator.num_processes), writing(run, accelerator, existing):
@@ -327,6 +330,8 @@ def settle(settings: TrainSettings, backbone: Backbone) -> TrainSettings:
 
     _require_job(settings, backbone)
     require_trainable(backbone, settings)
+    medium = with_settings(backbone.medium, settings)
+    backbone.frames, backbone.fps = medium.frames, medium.fps
     network = settled_network(settings, backbone)
     make_objective(backbone, settings)
     resolution = settings.resolution or max(settings.resolutions, default=backbone.resolution)

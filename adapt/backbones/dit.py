@@ -32,7 +32,7 @@ class DiT(Backbone):
         super().__init__(pipeline, reference, config)
         for module in self.modules.get(self.denoiser_name, torch.nn.Module()).modules():
             if hasattr(module, "dropout_prob") and hasattr(module, "num_classes"):
-                module.dropout_prob = 0.0
+                vars(module)["dropout_prob"] = 0.0
 
     @property
     def scale_factor(self) -> int:

@@ -17,10 +17,9 @@ from adapt.cli.scaled import scaled_adapter
 from adapt.errors import AdapterError, RunError, SettingsError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from adapt.adapter import Adapter
     from adapt.backbones import Backbone
+    from adapt.sampling.clip import Drawn
     from adapt.sampling.png import Used
     from adapt.sampling.prompts import Row
     from adapt.sampling.request import Drawing, Request
@@ -81,7 +80,14 @@ def generate(
     image: Annotated[Path | None, typer.Option(help="Picture to draw over.")] = None,
     strength: Annotated[float | None, typer.Option(help="How far from --image, up to 1; default: 0.75.")] = None,
     mask: Annotated[Path | None, typer.Option(help="Where --image is repainted: white.")] = None,
-    output: Annotated[Path, typer.Option(help="A folder, or a .png file for a single picture.")] = Path("pictures"),
+    frames: Annotated[int | None, typer.Option(help="Of a clip; default: the backbone's.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames a second of a clip; default: the backbone's.")] = None,
+    format: Annotated[
+        str | None, typer.Option(metavar="png|jpg|webp|mp4|gif", help="Of the files; default: png, of clips mp4.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="A folder, or a file for a single picture: .png, .jpg, .mp4 …")] = Path(
+        "pictures"
+    ),
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of paths.")] = False,
     batch_size: Annotated[int, typer.Option(help="Pictures at once; changes no picture.")] = 4,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: the best there is.")] = None,
@@ -107,14 +113,18 @@ def generate(
         width=width,
         height=height,
         scheduler=scheduler,
+        frames=frames,
+        fps=fps,
     )
     rows = [*({"prompt": text} for text in prompt or []), *(read_prompts(prompts) if prompts else [])]
     requests = _requests(template, rows, count, image, strength, mask)
     _judge(len(requests), output, batch_size, device, metadata)
+    ending = _ending(format, output)
     adapters = [scaled_adapter(text) for text in adapter or []]
     job = Job(
-        requests, adapters, _base(base, adapters), output, batch_size, device, metadata == "a1111", allow_missing or ()
-    )
+        requests, adapters, _base(base, adapters), output, batch_size, device, metadata == "a1111", allow_missing or (),
+        ending,
+    )  # fmt: skip
     _judge_weaker(job)
     _judge_base(job)
     _run(job, json)
@@ -131,6 +141,7 @@ class Job:
         device: None is the best there is.
         allow_missing: layers that the base may lack.
         metadata: whether files say how they were drawn.
+        ending: of the files, `.png` …; "": the usual one.
     """
 
     requests: Sequence[Request]
@@ -141,6 +152,7 @@ class Job:
     device: str | None
     metadata: bool
     allow_missing: Sequence[str] = ()
+    ending: str = ""
 
 
 def _size(text: str | None) -> tuple[int | None, int | None]:
@@ -195,8 +207,23 @@ def _judge(pictures: int, output: Path, batch_size: int, device: str | None, met
         raise RunError("--output cannot be written", given=output, next="give another folder")
 
 
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".mp4", ".gif")
+
+
 def _is_file(output: Path) -> bool:
-    return output.suffix.lower() == ".png" and not output.is_dir()
+    return output.suffix.lower() in ENDINGS and not output.is_dir()
+
+
+def _ending(format: str | None, output: Path) -> str:
+    """Of the files: as --format or the file's name says; "": as is usual."""
+    named = output.suffix.lower() if _is_file(output) else ""
+    if format is None:
+        return named
+    ending = f".{format.lower().removeprefix('.')}"
+    if ending not in ENDINGS or (named and named != ending):
+        raise SettingsError("--format does not fit", given=format,
+                            allowed=named or ", ".join(e[1:] for e in ENDINGS))  # fmt: skip
+    return ending
 
 
 def _base(given: str | None, adapters: Sequence[tuple[Path, float | None]]) -> str:
@@ -257,6 +284,8 @@ def _run(job: Job, as_json: bool) -> None:
     if job.allow_missing:
         adapters = [(adapter.fitting(backbone, job.allow_missing), scale) for adapter, scale in adapters]
     advice = adapters[0][0].recommended if adapters else None
+    for request in job.requests:
+        backbone.require_prompt(request.prompt)
     drawings = [settle(request, backbone, advice) for request in job.requests]
     used = [Used(adapter.name, adapter.digest, scale) for adapter, scale in adapters]
     weaker = weaker_of(backbone, drawings, adapters)
@@ -319,19 +348,21 @@ def _save_each(
     return [saved[place] for place in sorted(saved)]
 
 
-def _saved(job: Job, backbone: Backbone, drawing: Drawing, used: Sequence[Used], picture: Image) -> dict[str, Any]:
+def _saved(job: Job, backbone: Backbone, drawing: Drawing, used: Sequence[Used], picture: Drawn) -> dict[str, Any]:
     """Writes one picture and says where and what it is."""
     from adapt.sampling import schedulers
-    from adapt.sampling.png import describe, png_bytes, save_beside
+    from adapt.sampling.formats import encoded, usual
+    from adapt.sampling.png import describe, save_beside
 
     own = str(backbone.scheduler_config["_class_name"])
     spec = schedulers.find(drawing.scheduler) if drawing.scheduler else None
     sampler = spec.label if spec else schedulers.label(own)
     told = describe(drawing, model=_model(job.base), sampler=sampler, adapters=used) if job.metadata else None
-    path = job.output if _is_file(job.output) else job.output / f"{_slug(drawing.prompt)}-{drawing.seed}.png"
+    ending = job.ending or usual(picture)
+    path = job.output if _is_file(job.output) else job.output / f"{_slug(drawing.prompt)}-{drawing.seed}{ending}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path = save_beside(path, png_bytes(picture, told))
+        path = save_beside(path, encoded(picture, ending, told))
     except OSError as error:
         raise RunError(f"the picture cannot be written: {error.strerror}", given=path) from error
     names = ("prompt", "negative_prompt", "seed", "width", "height", "steps", "guidance_scale")

@@ -6,16 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from adapt.backbones import Backbone
 from adapt.errors import BackboneError, SettingsError
 from adapt.sampling import schedulers
+from adapt.sampling.clip import Drawn
 from adapt.sampling.guided import guidance_of, perturbed_of
 from adapt.sampling.loop import NONE, Progress, denoise, silent
 from adapt.sampling.noise import Noise, generator_of
-from adapt.sampling.pixels import to_hole, to_pictures, to_pixels
+from adapt.sampling.pixels import to_clips, to_hole, to_pictures, to_pixels
 from adapt.sampling.request import Drawing
 from adapt.sampling.starts import FromImage, FromNoise, Posterior, Repaint, Start
 from adapt.sampling.stepper import Stepper
@@ -31,8 +31,8 @@ def draw(
     generators: Sequence[torch.Generator] | None = None,
     progress: Progress = silent,
     weaker: Mapping[str, Predictor] = NONE,
-) -> list[Image.Image]:
-    """One RGB picture a drawing, in the same order. See `draw_each`."""
+) -> list[Drawn]:
+    """One RGB picture (clip) a drawing, in the same order. See `draw_each`."""
     drawn = dict(
         draw_each(backbone, drawings, batch_size=batch_size, generators=generators, progress=progress, weaker=weaker)
     )
@@ -47,8 +47,8 @@ def draw_each(
     generators: Sequence[torch.Generator] | None = None,
     progress: Progress = silent,
     weaker: Mapping[str, Predictor] = NONE,
-) -> Iterator[tuple[int, Image.Image]]:
-    """Places and RGB pictures, as soon as their batch is drawn.
+) -> Iterator[tuple[int, Drawn]]:
+    """Places and RGB pictures (clips), as soon as their batch is drawn.
 
     Drawings of one kind (size, steps, scheduler, guidance, image) share batches; each picture's noise comes from its
     own generator, so that it starts from the same noise alone and in a batch.
@@ -72,7 +72,7 @@ def draw_each(
         rows, work = [drawings[i] for i in places], sum(drawings[i].steps for i in places)
         report = partial(_report, progress, done, work, total)
         latents = draw_latents(backbone, rows, [sources[i] for i in places], report, weaker)
-        yield from zip(places, _decoded(backbone, latents), strict=True)
+        yield from zip(places, _decoded(backbone, latents, rows[0]), strict=True)
         done += work
 
 
@@ -146,11 +146,11 @@ def _start(backbone: Backbone, drawing: Drawing) -> Start:
     return Repaint(image, hole.to(mean), drawing.strength)
 
 
-def _decoded(backbone: Backbone, latents: Tensor) -> list[Image.Image]:
+def _decoded(backbone: Backbone, latents: Tensor, drawing: Drawing) -> Sequence[Drawn]:
     pixels = backbone.decode(latents)
     if not bool(torch.isfinite(pixels).all()):
         given = f"{backbone.reference} in {backbone.dtype}"
         raise BackboneError(
             "the picture holds values that are not finite", given=given, next="use float32 or fewer steps"
         )
-    return to_pictures(pixels)
+    return to_pictures(pixels) if drawing.fps is None else to_clips(pixels, drawing.fps)

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from adapt.errors import DataError
+from adapt.sampling.clip import Clip
 
 
 def to_pixels(picture: Image.Image, height: int, width: int) -> Tensor:
@@ -38,3 +39,10 @@ def to_pictures(pixels: Tensor) -> list[Image.Image]:
     values = (pixels.float() / 2 + 0.5).clamp(0, 1) * 255
     rows = values.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()  # (B, H, W, 3)
     return [Image.fromarray(row) for row in rows]
+
+
+def to_clips(pixels: Tensor, fps: float) -> list[Clip]:
+    """(B, 3, frames, H, W) in [-1, 1], values outside cut off → B clips of 8 bit."""
+    values = (pixels.float() / 2 + 0.5).clamp(0, 1) * 255
+    rows = values.round().to(torch.uint8).permute(0, 2, 3, 4, 1).cpu().numpy()  # (B, frames, H, W, 3)
+    return [Clip(row, fps) for row in rows]

@@ -247,6 +247,8 @@ def _time(request: Request, backbone: Backbone) -> dict[str, Any]:
     """Frames of a clip and how many there are a second; nothing for pictures."""
     own = backbone.medium
     if own.kind == "video":
+        if request.image is not None:
+            raise SettingsError("clips are not drawn over pictures yet", given="image", next="leave it out")
         asked = own.at(request.frames, request.fps)
         return {"frames": asked.frames, "fps": asked.fps}
     given = {name: v for name, v in (("frames", request.frames), ("fps", request.fps)) if v is not None}

@@ -120,7 +120,7 @@ def test_media_to_latents_and_back(backbone, name):
         backbone.decode(mean)
     finally:
         del backbone.pipeline.vae.decode
-    raw = backbone.pipeline.vae.encode(pixels if given[0].ndim == 4 else pixels[:, :, None])
+    raw = backbone.pipeline.vae.encode(pixels if given[0].ndim == pixels.ndim else pixels[:, :, None])
     raw = raw.latent_dist.mean if hasattr(raw, "latent_dist") else raw.latent
     torch.testing.assert_close(given[0].squeeze(), raw.squeeze(), atol=1e-5, rtol=1e-5)
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from PIL import Image
-from tiny_families import CASES, flux
+from tiny_families import CASES, flux, picture_of
 
 from adapt.cli.main import main
 
@@ -15,7 +15,8 @@ SETTINGS = ["steps=2", "batch_size=2", "rank=2", "validation=0.25", "validation_
 
 AT_ONCE = ("stable-diffusion", "stable-diffusion-xl", "stable-diffusion-3", "flux", "pixart-sigma", "z-image")
 """In `make test`; the others in the slow tests."""
-DOORS = [name if name in AT_ONCE else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+OF_PROMPTS = [name for name, case in CASES.items() if case.run == picture_of]
+DOORS = [name if name in AT_ONCE else pytest.param(name, marks=pytest.mark.slow) for name in OF_PROMPTS]
 
 
 @pytest.mark.parametrize("name", DOORS)

@@ -210,17 +210,224 @@ def flux(guidance=True):
     )  # fmt: skip
 
 
-        off, on: its guidance arguments, off and on, and ours: (theirs, ours); no `on`: it has no guidance.
-        packed: its latents are tokens.
-        side: of its pictures.
-        stretch: by how much its pipeline is told a larger side.
-        tokens: text tokens, where the table says how many.
-        prompts: four; the first two are drawn.
-        parts: whether its condition has any that can be dropped.
-        frames: of a clip.
-        scale: pixels a latent.
-        run: `run(case, pipeline, **call)`: latents of its pipeline.
-        shown: how ours are compared with them.
+def byte_tokenizer(length=1024):
+    """Byte level, with Qwen's chat template; stands in for Gemma's too."""
+    import transformers
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    vocab = {symbol: i for i, symbol in enumerate(sorted(ByteLevel.alphabet()))}
+    vocab["<|endoftext|>"] = len(vocab)
+    tokenizer = transformers.Qwen2Tokenizer(
+        vocab=vocab, merges=[], model_max_length=length, extra_special_tokens=["<|im_start|>", "<|im_end|>"]
+    )
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    return tokenizer
+
+
+def language_model(kind):
+    """A Gemma2 or Qwen3 of one layer."""
+    import transformers
+
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=259, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8, pad_token_id=256, bos_token_id=256, eos_token_id=256,
+    )  # fmt: skip
+    return getattr(transformers, f"{kind}Model")(config)
+
+
+def _pixart(kind, scheduler, told):
+    import diffusers
+
+    transformer = diffusers.PixArtTransformer2DModel(
+        num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=8, num_layers=2,
+        cross_attention_dim=24, caption_channels=16, sample_size=SIDE // 2, patch_size=2, norm_num_groups=8,
+        use_additional_conditions=told,
+    )  # fmt: skip
+    return getattr(diffusers, kind)(
+        tokenizer=t5_tokenizer(), text_encoder=t5_text(), vae=vae(scaling=0.13025), transformer=transformer,
+        scheduler=scheduler,
+    )  # fmt: skip
+
+
+def pixart_sigma():
+    import diffusers
+
+    scheduler = diffusers.DPMSolverMultistepScheduler(beta_start=0.0001, beta_end=0.02, beta_schedule="linear")
+    return _pixart("PixArtSigmaPipeline", scheduler, False)
+
+
+def pixart_alpha(told=False):
+    """`told`: as at 1024 px, where the pipeline tells sizes: it does when `sample_size` is 128."""
+    import diffusers
+
+    scheduler = diffusers.DPMSolverMultistepScheduler(beta_start=0.0001, beta_end=0.02, beta_schedule="linear")
+    pipeline = _pixart("PixArtAlphaPipeline", scheduler, told)
+    if told:
+        pipeline.transformer.register_to_config(sample_size=128)
+    return pipeline
+
+
+def sana():
+    import diffusers
+
+    blocks = ("ResBlock", "EfficientViTBlock")
+    autoencoder = diffusers.AutoencoderDC(
+        in_channels=3, latent_channels=4, attention_head_dim=2, encoder_block_types=blocks, decoder_block_types=blocks,
+        encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8), encoder_qkv_multiscales=((), (5,)),
+        decoder_qkv_multiscales=((), (5,)), encoder_layers_per_block=(1, 1), decoder_layers_per_block=(1, 1),
+        downsample_block_type="conv", upsample_block_type="interpolate", decoder_norm_types="rms_norm",
+        decoder_act_fns="silu", scaling_factor=0.41407,
+    )  # fmt: skip
+    transformer = diffusers.SanaTransformer2DModel(
+        patch_size=1, in_channels=4, out_channels=4, num_layers=1, num_attention_heads=2, attention_head_dim=8,
+        num_cross_attention_heads=2, cross_attention_head_dim=8, cross_attention_dim=16, caption_channels=16,
+        sample_size=SIDE // 2,
+    )  # fmt: skip
+    return diffusers.SanaPipeline(
+        tokenizer=byte_tokenizer(), text_encoder=language_model("Gemma2"), vae=autoencoder, transformer=transformer,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+    )  # fmt: skip
+
+
+def lumina2():
+    import diffusers
+
+    transformer = diffusers.Lumina2Transformer2DModel(
+        sample_size=SIDE // 2, patch_size=2, in_channels=4, hidden_size=32, num_layers=1, num_refiner_layers=1,
+        num_attention_heads=2, num_kv_heads=1, multiple_of=16, scaling_factor=1.0, axes_dim_rope=(4, 4, 8),
+        axes_lens=(300, 32, 32), cap_feat_dim=16,
+    )  # fmt: skip
+    return diffusers.Lumina2Pipeline(
+        transformer=transformer, scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=6.0),
+        vae=vae(4, 0.3611, 0.1159, quant=False), text_encoder=language_model("Gemma2"), tokenizer=byte_tokenizer(),
+    )  # fmt: skip
+
+
+def z_image():
+    import diffusers
+
+    transformer = diffusers.ZImageTransformer2DModel(
+        all_patch_size=(2,), all_f_patch_size=(1,), in_channels=4, dim=32, n_layers=1, n_refiner_layers=1, n_heads=2,
+        n_kv_heads=2, cap_feat_dim=16, axes_dims=[8, 4, 4], axes_lens=[256, 32, 32],
+    )  # fmt: skip
+    return diffusers.ZImagePipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0), transformer=transformer,
+        vae=vae(4, 0.3611, 0.1159, quant=False), text_encoder=language_model("Qwen3"), tokenizer=byte_tokenizer(),
+    )  # fmt: skip
+
+
+def qwen_image():
+    import diffusers
+    import transformers
+
+    autoencoder = diffusers.AutoencoderKLQwenImage(
+        base_dim=8, z_dim=4, dim_mult=[1, 1], num_res_blocks=1, temperal_downsample=[False],
+        latents_mean=[0.1, -0.2, 0.3, -0.4], latents_std=[1.1, 0.9, 1.2, 0.8],
+    )  # fmt: skip
+    transformer = diffusers.QwenImageTransformer2DModel(
+        patch_size=2, in_channels=16, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=16, guidance_embeds=False, axes_dims_rope=(8, 4, 4),
+    )  # fmt: skip
+    text = {
+        **{"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2},
+        **{"num_key_value_heads": 2, "rope_theta": 1000000.0, "vocab_size": 259, "bos_token_id": 256},
+        "rope_scaling": {"mrope_section": [1, 1, 2], "rope_type": "default", "type": "default"},
+        "eos_token_id": 256,
+    }
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16}
+    config = transformers.Qwen2_5_VLConfig(
+        text_config=text, vision_config=vision, hidden_size=16, vocab_size=259, vision_start_token_id=1,
+        vision_token_id=2, image_token_id=3, video_token_id=4,
+    )  # fmt: skip
+    return diffusers.QwenImagePipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=True), vae=autoencoder,
+        text_encoder=transformers.Qwen2_5_VLForConditionalGeneration(config), tokenizer=byte_tokenizer(),
+        transformer=transformer,
+    )  # fmt: skip
+
+
+def dit():
+    """Its pipeline knows the null class 1000 only."""
+    import diffusers
+
+    transformer = diffusers.DiTTransformer2DModel(
+        num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=8, num_layers=2, sample_size=SIDE // 2,
+        patch_size=2, num_embeds_ada_norm=1000, norm_type="ada_norm_zero", norm_elementwise_affine=False,
+        activation_fn="gelu-approximate", attention_bias=True,
+    )  # fmt: skip
+    return diffusers.DiTPipeline(
+        transformer=transformer, vae=vae(), scheduler=diffusers.DDIMScheduler(), id2label={0: "cat", 1: "dog, puppy"}
+    )
+
+
+def ddpm(classes=None):
+    import diffusers
+
+    unet = diffusers.UNet2DModel(
+        sample_size=SIDE, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=8, attention_head_dim=8,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        num_class_embeds=classes,
+    )  # fmt: skip
+    return diffusers.DDPMPipeline(unet=unet, scheduler=diffusers.DDPMScheduler())
+
+
+def wan(experts=1):
+    import diffusers
+    import torch
+    import transformers
+
+    autoencoder = diffusers.AutoencoderKLWan(
+        base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
+    )
+    networks = []
+    for number in range(experts):
+        torch.manual_seed(number)
+        networks.append(
+            diffusers.WanTransformer3DModel(
+                patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=16, out_channels=16,
+                text_dim=16, freq_dim=32, ffn_dim=16, num_layers=1, cross_attn_norm=True,
+                qk_norm="rms_norm_across_heads", rope_max_seq_len=32,
+            )
+        )  # fmt: skip
+    text = transformers.UMT5EncoderModel(
+        transformers.UMT5Config(
+            vocab_size=98, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, pad_token_id=0, eos_token_id=1,
+            decoder_start_token_id=0,
+        )
+    )  # fmt: skip
+    return diffusers.WanPipeline(
+        transformer=networks[0], transformer_2=networks[1] if experts == 2 else None, vae=autoencoder,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0), text_encoder=text, tokenizer=t5_tokenizer(),
+        boundary_ratio=0.8 if experts == 2 else None,
+    )  # fmt: skip
+
+
+def ltx():
+    import diffusers
+    import torch
+
+    autoencoder = diffusers.AutoencoderKLLTXVideo(
+        in_channels=3, out_channels=3, latent_channels=8, block_out_channels=(8,) * 4,
+        decoder_block_out_channels=(8,) * 4, layers_per_block=(1,) * 5, decoder_layers_per_block=(1,) * 5,
+        spatio_temporal_scaling=(True, True, False, False), decoder_spatio_temporal_scaling=(True, True, False, False),
+        decoder_inject_noise=(False,) * 5, upsample_residual=(False,) * 4, upsample_factor=(1,) * 4,
+        timestep_conditioning=False, patch_size=1, patch_size_t=1, encoder_causal=True, decoder_causal=False,
+    )  # fmt: skip
+    autoencoder.use_framewise_encoding = autoencoder.use_framewise_decoding = False
+    autoencoder.latents_mean.copy_(torch.linspace(-0.4, 0.3, 8))
+    autoencoder.latents_std.copy_(torch.linspace(0.8, 1.5, 8))
+    transformer = diffusers.LTXVideoTransformer3DModel(
+        in_channels=8, out_channels=8, patch_size=1, patch_size_t=1, num_attention_heads=2, attention_head_dim=8,
+        cross_attention_dim=16, num_layers=1, caption_channels=16,
+    )  # fmt: skip
+    return diffusers.LTXPipeline(
+        transformer=transformer, vae=autoencoder, text_encoder=t5_text(), tokenizer=t5_tokenizer(),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True, base_shift=0.95, max_shift=2.05, base_image_seq_len=1024, max_image_seq_len=4096,
+        ),
     )  # fmt: skip
 
 
@@ -235,17 +442,26 @@ CASES = {
         off=({"guidance_scale": 2.5}, {"embedded_guidance": 2.5, "guidance_scale": 1.0}),
         on=({**FLUX_GUIDANCE, "true_cfg_scale": 4.0, "negative_prompt": ""}, {"guidance_scale": 4.0}),
     ),
-        off, on: its guidance arguments, off and on, and ours: (theirs, ours); no `on`: it has no guidance.
-        packed: its latents are tokens.
-        side: of its pictures.
-        stretch: by how much its pipeline is told a larger side.
-        tokens: text tokens, where the table says how many.
-        prompts: four; the first two are drawn.
-        parts: whether its condition has any that can be dropped.
-        frames: of a clip.
-        scale: pixels a latent.
-        run: `run(case, pipeline, **call)`: latents of its pipeline.
-        shown: how ours are compared with them.
+    "pixart-alpha": Case(pixart_alpha, {**PIXART, "max_sequence_length": 24}),
+    "pixart-sigma": Case(pixart_sigma, {**PIXART, "max_sequence_length": 24}),
+    "sana": Case(sana, {"use_resolution_binning": False, "max_sequence_length": 32}, tokens=32),
+    "lumina2": Case(lumina2, {"max_sequence_length": 256}, tokens=256, stretch=4),  # its pipeline takes the factor 8
+    "z-image": Case(
+        z_image, {"max_sequence_length": 64}, tokens=64, off=({"guidance_scale": 0.0}, {"guidance_scale": 1.0}),
+        on=({"guidance_scale": 3.0}, {"guidance_scale": 4.0}),
+    ),
+    "qwen-image": Case(
+        qwen_image, {"max_sequence_length": 256}, packed=True, tokens=256,
+        off=({"true_cfg_scale": 1.0}, {"guidance_scale": 1.0}),
+        on=({"true_cfg_scale": 4.0, "negative_prompt": ""}, {"guidance_scale": 4.0}),
+    ),
+    "dit": Case(dit, run=class_of, prompts=("3", "7", "5", "1")),
+    "ddpm": Case(
+        ddpm, run=pixels_of, prompts=("", "", "", ""), parts=False, off=({}, {}), on=None, scale=1,
+        shown=lambda x: (x / 2 + 0.5).clamp(0, 1),
+    ),
+    "wan": Case(wan, {"max_sequence_length": 24}, run=clip_of, side=16, frames=5, scale=8),
+    "ltx-video": Case(ltx, {"max_sequence_length": 24}, run=clip_of, packed=True, frames=9, scale=4),
 }  # fmt: skip
 """By the family's name in the table. A row of the table without a case here fails `test_every_family_has_a_case`."""
 
