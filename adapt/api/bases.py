@@ -131,7 +131,7 @@ def _header(file: Path) -> dict[str, Any]:
 
 def _refused(folder: Path, family: Family) -> str | None:
     """Why it cannot be trained, as far as configurations say."""
-    places = {name: folder / name / "config.json" for name in ("unet", "transformer")}
+    places = {name: folder / name / "config.json" for name in ("unet", "transformer", "vae")}
     places["scheduler"] = folder / "scheduler" / "scheduler_config.json"
     try:
         configs = {name: json.loads(file.read_text("utf-8")) for name, file in places.items() if file.is_file()}
@@ -139,4 +139,6 @@ def _refused(folder: Path, family: Family) -> str | None:
         raise BackboneError("a configuration of the base cannot be read", given=folder) from error
     if "scheduler" not in configs:
         raise BackboneError("the base is not whole: scheduler is missing", given=folder, next="download it again")
-    return refusal_of(family, configs)
+    index = json.loads((folder / "model_index.json").read_text("utf-8"))
+    experts = index.get("boundary_ratio") is not None
+    return refusal_of(family, {**configs, "pipeline": {**index, "experts": experts}})

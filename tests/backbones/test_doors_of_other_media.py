@@ -164,6 +164,8 @@ def test_two_experts_draw_as_the_pipeline_does_and_are_not_trained(tmp_path, cli
     torch.testing.assert_close(both[1:], low, atol=1e-5, rtol=0)
     assert (both - other).abs().max() > 1e-3
     refused(["train", str(clips), "--base", "base", *SETTINGS], capsys, "cannot be trained", "two experts")
+    assert main(["bases", "base"]) == 0
+    assert "two experts" in capsys.readouterr().out
 
 
 def test_frames_a_second_reach_ltx(backbones):
