@@ -51,12 +51,10 @@ def settled_network(settings: TrainSettings, backbone: Backbone) -> dict[str, An
         _require_same_words(start, settings)
     if words := _words(backbone, settings):
         words.words.remove()  # they fit
-    own_alpha = (
-        settings.rank_pattern or settings.conv_rank or settings.kind == "oft"
-    )  # alpha is each layer's own, or nobody's
+    several = own_ranks or settings.conv_rank or settings.kind == "oft"  # alpha is each layer's own, or nobody's
     return {
         "targets": targets,
-        "alpha": settings.alpha or (None if own_alpha else float(settings.rank)),
+        "alpha": settings.alpha or (None if several else float(settings.rank)),
         "train_text_encoder": encoders or False,
         "rank_pattern": settings.rank_pattern,
     }

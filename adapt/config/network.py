@@ -117,7 +117,9 @@ def _of_oft(s: NetworkSettings) -> Iterator[str]:
     if s.rank < 2:
         yield "rank: OFT rotates blocks of 2 inputs or more"
     others = ("alpha", "rslora", "dropout", "rank_dropout", "module_dropout", "max_norm", "conv_rank", "conv_alpha",
-              "rank_pattern", "alpha_pattern", "lora_plus_ratio", "init_from")  # fmt: skip
+              "alpha_pattern", "lora_plus_ratio", "init_from")  # fmt: skip
+    if any(s.rank_pattern.values()):
+        yield "rank_pattern: with kind=oft blocks are the same everywhere; 0 leaves a layer out"
     for name in others:
         if getattr(s, name):
             yield f"{name}: a rotation (kind=oft) has none; leave it out"

@@ -35,6 +35,8 @@ def test_it_starts_as_nothing_takes_linear_layers_only_and_goes_without_a_trace(
     injection = put(unet, targets=TARGETS, kind="oft", rank=8, alpha=None)
     assert {name.rpartition(".")[2] for name in injection.places} == {"to_q", "to_k", "2"}
     assert torch.equal(predict(unet), predict(plain))
+    without = put(copy.deepcopy(plain), targets=TARGETS, kind="oft", rank=8, alpha=None, rank_pattern={"to_k": 0})
+    assert {name.rpartition(".")[2] for name in without.places} == {"to_q", "2"}
     assert {n for n, p in unet.named_parameters() if p.requires_grad} == set(injection.parameters)
     injection.remove()
     assert all(torch.equal(t, plain.state_dict()[n]) for n, t in unet.state_dict().items())
@@ -81,6 +83,7 @@ def test_a_shape_that_is_no_rotation_is_refused():
         ({"rank": 8, "dropout": 0.1}, "dropout: a rotation"),
         ({"rank": 8, "alpha": 4}, "alpha: a rotation"),
         ({"rank": 8, "init": "eva"}, "a start of A"),
+        ({"rank": 8, "rank_pattern": {"to_q": 4}}, "0 leaves a layer out"),
         ({"rank": 8, "init": "pissa"}, "kind=lora"),
     ],
 )
