@@ -85,7 +85,7 @@ def drop(content, dice):
 def length(content, dice):
     """Another length of the header: none, huge, a little off."""
     own = int.from_bytes(content[:8], "little")
-    chosen = dice.choice((0, 1, own - 1, own + 1, own * 2, 2**31, 2**63, 2**64 - 1))
+    chosen = dice.choice((0, 1, max(0, own - 1), own + 1, own * 2, 2**31, 2**63, 2**64 - 1))
     return chosen.to_bytes(8, "little") + content[8:]
 
 
@@ -145,7 +145,7 @@ def values(content, dice):
     content = bytearray(content)
     start = 8 + int.from_bytes(content[:8], "little")
     for _ in range(dice.choice((1, 3))):
-        place = start + 4 * dice.randrange((len(content) - start) // 4)
+        place = start + 4 * dice.randrange(max(1, (len(content) - start) // 4))
         content[place : place + 4] = dice.choice(
             (b"\0\0\xc0\x7f", b"\0\0\x80\x7f", b"\0\0\x80\xff", b"\xff\xff\x7f\x7f", b"\0\0\0\0")
         )
@@ -187,7 +187,7 @@ def fuzz(tmp_path, unet, originals, count, seed):
             if len(content) > 16 and int.from_bytes(content[:8], "little") < len(content) - 16:
                 try:
                     content = dice.choice(MUTATIONS)(content, dice)
-                except ValueError:  # the header is no JSON any more
+                except (ValueError, TypeError, LookupError):  # the header is none any more
                     content = flip(content, dice)
         path.write_bytes(content)
         taken += judge(path, unet, before)
