@@ -18,10 +18,6 @@ if TYPE_CHECKING:  # settings are judged before torch is imported
     from adapt.lora.words import NewWords
 
 
-IN_UIS = ("stable-diffusion", "stable-diffusion-xl")
-"""Families whose adapters get a file for UIs beside them: the others' UIs read diffusers' file."""
-
-
 def settled_network(settings: TrainSettings, backbone: Backbone) -> dict[str, Any]:
     """`targets`, `alpha` and the names of text encoders filled in from the base.
 
@@ -164,7 +160,7 @@ def digest_of(settings: TrainSettings) -> str | None:
 def text_width(backbone: Backbone) -> int | None:
     """Of the base's cross-attention, where programs that read kohya's format have bases of its kind; else None."""
     width = getattr(backbone.denoiser.config, "cross_attention_dim", None)
-    return width if backbone.family in IN_UIS and width in WIDTHS else None
+    return width if backbone.entry.kohya is not None and width in WIDTHS else None
 
 
 def readers(settings: TrainSettings, backbone: Backbone) -> tuple[str, ...]:
@@ -175,7 +171,7 @@ def readers(settings: TrainSettings, backbone: Backbone) -> tuple[str, ...]:
     clip = all(text_encoders.is_clip(backbone.modules[name]) for name in encoders)
     kohya = (
         text_width(backbone) is not None
-        and set(encoders) <= {"text_encoder", "text_encoder_2"}
+        and set(encoders) <= set(backbone.entry.kohya or ())
         and not settings.new_tokens
     )
     return loads_in(settings.kind, kohya, clip and backbone.loader == "diffusers")

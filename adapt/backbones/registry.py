@@ -54,6 +54,7 @@ class Family:
         sample_size: latents a side of the family's own pictures, where the denoiser's configuration does not say it.
         tokenizer: the one whose cut is felt, where there are several.
         max_tokens: text tokens that a caption is padded or cut to; None: as the tokenizer says.
+        kohya: text encoders that kohya's format holds LoRA of; None: no program that reads it is written for this family's UNet.
         refused: variants that are not trained.
         medium: what it makes.
         frames, fps: of the clips that it makes by default.
@@ -70,6 +71,7 @@ class Family:
     sample_size: int | None = None
     tokenizer: str = "tokenizer"
     max_tokens: int | None = None
+    kohya: tuple[str, ...] | None = None
     refused: tuple[Refusal, ...] = ()
     medium: Kind = "picture"
     frames: int = 1
@@ -108,10 +110,12 @@ FAMILIES: dict[str, Family] = {
         Family(
             "stable-diffusion", "Stable Diffusion 1.x, 2.x", "stable_diffusion:StableDiffusion",
             {"StableDiffusionPipeline": "text-to-image"}, licence="CreativeML OpenRAIL-M: with use restrictions",
+            kohya=("text_encoder",),
         ),
         Family(
             "stable-diffusion-xl", "Stable Diffusion XL", "stable_diffusion_xl:StableDiffusionXL",
             {"StableDiffusionXLPipeline": "text-to-image"}, licence="CreativeML OpenRAIL++-M: with use restrictions",
+            kohya=("text_encoder", "text_encoder_2"),
             refused=tuple(
                 Refusal("of EDM", "adapt has no objective for EDM's parametrisation", {("scheduler", "_class_name"): name})
                 for name in ("EDMDPMSolverMultistepScheduler", "EDMEulerScheduler")

@@ -278,3 +278,24 @@ def test_an_adapter_changes_the_drawing_and_comes_off_again(backbone, name):
     with replace(Adapter(weights), name="shaken").apply(backbone):
         assert (ours(backbone, CASES[name], False) - before).abs().max() > 1e-4
     assert torch.equal(ours(backbone, CASES[name], False), before)
+
+
+@families
+@torch.no_grad()
+def test_a_base_in_bfloat16_encodes_predicts_and_decodes(folders, backbones, name):
+    """What must stay in float32 does, everything else is held in half: finite, and near the whole base's prediction."""
+    from adapt.backbones import Backbone
+
+    half, whole = Backbone.load(str(folders(name)), dtype=torch.bfloat16), backbones(name)
+    assert half.dtype == torch.bfloat16
+    for component in half.full_precision:
+        assert next(half.modules[component].parameters()).dtype == torch.float32
+    side, dtype = CASES[name].side, torch.bfloat16
+    mean, _ = half.encode_media(torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(1)) * 2 - 1)
+    assert bool(half.decode(mean.to(dtype)).isfinite().all())
+    condition = half.condition(PROMPTS[:1]).to("cpu", dtype)
+    t, x_t = times(whole, 1), noise(whole, 1)
+    found = half.predict(x_t.to(dtype), t, condition)
+    expected = whole.predict(x_t, t, whole.condition(PROMPTS[:1]))
+    assert found.shape == expected.shape
+    assert (found.float() - expected).norm() <= 0.1 * expected.norm()

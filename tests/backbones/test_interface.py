@@ -1,7 +1,9 @@
 """What every family shares: the table, the fusing of parts, facts, slots, loading without a part."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,6 +31,21 @@ def test_every_row_of_the_table_names_its_class():
 def test_the_table_needs_no_torch():
     code = "import adapt.backbones.registry, adapt.loading, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+FAMILY_WORDS = ("encoder_hidden_states", "added_cond_kwargs", "pooled_projections", "encoder_attention_mask")
+
+
+def test_only_backbones_know_families_and_their_arguments():
+    """A new family touches its file and the table: nothing else asks which family it is."""
+    root = Path(__file__).parents[2]
+    outside = [f for top in ("adapt", "conditioning") for f in (root / top).rglob("*.py") if "backbones" not in f.parts]
+    assert len(outside) > 100
+    for file in outside:
+        text = file.read_text("utf-8")
+        assert not re.search(r"backbone\.family (==|!=|in )|isinstance\(backbone, [A-Z]", text), file
+        if "formats" not in file.parts:  # names of other programs' files
+            assert not any(word in text for word in FAMILY_WORDS), file
 
 
 def test_the_family_is_found_from_the_index():

@@ -1,11 +1,15 @@
 """Published sizes without weights: parameters, LoRA names and memory of the real denoisers, on the meta device."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from adapt.api.footprint import _saved, count, on_meta, stand_in, usual
 from adapt.backbones.registry import FAMILIES
 from adapt.lora.layout import targeted
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_every_image_family_has_a_usual_checkpoint():
@@ -60,3 +64,29 @@ def test_what_is_counted_without_storage_is_what_is_kept_with_it():
         found.append(_saved(backbone, entry, network.device))
     assert found[0] == pytest.approx(found[1], rel=0.01)  # kernels differ in the precision of norms' statistics
     assert found[0] > 10_000
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+def test_what_a_run_trains_by_default_has_names_in_kohyas_format(name, tmp_path):
+    """At the end of a run its file for UIs must not fail: LoRA of rank 1 in every layer of the real network."""
+    from adapt.adapter import Adapter
+    from adapt.api.network import text_width
+    from adapt.formats import LoraWeights, Pair
+
+    entry = usual()[name]
+    backbone = stand_in(entry["family"], on_meta(entry["class"], entry["arguments"]))
+    pairs = {
+        layer: Pair(torch.ones(1, module.in_features), torch.ones(module.out_features, 1), 1.0)
+        for layer, module in targeted(backbone.denoiser, backbone.lora_targets).items()
+    }
+    file = tmp_path / "kohya" / "a.safetensors"
+    width = text_width(backbone)
+    assert width == entry["text"]["tokens"][1]
+    Adapter(LoraWeights({backbone.denoiser_name: pairs})).export(file, "kohya", text_width=width)
+    from safetensors import safe_open
+
+    facts = ROOT / "tests" / "facts" / f"kohya_keys_{name}.tsv"
+    known = {line.split("\t")[0] for line in facts.read_text().splitlines()}
+    with safe_open(file, framework="pt") as opened:
+        modules = {key.split(".")[0] for key in opened.keys()}  # noqa: SIM118
+    assert len(modules) == len(pairs) and modules <= known
