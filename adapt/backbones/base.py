@@ -164,7 +164,12 @@ class Backbone(ABC):
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(p.dtype for p in self._present.parameters() if p.is_floating_point())
+        """What it computes in: not that of layers which a network keeps in float32 whatever it is held in (Wan's norms)."""
+        network = self.modules.get(self.denoiser_name, self._present)
+        wide = tuple(getattr(network, "_keep_in_fp32_modules", None) or ())
+        floating = ((n, p.dtype) for n, p in network.named_parameters() if p.is_floating_point())
+        held = next((dtype for name, dtype in floating if not any(word in name for word in wide)), None)
+        return held or next(p.dtype for p in network.parameters() if p.is_floating_point())
 
     @property
     def _present(self) -> nn.Module:

@@ -290,12 +290,13 @@ def test_a_base_in_bfloat16_encodes_predicts_and_decodes(folders, backbones, nam
     assert half.dtype == torch.bfloat16
     for component in half.full_precision:
         assert next(half.modules[component].parameters()).dtype == torch.float32
-    side, dtype = CASES[name].side, torch.bfloat16
-    mean, _ = half.encode_media(torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(1)) * 2 - 1)
+    case, dtype = CASES[name], torch.bfloat16
+    dims = whole.medium.dims(case.side, case.side)
+    mean, _ = half.encode_media(torch.rand(1, 3, *dims, generator=torch.Generator().manual_seed(1)) * 2 - 1)
     assert bool(half.decode(mean.to(dtype)).isfinite().all())
-    condition = half.condition(PROMPTS[:1]).to("cpu", dtype)
+    condition = half.condition(case.prompts[:1]).to("cpu", dtype)
     t, x_t = times(whole, 1), noise(whole, 1)
     found = half.predict(x_t.to(dtype), t, condition)
-    expected = whole.predict(x_t, t, whole.condition(PROMPTS[:1]))
+    expected = whole.predict(x_t, t, whole.condition(case.prompts[:1]))
     assert found.shape == expected.shape
     assert (found.float() - expected).norm() <= 0.1 * expected.norm()
