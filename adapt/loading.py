@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Sequence
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,6 +182,10 @@ def medium_of(folder: Path) -> Medium:
     if row is None or row.medium == "picture":
         return Medium(side=side, scale=scale)
     vae = json.loads((folder / "vae" / "config.json").read_text("utf-8"))
+    if row.medium == "sound":
+        sample = json.loads((folder / "transformer" / "config.json").read_text("utf-8"))["sample_size"]
+        hop = prod(vae["downsampling_ratios"])
+        return Medium("sound", vae["audio_channels"], side=sample * hop, scale=hop, rate=vae["sampling_rate"])
     halved = vae.get("temperal_downsample") or vae.get("spatio_temporal_scaling") or ()
     frame_scale = int(vae.get("patch_size_t") or 1) * 2 ** sum(halved)
     return Medium(row.medium, side=side, scale=scale, frames=row.frames, frame_scale=frame_scale, fps=row.fps)
@@ -293,6 +298,6 @@ def load_pipeline(
             if "requires_safety_checker" in takes:
                 none["requires_safety_checker"] = False  # type: ignore[assignment]
             return kind.from_pretrained(folder, dtype=dtypes, use_safetensors=True, local_files_only=True, **none)
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, ImportError) as error:  # ImportError: a scheduler's package
             reason = str(error).strip().splitlines()[0]
             raise BackboneError(f"the base cannot be loaded: {reason}", given=folder) from error

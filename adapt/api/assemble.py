@@ -73,8 +73,9 @@ def encode(
     backbone: Backbone, pictures: Sequence[Picture], settings: TrainSettings, accelerator: Accelerator
 ) -> EncodedPictures:
     """Latents and text states of these pictures in all their variants, all in the cache."""
+    shelf = shelves(settings, backbone.multiple, backbone.medium.kind)
     encoded = EncodedPictures(
-        pictures, backbone, shelves(settings, backbone.multiple), _cache(), augmentation=augmentation(settings),
+        pictures, backbone, shelf, _cache(), augmentation=augmentation(settings),
         flips=settings.flip > 0, reader=reader_of(with_settings(backbone.medium, settings), settings.background),
         outside=settings.mask_outside,
         texts=not settings.hears_itself, media_component=joined(backbone.media_components),
@@ -87,7 +88,7 @@ def encode_held_out(
     backbone: Backbone, pictures: Sequence[Picture], settings: TrainSettings, accelerator: Accelerator
 ) -> EncodedPictures:
     """The same for pictures that are measured: as they are, at one resolution."""
-    shelf = shelves(settings, backbone.multiple)[:1]
+    shelf = shelves(settings, backbone.multiple, backbone.medium.kind)[:1]
     encoded = EncodedPictures(
         pictures, backbone, shelf, _cache(), outside=settings.mask_outside,
         reader=reader_of(with_settings(backbone.medium, settings), settings.background),

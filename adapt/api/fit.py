@@ -151,7 +151,11 @@ def _tried(
     accelerator: Accelerator,
 ) -> tuple[float, float]:
     """GiB and seconds of a step on noise, at the largest size."""
-    largest = max(in_use(pictures.train, shelves(settings, backbone.multiple)), key=lambda size: size[0] * size[1])
+    shelf = shelves(settings, backbone.multiple, backbone.medium.kind)
+    largest = max(
+        in_use(pictures.train, shelf),
+        key=lambda size: size[0] * size[1],
+    )
     rows = settings.batch_size // accelerator.num_processes // accumulation
     forward = asking(
         forward_of(backbone, rows, largest, accelerator, hearing_of(backbone, injection, settings)), settings

@@ -73,10 +73,12 @@ def forecast(base: str, pictures: Pictures, settings: TrainSettings) -> tuple[Tr
     backbone = load_base(base, settings, accelerator)
     settings = settle(settings, backbone)
     assert settings.resolution is not None and settings.sampling_steps is not None, "settled"
-    buckets = in_use(pictures.train, shelves(settings, backbone.multiple))
+    buckets = in_use(pictures.train, shelves(settings, backbone.multiple, backbone.medium.kind))
     width, height = largest = max(buckets, key=lambda size: size[0] * size[1])
     rows = settings.batch_size // accelerator.num_processes // settings.accumulation
-    encode = _timed(lambda: backbone.encode_media(torch.zeros(1, 3, *backbone.medium.dims(width, height))))
+    encode = _timed(
+        lambda: backbone.encode_media(torch.zeros(1, backbone.medium.channels, *backbone.medium.dims(width, height)))
+    )
     loads_in = readers(settings, backbone)
     still = {"dropout": 0.0, "rank_dropout": 0.0, "module_dropout": 0.0}  # there is no Plan here to ask
     injection = put_in(backbone, settings.model_copy(update=still))

@@ -44,6 +44,7 @@ def generate(
     mask: Image | str | Path | None = None,
     frames: int | None = None,
     fps: float | None = None,
+    seconds: float | None = None,
     batch_size: int = 4,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Drawn]:
@@ -70,11 +71,12 @@ def generate(
         strength: share of the way that `image` is noised, 0 < strength ≤ 1.
         mask: white is repainted (inpainting): a picture or its path; needs `image`.
         frames, fps: of a clip, from bases that make clips; None: the backbone's own.
+        seconds: of a sound, from bases that make sounds; None: the backbone's own.
         batch_size: pictures at once, ≥ 1.
         progress: `progress(done, total)`, counted in steps × pictures.
 
     Returns:
-        RGB pictures (clips: `Clip`, with `frames` and `fps`): all of the first prompt, then all of the second …
+        RGB pictures (`Clip`s, `Sound`s): all of the first prompt, then all of the second …
 
     Raises:
         SettingsError: a setting out of range, unknown or contradictory.
@@ -106,6 +108,7 @@ def generate(
             mask=hole,
             frames=frames,
             fps=fps,
+            seconds=seconds,
         )
         for text in prompts
         for number in range(count)

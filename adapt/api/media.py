@@ -40,6 +40,8 @@ def _refuse_foreign(own: Medium, settings: TrainSettings) -> None:
         "sound": {**NOT_OF_SOUNDS, "frames": None, "fps": None},
         "video": {**NOT_OF_CLIPS, "seconds": None},
     }[own.kind]
+    if settings.resolution == own.lasting(settings.seconds).side:  # settled, in samples: of a run that goes on
+        foreign = {name: value for name, value in foreign.items() if name != "resolution"}
     given = [f"{name}={getattr(settings, name)}" for name, value in foreign.items() if getattr(settings, name) != value]
     if given:
         raise SettingsError(

@@ -60,9 +60,9 @@ def drawer(run: Path, backbone: Backbone, settings: TrainSettings, pictures: Seq
         DataError, SettingsError: what is asked for cannot be drawn with this backbone.
     """
     from adapt.evaluation.held_out import evaluating
-    from adapt.sampling.clip import Clip, as_picture
+    from adapt.sampling.clip import Clip, Sound, as_picture
     from adapt.sampling.draw import draw
-    from adapt.sampling.formats import gif_bytes
+    from adapt.sampling.formats import encoded
     from adapt.sampling.png import save_png
 
     advice = {"zero_terminal_snr": settings.zero_terminal_snr}
@@ -74,8 +74,9 @@ def drawer(run: Path, backbone: Backbone, settings: TrainSettings, pictures: Seq
         with evaluating(backbone.denoiser):
             for number, picture in enumerate(draw(backbone, drawings), 1):
                 save_png(folder / f"{number:02d}.png", as_picture(picture))
-                if isinstance(picture, Clip):
-                    files.write(folder / f"{number:02d}.gif", gif_bytes(picture))
+                if isinstance(picture, Clip | Sound):
+                    ending = ".gif" if isinstance(picture, Clip) else ".wav"
+                    files.write(folder / f"{number:02d}{ending}", encoded(picture, ending))
         return [drawing.prompt for drawing in drawings]
 
     return preview

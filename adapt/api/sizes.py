@@ -10,19 +10,23 @@ from adapt.data import Picture
 from adapt.data.augment import Augmentation
 from adapt.data.buckets import Buckets, Size, buckets, default_step, square
 from adapt.errors import SettingsError
+from adapt.medium import Kind
 
 
-def shelves(settings: TrainSettings, scale_factor: int) -> tuple[Buckets, ...]:
+def shelves(settings: TrainSettings, scale_factor: int, kind: Kind = "picture") -> tuple[Buckets, ...]:
     """The buckets of every resolution, the one that is measured and previewed (`resolution`) first.
 
     Args:
         settings: with a resolution.
         scale_factor: pixels a latent; a token, where the base joins latents.
+        kind: of media; sounds are as wide as they have samples, and one high.
 
     Raises:
         SettingsError: a side that is no multiple of the base's scale factor or of `bucket_step`.
     """
     assert settings.resolution is not None, "settled settings have a resolution"
+    if kind == "sound":
+        return (Buckets(((settings.resolution, 1),)),)
     others = [side for side in settings.resolutions if side != settings.resolution]
     return tuple(_shelf(side, settings, scale_factor) for side in (settings.resolution, *others))
 

@@ -225,7 +225,7 @@ def _beside(settings: TrainSettings) -> str:
 def _sizes(backbone: Backbone, pictures: Pictures, settings: TrainSettings) -> str:
     """`512 px`, or how many buckets at which resolutions."""
     sides = "/".join(map(str, settings.resolutions or [settings.resolution]))
-    found = in_use(pictures.train, shelves(settings, backbone.multiple))
+    found = in_use(pictures.train, shelves(settings, backbone.multiple, backbone.medium.kind))
     return f"{sides} px in {len(found)} buckets" if settings.buckets else f"{sides} px"
 
 
@@ -334,9 +334,9 @@ def settle(settings: TrainSettings, backbone: Backbone) -> TrainSettings:
     backbone.frames, backbone.fps = medium.frames, medium.fps
     network = settled_network(settings, backbone)
     make_objective(backbone, settings)
-    resolution = settings.resolution or max(settings.resolutions, default=backbone.resolution)
+    resolution = medium.side
     backbone.require_size(resolution, resolution)
-    shelves(settings.model_copy(update={"resolution": resolution}), backbone.multiple)
+    shelves(settings.model_copy(update={"resolution": resolution}), backbone.multiple, backbone.medium.kind)
     return settings.model_copy(
         update={
             "resolution": resolution,

@@ -188,6 +188,10 @@ FAMILIES: dict[str, Family] = {
                         {("vae", "timestep_conditioning"): True}),
             ),
         ),
+        Family(
+            "stable-audio", "Stable Audio Open", "stable_audio:StableAudio", {"StableAudioPipeline": "sound"},
+            medium="sound", licence="Stability AI Community Licence: gated, commercial use limited by revenue",
+        ),
     )
 }  # fmt: skip
 """By name."""

@@ -82,8 +82,10 @@ def generate(
     mask: Annotated[Path | None, typer.Option(help="Where --image is repainted: white.")] = None,
     frames: Annotated[int | None, typer.Option(help="Of a clip; default: the backbone's.")] = None,
     fps: Annotated[float | None, typer.Option(help="Frames a second of a clip; default: the backbone's.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Of a sound; default: the backbone's.")] = None,
     format: Annotated[
-        str | None, typer.Option(metavar="png|jpg|webp|mp4|gif", help="Of the files; default: png, of clips mp4.")
+        str | None,
+        typer.Option(metavar="png|jpg|webp|mp4|gif|wav|flac", help="Default: png; of clips mp4, of sounds wav."),
     ] = None,
     output: Annotated[Path, typer.Option(help="A folder, or a file for a single picture: .png, .jpg, .mp4 …")] = Path(
         "pictures"
@@ -115,6 +117,7 @@ def generate(
         scheduler=scheduler,
         frames=frames,
         fps=fps,
+        seconds=seconds,
     )
     rows = [*({"prompt": text} for text in prompt or []), *(read_prompts(prompts) if prompts else [])]
     requests = _requests(template, rows, count, image, strength, mask)
@@ -207,7 +210,7 @@ def _judge(pictures: int, output: Path, batch_size: int, device: str | None, met
         raise RunError("--output cannot be written", given=output, next="give another folder")
 
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".mp4", ".gif")
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".mp4", ".gif", ".wav", ".flac")
 
 
 def _is_file(output: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Clips that were drawn. What shows and writes pictures asks these two functions, and clips go along."""
+"""Clips and sounds that were drawn, and what shows them where pictures are shown."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from adapt.data.media.frames import contact_sheet
+from adapt.data.media.waves import spectrogram
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,10 +23,23 @@ class Clip:
     fps: float
 
 
-Drawn = Image.Image | Clip
-"""A picture, or a clip where the base makes clips."""
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """Attributes:
+    samples: (channels, samples) in [-1, 1], float32.
+    rate: samples a second.
+    """
+
+    samples: NDArray[np.float32]
+    rate: int
+
+
+Drawn = Image.Image | Clip | Sound
+"""A picture; a clip or a sound where the base makes such."""
 
 
 def as_picture(drawn: Drawn) -> Image.Image:
-    """The picture; of a clip a contact sheet of some frames."""
+    """The picture; of a clip a contact sheet of some frames, of a sound its spectrogram."""
+    if isinstance(drawn, Sound):
+        return spectrogram(drawn.samples)
     return contact_sheet(drawn.frames) if isinstance(drawn, Clip) else drawn

@@ -15,7 +15,7 @@ from adapt.sampling.clip import Drawn
 from adapt.sampling.guided import guidance_of, perturbed_of
 from adapt.sampling.loop import NONE, Progress, denoise, silent
 from adapt.sampling.noise import Noise, generator_of
-from adapt.sampling.pixels import to_clips, to_hole, to_pictures, to_pixels
+from adapt.sampling.pixels import to_clips, to_hole, to_pictures, to_pixels, to_sounds
 from adapt.sampling.request import Drawing
 from adapt.sampling.starts import FromImage, FromNoise, Posterior, Repaint, Start
 from adapt.sampling.stepper import Stepper
@@ -98,7 +98,7 @@ def draw_latents(
     """One batch of drawings of one kind → clean latents (B, C, *dims)."""
     first, device, dtype = drawings[0], backbone.device, backbone.dtype
     stepper = _stepper(backbone, first, generators)
-    sizes = [Sizes.whole(first.height, first.width, first.fps)] * len(drawings)
+    sizes = [_whole(backbone, first)] * len(drawings)
     condition = backbone.condition([d.prompt for d in drawings], sizes, first.embedded_guidance).to(device, dtype)
     negative = _negative(backbone, [d.negative_prompt for d in drawings]).to(device, dtype)
     negative = Condition(negative.parts, condition.facts)  # facts are told to both: only parts are kept away from
@@ -117,6 +117,13 @@ def _further(backbone: Backbone, drawings: Sequence[Drawing], first: Condition) 
         condition = Condition(condition.to(backbone.device, backbone.dtype).parts, first.facts)
         found.append((condition, weight))
     return found
+
+
+def _whole(backbone: Backbone, drawing: Drawing) -> Sizes:
+    """What is drawn, for the facts: all of it is there, of a sound as many seconds as are asked for."""
+    if drawing.seconds is None:
+        return Sizes.whole(drawing.height, drawing.width, drawing.fps)
+    return Sizes((1, round(drawing.seconds * backbone.medium.rate)), (0, 0), (1, drawing.width))
 
 
 def _stepper(backbone: Backbone, drawing: Drawing, generators: Sequence[torch.Generator]) -> Stepper:
@@ -153,4 +160,6 @@ def _decoded(backbone: Backbone, latents: Tensor, drawing: Drawing) -> Sequence[
         raise BackboneError(
             "the picture holds values that are not finite", given=given, next="use float32 or fewer steps"
         )
+    if drawing.seconds is not None:
+        return to_sounds(pixels, backbone.medium.rate, drawing.seconds)
     return to_pictures(pixels) if drawing.fps is None else to_clips(pixels, drawing.fps)

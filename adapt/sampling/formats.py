@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import ExifTags, Image
 
 from adapt.errors import SettingsError
-from adapt.sampling.clip import Clip, Drawn
+from adapt.sampling.clip import Clip, Drawn, Sound
 from adapt.sampling.png import Parameters, png_bytes
 
 QUALITY = 95
@@ -64,6 +64,18 @@ def mp4_bytes(clip: Clip, parameters: Parameters | None = None) -> bytes:
     return buffer.getvalue()
 
 
+def _by_soundfile(kind: str, sound: Sound, parameters: Parameters | None) -> bytes:
+    """16 bit a sample. Raises DataError when soundfile is not installed."""
+    from adapt.data.media.waves import soundfile
+
+    buffer, (channels, _) = io.BytesIO(), sound.samples.shape
+    with soundfile().SoundFile(buffer, "w", sound.rate, channels, "PCM_16", format=kind) as file:
+        if parameters is not None:
+            file.comment = parameters.as_text()
+        file.write(sound.samples.T.clip(-1, 1))
+    return buffer.getvalue()
+
+
 PICTURES: Mapping[str, Callable[[Image.Image, Parameters | None], bytes]] = {
     ".png": png_bytes,
     ".jpg": lambda picture, told: _by_pillow("JPEG", picture, told),
@@ -71,7 +83,11 @@ PICTURES: Mapping[str, Callable[[Image.Image, Parameters | None], bytes]] = {
     ".webp": lambda picture, told: _by_pillow("WEBP", picture, told),
 }
 CLIPS: Mapping[str, Callable[[Clip, Parameters | None], bytes]] = {".mp4": mp4_bytes, ".gif": gif_bytes}
-ENDINGS = (*PICTURES, *CLIPS)
+SOUNDS: Mapping[str, Callable[[Sound, Parameters | None], bytes]] = {
+    ".wav": lambda sound, told: _by_soundfile("WAV", sound, told),
+    ".flac": lambda sound, told: _by_soundfile("FLAC", sound, told),
+}
+ENDINGS = (*PICTURES, *CLIPS, *SOUNDS)
 
 
 def encoded(drawn: Drawn, ending: str, parameters: Parameters | None = None) -> bytes:
@@ -89,13 +105,19 @@ def encoded(drawn: Drawn, ending: str, parameters: Parameters | None = None) -> 
         if ending not in CLIPS:
             raise _unfit(ending, "a clip", CLIPS)
         return CLIPS[ending](drawn, parameters)
+    if isinstance(drawn, Sound):
+        if ending not in SOUNDS:
+            raise _unfit(ending, "a sound", SOUNDS)
+        return SOUNDS[ending](drawn, parameters)
     if ending not in PICTURES:
         raise _unfit(ending, "a picture", PICTURES)
     return PICTURES[ending](drawn, parameters)
 
 
 def usual(drawn: Drawn) -> str:
-    """PNG; of clips MP4."""
+    """PNG; of clips MP4, of sounds WAV."""
+    if isinstance(drawn, Sound):
+        return ".wav"
     return ".mp4" if isinstance(drawn, Clip) else ".png"
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from adapt.errors import DataError
-from adapt.sampling.clip import Clip
+from adapt.sampling.clip import Clip, Sound
 
 
 def to_pixels(picture: Image.Image, height: int, width: int) -> Tensor:
@@ -39,6 +39,12 @@ def to_pictures(pixels: Tensor) -> list[Image.Image]:
     values = (pixels.float() / 2 + 0.5).clamp(0, 1) * 255
     rows = values.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()  # (B, H, W, 3)
     return [Image.fromarray(row) for row in rows]
+
+
+def to_sounds(samples: Tensor, rate: int, seconds: float) -> list[Sound]:
+    """(B, channels, samples) → B sounds, each cut to so many seconds."""
+    kept = samples[..., : round(seconds * rate)].float().clamp(-1, 1).cpu().numpy()
+    return [Sound(row, rate) for row in kept]
 
 
 def to_clips(pixels: Tensor, fps: float) -> list[Clip]:

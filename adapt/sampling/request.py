@@ -43,6 +43,7 @@ class Request:
         image: what is drawn over (image to image); with `mask`, only where the mask is white (inpainting).
         strength: share of the way that `image` is noised, 0 < strength ≤ 1.
         frames, fps: of a clip, how many and how many a second.
+        seconds: of a sound, above 0.
 
     Raises:
         SettingsError: a value is out of range or contradicts another.
@@ -65,6 +66,7 @@ class Request:
     mask: Image | None = None
     frames: int | None = None
     fps: float | None = None
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("prompt", "negative_prompt"):
@@ -82,6 +84,7 @@ class Request:
         _whole("width", self.width, 1)
         _whole("frames", self.frames, 1)
         _number("fps", self.fps, 1, 240)
+        _number("seconds", self.seconds, 0.01, 600)
         _number("strength", self.strength, 0, 1)
         if self.strength == 0:
             raise SettingsError("strength 0 gives the image back", given=0, allowed="0 < strength ≤ 1")
@@ -157,6 +160,7 @@ class Drawing:
     Attributes:
         scheduler: None is the backbone's own.
         frames, fps: None in families that make no clips.
+        seconds: None in families that make no sounds.
         embedded_guidance: None in families that have none.
         zero_terminal_snr: the noise schedule ends in pure noise, as in the training of the adapter.
     """
@@ -179,6 +183,7 @@ class Drawing:
     embedded_guidance: float | None = None
     frames: int | None = None
     fps: float | None = None
+    seconds: float | None = None
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -199,6 +204,7 @@ class Drawing:
             weights,
             self.frames,
             self.fps,
+            self.seconds,
             self.steps,
             self.height,
             self.width,
@@ -229,14 +235,13 @@ def settle(request: Request, backbone: Backbone, recommended: Mapping[str, float
         compose=further(request.compose),
         steps=int(advice["steps"] if steps is None else steps),
         seed=int(request.seed),
-        height=height,
         width=width,
         scheduler=request.scheduler,
         image=request.image,
         strength=float(request.strength),
         mask=request.mask,
         embedded_guidance=_embedded(request, backbone),
-        **_time(request, backbone),
+        **{"height": height, **_time(request, backbone)},
         zero_terminal_snr=bool(advice.get("zero_terminal_snr", False)),
     )
     _judge(drawing, backbone)
@@ -244,17 +249,22 @@ def settle(request: Request, backbone: Backbone, recommended: Mapping[str, float
 
 
 def _time(request: Request, backbone: Backbone) -> dict[str, Any]:
-    """Frames of a clip and how many there are a second; nothing for pictures."""
-    own = backbone.medium
+    """Frames of a clip and how many there are a second, seconds of a sound; nothing for pictures."""
+    own, takes = backbone.medium, {"picture": (), "video": ("frames", "fps"), "sound": ("seconds",)}
+    asked = {name: value for name in ("frames", "fps", "seconds") if (value := getattr(request, name)) is not None}
+    if strange := {name: value for name, value in asked.items() if name not in takes[own.kind]}:
+        what = {"frames": "clips", "fps": "clips", "seconds": "sounds"}[next(iter(strange))]
+        raise SettingsError(f"the base makes {own.noun}, not {what}", given=strange, next="leave them out")
+    if own.kind == "picture":
+        return {}
+    if request.image is not None:
+        raise SettingsError(f"{own.noun} are not drawn over pictures yet", given="image", next="leave it out")
     if own.kind == "video":
-        if request.image is not None:
-            raise SettingsError("clips are not drawn over pictures yet", given="image", next="leave it out")
-        asked = own.at(request.frames, request.fps)
-        return {"frames": asked.frames, "fps": asked.fps}
-    given = {name: v for name, v in (("frames", request.frames), ("fps", request.fps)) if v is not None}
-    if given:
-        raise SettingsError(f"the base makes {own.noun}, not clips", given=given, next="leave them out")
-    return {}
+        clip = own.at(request.frames, request.fps)
+        return {"frames": clip.frames, "fps": clip.fps}
+    if asked.get("seconds", 0) > own.seconds:
+        raise SettingsError("the base cannot make so long a sound", given=asked["seconds"], allowed=f"{own.seconds:g}")
+    return {"seconds": request.seconds or own.seconds, "height": 1}
 
 
 def _embedded(request: Request, backbone: Backbone) -> float | None:
@@ -268,7 +278,8 @@ def _embedded(request: Request, backbone: Backbone) -> float | None:
 
 def _judge(drawing: Drawing, backbone: Backbone) -> None:
     config = backbone.scheduler_config
-    check_size(drawing.width, drawing.height, backbone.multiple)
+    if drawing.seconds is None:
+        check_size(drawing.width, drawing.height, backbone.multiple)
     backbone.require_size(drawing.height, drawing.width)
     _whole("steps", drawing.steps, 1, int(config.get("num_train_timesteps", 1000)))
     if drawing.scheduler is not None:

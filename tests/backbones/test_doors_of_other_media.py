@@ -5,6 +5,7 @@ import json
 import av
 import numpy as np
 import pytest
+import soundfile
 import torch
 from PIL import Image
 from tiny_families import CASES, ddpm, wan
@@ -135,6 +136,52 @@ def test_wan_learns_clips_and_draws_them(folders, clips, tmp_path, monkeypatch, 
     assert "4 clips" in capsys.readouterr().out
 
 
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    root, numbers = tmp_path_factory.mktemp("sounds"), np.random.default_rng(0)
+    for k in range(4):
+        soundfile.write(root / f"{k}.wav", numbers.uniform(-0.5, 0.5, (40 + 20 * k, 2)), 64)
+        (root / f"{k}.txt").write_text(f"noise {k}")
+    return root
+
+
+def test_stable_audio_learns_sounds_and_makes_them(folders, sounds, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    base = str(folders("stable-audio"))
+    assert main(["check", str(sounds), "--base", base, "--exit-zero"]) == 0
+    assert "4 sounds" in capsys.readouterr().out
+    more = [*SETTINGS, "crop=random", "variants=2"]
+    assert main(["train", str(sounds), "--base", base, "--output", "runs/a", *more]) == 0
+    facts = json.loads((tmp_path / "runs/a/adapter/adapter.json").read_text())
+    assert facts["base"]["family"] == "stable-audio" and facts["proof"]["reader"] == "peft"
+    assert (tmp_path / "runs/a/previews/step-000002/01.wav").is_file()
+    asked = [*words(base, "noise 1"), "--adapter", "runs/a", "--seconds", "0.25"]
+    for ending in ("wav", "flac"):
+        assert main([*asked, "--output", f"a.{ending}"]) == 0
+        with soundfile.SoundFile(f"a.{ending}") as file:
+            assert (file.samplerate, file.channels, len(file)) == (64, 2, 16)
+            assert file.comment.startswith("noise 1\n") and "Seed: 0" in file.comment
+    refused([*asked, "--output", "a.png"], capsys, "cannot hold a sound", ".wav")
+    refused([*words(base, "a"), "--seconds", "9"], capsys, "so long a sound", "0.5")
+    refused([*words(base, "a"), "--frames", "9"], capsys, "makes sounds, not clips")
+    refused(["train", str(sounds), "--base", base, "flip=0.5", *SETTINGS], capsys, "mean nothing for sounds", "flip")
+
+
+def test_seconds_reach_stable_audio(backbones):
+    backbone = backbones("stable-audio")
+    short, long = (
+        draw_latents(backbone, [settle(Request(prompt="a", steps=2, seconds=s), backbone)], [generator_of(1)])
+        for s in (0.25, 0.5)
+    )
+    assert short.shape == long.shape and (short - long).abs().max() > 1e-5
+    pipeline = backbone.pipeline
+    kept, pipeline.scheduler = pipeline.scheduler, type(pipeline.scheduler).from_config(pipeline.scheduler.config)
+    theirs = pipeline("a", audio_end_in_s=0.25, num_inference_steps=2, guidance_scale=7.0, generator=generator_of(1),
+                      output_type="latent").audios  # fmt: skip
+    pipeline.scheduler = kept
+    torch.testing.assert_close(short, theirs, atol=1e-4, rtol=0)
+
+
 def test_pictures_are_no_clips(folders, pictures, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     refused(["train", str(pictures), "--base", str(folders("wan")), *SETTINGS], capsys, "holds no clips")
@@ -186,13 +233,15 @@ def test_ltx_learns_clips(folders, clips, tmp_path, monkeypatch):
     assert main([*words(base, "a"), "--adapter", "runs/a", "--frames", "9", "--output", "a.mp4"]) == 0
 
 
-@pytest.mark.parametrize("name", ["stable-diffusion", "stable-diffusion-xl", "flux", "dit", "ddpm", "wan", "ltx-video"])
+@pytest.mark.parametrize(
+    "name", ["stable-diffusion", "stable-diffusion-xl", "flux", "dit", "ddpm", "wan", "ltx-video", "stable-audio"]
+)
 def test_the_medium_is_known_from_the_configuration_alone(folders, backbones, name):
     from adapt.loading import medium_of
 
     read, loaded = medium_of(folders(name)), backbones(name).medium
     assert (read.kind, read.side, read.scale) == (loaded.kind, loaded.side, loaded.scale)
-    if read.kind == "video":
+    if read.kind != "picture":
         assert read == loaded
 
 

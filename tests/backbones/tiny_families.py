@@ -431,6 +431,42 @@ def ltx():
     )  # fmt: skip
 
 
+def stable_audio():
+    import diffusers
+    import transformers
+    from diffusers.pipelines.stable_audio.modeling_stable_audio import StableAudioProjectionModel
+
+    transformer = diffusers.StableAudioDiTModel(
+        sample_size=8, in_channels=3, out_channels=3, num_layers=2, attention_head_dim=4,
+        num_key_value_attention_heads=2, cross_attention_dim=4, time_proj_dim=8, global_states_input_dim=8,
+        cross_attention_input_dim=4,
+    )  # fmt: skip
+    autoencoder = diffusers.AutoencoderOobleck(
+        encoder_hidden_size=6, downsampling_ratios=[2, 2], decoder_channels=3, decoder_input_channels=3,
+        audio_channels=2, channel_multiples=[2, 4], sampling_rate=64,
+    )  # fmt: skip
+    text = transformers.T5EncoderModel(
+        transformers.T5Config(
+            vocab_size=98, d_model=8, d_kv=4, d_ff=16, num_layers=1, num_heads=2, pad_token_id=0, eos_token_id=1,
+            decoder_start_token_id=0,
+        )
+    )  # fmt: skip
+    return diffusers.StableAudioPipeline(
+        vae=autoencoder, text_encoder=text, tokenizer=t5_tokenizer(24), transformer=transformer,
+        projection_model=StableAudioProjectionModel(
+            text_encoder_dim=8, conditioning_dim=4, min_value=0, max_value=32
+        ),
+        scheduler=diffusers.EDMDPMSolverMultistepScheduler(
+            solver_order=2, prediction_type="v_prediction", sigma_data=1.0, sigma_schedule="exponential"
+        ),
+    )  # fmt: skip
+
+
+def sound_of(case, pipeline, **call):
+    """Latents of one that makes sounds."""
+    return pipeline(prompt=list(case.prompts[:2]), output_type="latent", **call).audios
+
+
 FLUX_GUIDANCE = {"guidance_scale": 3.5}
 PIXART = {"use_resolution_binning": False, "clean_caption": False}
 CASES = {
@@ -461,6 +497,7 @@ CASES = {
         shown=lambda x: (x / 2 + 0.5).clamp(0, 1),
     ),
     "wan": Case(wan, {"max_sequence_length": 24}, run=clip_of, side=16, frames=5, scale=8),
+    "stable-audio": Case(stable_audio, run=sound_of, side=32, scale=4),
     "ltx-video": Case(ltx, {"max_sequence_length": 24}, run=clip_of, packed=True, frames=9, scale=4),
 }  # fmt: skip
 """By the family's name in the table. A row of the table without a case here fails `test_every_family_has_a_case`."""

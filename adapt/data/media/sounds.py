@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from adapt.data.buckets import Size
-from adapt.data.likeness import difference_hash
+from adapt.data.likeness import SIDE, difference_hash
 from adapt.data.look import Look
 from adapt.data.media.pictures import TooSmall
-from adapt.data.media.waves import Wave, read, resampled, soundfile, spectrogram, with_channels
+from adapt.data.media.waves import HOP, Wave, read, resampled, soundfile, spectrogram, with_channels
 from adapt.data.picture import SOUNDS
 from adapt.errors import DataError
 from adapt.medium import Medium
@@ -58,9 +58,7 @@ class Sounds:
         heard = self._fitted(wave, rate)
         digest = hashlib.sha256(f"{heard.shape}".encode() + heard.tobytes()).hexdigest()
         remarks = tuple(self._remarks(wave, rate))
-        return Look(
-            digest, (heard.shape[1], 1), remarks, False, difference_hash(spectrogram(heard)), None, seconds, file
-        )
+        return Look(digest, (heard.shape[1], 1), remarks, False, _likeness(heard, digest), None, seconds, file)
 
     def about(self, look: Look) -> Iterator[tuple[str, str]]:
         """See `Reader.about`."""
@@ -96,3 +94,10 @@ class Sounds:
             yield "channels", f"has {len(wave)} channels where the base has {self.medium.channels}: {done}"
         if (np.abs(wave) >= 0.9999).mean() > CLIPPED:
             yield "clipped", "is clipped: its peaks are cut off, and that is learned"
+
+
+def _likeness(wave: Wave, digest: str) -> int:
+    """Of its spectrogram; of a sound that is too short for one, its digest, which is like no other."""
+    if wave.shape[1] < 2 * SIDE * HOP:
+        return int(digest, 16)
+    return difference_hash(spectrogram(wave))
