@@ -1,6 +1,7 @@
 """Every example runs, and what it leaves behind is what it says."""
 
 import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -51,7 +52,8 @@ def is_grey(picture):
 
 
 def test_the_examples_are_these_and_each_is_short():
-    assert EXAMPLES == ["01_train.py", "02_generate.py", "03_plain_diffusers.py", "04_class_folders.py", "05_share.py"]
+    assert EXAMPLES == ["01_train.py", "02_generate.py", "03_plain_diffusers.py", "04_class_folders.py", "05_share.py",
+                        "10_your_own_family.py"]  # fmt: skip
     for name in EXAMPLES:
         lines = (ROOT / "examples" / name).read_text("utf-8").splitlines()
         assert len(lines) <= 60, name
@@ -113,3 +115,14 @@ def test_a_push_is_shown_without_network_or_login(run, trained):
     told = run("05_share.py", "--adapter", str(trained / "adapter"), "--repository", "me/style")
     assert "push to me/style" in told and "pytorch_lora_weights.safetensors" in told and "nothing was sent" in told
     assert "the pictures are cc-by-sa-4.0" in told
+
+
+def test_a_family_of_ones_own_is_trained_adapted_and_drawn(run):
+    from adapt.backbones import FAMILIES
+
+    try:
+        said = run("10_your_own_family.py", "--steps", "40")
+    finally:
+        FAMILIES.pop("series", None)
+    errors = float(re.search(r"([-\d.]+) standard errors", said)[1])
+    assert errors > 3 and "mean of |x|" in said
