@@ -1,4 +1,7 @@
-"""A backbone of your own on data that are no pictures: time series. Learns sines, is adapted to square waves; half a minute."""
+"""A backbone of your own on data that are no pictures: time series. Learns sines, is adapted to square waves; half a minute.
+
+python examples/10_your_own_family.py --steps 150
+"""
 
 import argparse
 
@@ -43,18 +46,32 @@ def learn(backbone: Backbone, parameters: list[torch.Tensor], steps: int, square
         optimizer.step()
 
 
-parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--steps", type=int, default=150, help="of training, and as many of adapting")
-steps, _ = parser.parse_args().steps, torch.manual_seed(0)
-kinds = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
-unet = diffusers.UNet2DModel(32, 1, 1, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=8, **kinds)
-backbone = Series(diffusers.DDPMPipeline(unet, diffusers.DDIMScheduler(clip_sample=False)), "series")
-learn(backbone, list(unet.requires_grad_(True).parameters()), steps, square=False)
-injection = inject(unet.requires_grad_(False), rank=4, alpha=4, dropout=0.0, targets=backbone.lora_targets, seed=0)
-before = losses(backbone, 10**6, True, 256).detach()
-learn(backbone, list(injection.parameters.values()), steps, square=True)
-gain = before - losses(backbone, 10**6, True, 256).detach()
-print(f"held-out loss lower by {gain.mean():.3f}: {gain.mean() / (gain.std() / len(gain) ** 0.5):.1f} standard errors")
-drawings = [settle(Request(prompt="", steps=20, height=1, width=32), backbone)] * 16
-drawn = draw_latents(backbone, drawings, [generator_of(seed) for seed in range(16)])
-print(f"mean of |x|: {drawn.abs().mean():.2f} (sines 0.64, square waves 1)")
+def parser() -> argparse.ArgumentParser:
+    """What can be said on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=150, help="of training, and as many of adapting")
+    return parser
+
+
+def main() -> None:
+    """Prints how much lower the held-out loss is, and how square what is drawn."""
+    steps = parser().parse_args().steps
+    torch.manual_seed(0)
+    kinds = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+    unet = diffusers.UNet2DModel(32, 1, 1, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=8, **kinds)
+    backbone = Series(diffusers.DDPMPipeline(unet, diffusers.DDIMScheduler(clip_sample=False)), "series")
+    learn(backbone, list(unet.requires_grad_(True).parameters()), steps, square=False)
+    injection = inject(unet.requires_grad_(False), rank=4, alpha=4, dropout=0.0, targets=backbone.lora_targets, seed=0)
+    before = losses(backbone, 10**6, True, 256).detach()
+    learn(backbone, list(injection.parameters.values()), steps, square=True)
+    gain = before - losses(backbone, 10**6, True, 256).detach()
+    print(
+        f"held-out loss lower by {gain.mean():.3f}: {gain.mean() / (gain.std() / len(gain) ** 0.5):.1f} standard errors"
+    )
+    drawings = [settle(Request(prompt="", steps=20, height=1, width=32), backbone)] * 16
+    drawn = draw_latents(backbone, drawings, [generator_of(seed) for seed in range(16)])
+    print(f"mean of |x|: {drawn.abs().mean():.2f} (sines 0.64, square waves 1)")
+
+
+if __name__ == "__main__":
+    main()
