@@ -1,5 +1,6 @@
 """The data that `icons` learns: colours by name, captions that say what is shown, and nothing from held-out sets."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -101,3 +102,15 @@ def test_held_out_sets_are_refused_as_training_data(held_out, tmp_path):
     ran = subprocess.run(words, cwd=SCRIPTS, capture_output=True, text=True)
     assert ran.returncode != 0 and "never trained on" in ran.stderr
     assert not (tmp_path / "data").exists()
+
+
+def test_the_bundled_weights_learned_from_the_three_sets_and_no_other(scripts):
+    """`training_data.json` is written by assemble.py from the pictures that were trained on."""
+    bundled = SCRIPTS.parents[1] / "adapt" / "bundled" / "icons"
+    said = json.loads((bundled / "training_data.json").read_text("utf-8"))
+    packages = [source["package"].removeprefix("@iconify-json/") for source in said["sources"]]
+    assert packages == list(scripts.prepare.PACKAGES)
+    assert not {package.partition("@")[0] for package in packages} & set(scripts.prepare.FORBIDDEN)
+    sets = {name.split()[0] for part in ("denoiser", "autoencoder") for name in said[part]}
+    assert sets == {package.partition("@")[0] for package in packages}
+    assert all(source["licence"] for source in said["sources"])
