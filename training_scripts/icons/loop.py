@@ -127,7 +127,7 @@ class Run:
     def _follow(self) -> None:
         decay = min(self.decay, (self.step + 1) / (self.step + 10))  # a young average forgets its random start
         for key, value in self.model.state_dict().items():
-            self.average[key].mul_(decay).add_(value, alpha=1 - decay)
+            self.average[key].lerp_(value, 1 - decay)  # what is frozen stays equal to the bit
 
     def _log(self, rate: float) -> None:
         loss, self.losses = sum(self.losses) / len(self.losses), []
