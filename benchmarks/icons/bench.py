@@ -200,7 +200,7 @@ def adapted(bench: Bench) -> Result:
     seen = {name: bench.critic.see(drawn) for name, drawn in columns.items()}
     known = {name: bench.critic.ranks(s, names) < 1 for name, s in seen.items()}
     copies = bench.critic.see(decoded(bench.pipeline.vae, real)).look
-    near = {name: pairwise(s.features, seen["OpenMoji"].look) for name, s in seen.items()}
+    near = {name: pairwise(s.look, seen["OpenMoji"].look) for name, s in seen.items()}
     near["OpenMoji, decoded"] = pairwise(copies, seen["OpenMoji"].look)
     figures = {
         "KID": {name: distance(near[name]) for name in ("base", "adapted", "OpenMoji, decoded")},
