@@ -30,8 +30,8 @@ PRESETS: Mapping[str, Preset] = {
         "How something is drawn, whatever is drawn: an artist's hand, a house style.",
         {
             "anchor_above": (
-                0.42,
-                "outlines are decided at noisy times and rendering at clean ones: above 42 % of noise the base stays right, "
+                0.7,
+                "outlines are decided at noisy times and rendering at clean ones: above 70 % of noise the base stays right, "
                 "so that nouns which were not trained on keep their shape",
             ),
             "flip": (0.5, "a hand has no left and right; pictures whose captions tell them apart are never mirrored"),
