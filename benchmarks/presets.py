@@ -40,7 +40,8 @@ OTHERS = ("red apple", "penguin", "mushroom", "sailboat", "guitar", "cactus", "u
 COMMON = {"batch_size": 8, "learning_rate": 1e-3, "schedule": "cosine", "validate_every": 40, "save_every": 1000,
           "preview_every": 100000, "validation_members": 0, "previews": ["penguin"], "sampling_steps": 2}  # fmt: skip
 SWEEP: dict[str, dict[str, tuple[Any, ...]]] = {
-    "style": {"anchor_above": (None, 0.4, 0.55, 0.7, 0.85), "flip": (0.0, 0.5), "rank": (4, 16, 32), "caption_dropout": (0.1,)},
+    "style": {"anchor_above": (None, 0.42, 0.55, 0.7, 0.85), "flip": (0.0, 0.5), "rank": (4, 16, 32),
+              "caption_dropout": (0.05, 0.1)},
     "subject": {"rank": (2, 4, 8, 16), "epochs": (25.0, 50.0, 100.0, 200.0), "caption_dropout": (0.0, 0.05, 0.1),
                 "prior_prompt": (None, "a thing")},
     "class": {"flip": (0.0, 0.5), "rank": (4, 16, 32), "anchor_above": (None, 0.7), "caption_dropout": (0.05, 0.1)},
