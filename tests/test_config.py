@@ -228,3 +228,10 @@ def test_every_setting_says_what_it_is_and_whether_it_decides_the_course():
 def test_settings_do_not_change():
     with pytest.raises(ValueError, match="frozen"):
         TrainSettings().rank = 3
+
+
+def test_no_section_of_the_settings_hides_a_validator_of_another():
+    """The sections are parents of one class: a second method of the same name would replace the first without a word."""
+    own = [name for parent in TrainSettings.__mro__ if parent.__module__.startswith("adapt.") for name in vars(parent)]
+    twice = {n for n in own if own.count(n) > 1 and not n.startswith("__") and n not in ("model_config", "_abc_impl")}
+    assert not {name for name in twice if callable(getattr(TrainSettings, name))}

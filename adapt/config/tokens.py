@@ -26,7 +26,7 @@ class TokenSettings(Section):
 
     @field_validator("new_tokens", mode="before")
     @classmethod
-    def _pairs(cls, value: Any) -> Any:
+    def _said(cls, value: Any) -> Any:
         """`<me>=cat`, or a list of such."""
         if value is None:
             return {}
