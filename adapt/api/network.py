@@ -72,6 +72,7 @@ def put_in(backbone: Backbone, settings: TrainSettings, tell: Callable[[str], No
         tell: is told what became of `init_from`.
     """
     from adapt.lora import Network, install, text_encoders
+    from adapt.lora.lean import lean
     from adapt.lora.warm_start import begin
 
     denoiser, own = backbone.denoiser_name, text_encoders.settings_of(settings)
@@ -80,6 +81,9 @@ def put_in(backbone: Backbone, settings: TrainSettings, tell: Callable[[str], No
         module = backbone.modules[name]
         targets = text_encoders.targets_of(settings, module)
         parts[name] = install(text_encoders.inner(module), own, targets, settings.seed, scope=f"{name} ")
+    if not settings.compile:  # compilers join peft's steps by themselves
+        for part in parts.values():
+            lean(part.module)
     rates, until = _paces(settings, tuple(parts)[1:])
     network = Network(denoiser, parts, rates, _words(backbone, settings), until)
     if settings.init_from:

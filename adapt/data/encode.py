@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from itertools import chain
@@ -147,9 +147,13 @@ class EncodedPictures:
         Raises:
             DataError: as `prepare`.
         """
-        number, view = index % self.count, self._view(index, flip, variant)
-        key = key_of("latents", self._contents.digest(number), self._settings(view), self._media_key)
-        entry = self._entry(key, lambda: self._encode_picture(number, view))
+
+        def found() -> dict[str, Tensor]:
+            number, view = index % self.count, self._view(index, flip, variant)
+            key = key_of("latents", self._contents.digest(number), self._settings(view), self._media_key)
+            return self._cached(key, lambda: self._encode_picture(number, view))
+
+        entry = self._recent(("latents", index, flip, variant), found)
         return entry["mean"], entry["std"]
 
     def weight(self, index: int, flip: bool = False, variant: int = 0) -> Tensor | None:
@@ -161,11 +165,14 @@ class EncodedPictures:
         """
         if self.pictures[index].mask is None:
             return None
-        number, view = index % self.count, self._view(index, flip, variant)
-        grid = list(self.latents(index, flip, variant)[0].shape[-2:])
-        facts = [self._contents.digest(number), self._mask_digest(number), self._settings(view), grid]
-        area = self._entry(key_of("mask", *facts), lambda: self._mask_on(number, view, *grid))["area"]
-        return self.outside + (1 - self.outside) * area
+
+        def found() -> dict[str, Tensor]:
+            number, view = index % self.count, self._view(index, flip, variant)
+            grid = list(self.latents(index, flip, variant)[0].shape[-2:])
+            facts = [self._contents.digest(number), self._mask_digest(number), self._settings(view), grid]
+            return self._cached(key_of("mask", *facts), lambda: self._mask_on(number, view, *grid))
+
+        return self.outside + (1 - self.outside) * self._recent(("mask", index, flip, variant), found)["area"]
 
     def text(self, caption: str) -> dict[str, Tensor]:
         """The part `text` of one caption: tensors (1, …) on the CPU, as the encoder gave them. Not to be changed in
@@ -175,7 +182,8 @@ class EncodedPictures:
             DataError: the encoder's values are not finite, or the cache cannot be written.
         """
         key = key_of("text", caption, self._text_key)
-        return dict(self._entry(key, lambda: self._encode_caption(caption)))
+        found = self._recent(("text", caption), lambda: self._cached(key, lambda: self._encode_caption(caption)))
+        return dict(found)
 
     # ------------------------------------------------------------------------------------------------ how
     def _view(self, index: int, flip: bool, variant: int) -> View:
@@ -204,15 +212,12 @@ class EncodedPictures:
                 seen.add(hash(caption))
                 yield caption
 
-    def _entry(self, key: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """From memory, else from the cache, else computed and put there."""
-        entry = self._recent.get(key)
+    def _cached(self, key: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """From the cache, else computed and put there."""
+        entry = self.cache.get(key)
         if entry is None:
-            entry = self.cache.get(key)
-            if entry is None:
-                entry = compute()
-                self.cache.put(key, entry)
-            self._recent.put(key, entry)
+            entry = compute()
+            self.cache.put(key, entry)
         return entry
 
     @torch.no_grad()
@@ -267,22 +272,30 @@ def _finite(entry: dict[str, Tensor], what: str) -> dict[str, Tensor]:
 
 
 class _Recent:
-    """The entries used last, up to a number of bytes."""
+    """The entries used last, by what was asked for, up to a number of bytes. What is asked for again costs no digest."""
 
     def __init__(self, memory: int) -> None:
         self._memory, self._used, self._lock = memory, 0, Lock()
-        self._entries = OrderedDict[str, dict[str, Tensor]]()
+        self._entries = OrderedDict[Hashable, dict[str, Tensor]]()
 
-    def get(self, key: str) -> dict[str, Tensor] | None:
-        with self._lock:
-            if key in self._entries:
-                self._entries.move_to_end(key)
-            return self._entries.get(key)
+    def __call__(self, asked: Hashable, find: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """The entry, else what `find` gives, which is kept."""
+        entry = self._get(asked)
+        if entry is None:
+            entry = find()
+            self._put(asked, entry)
+        return entry
 
-    def put(self, key: str, entry: dict[str, Tensor]) -> None:
+    def _get(self, asked: Hashable) -> dict[str, Tensor] | None:
         with self._lock:
-            self._used += _bytes(entry) - _bytes(self._entries.pop(key, {}))
-            self._entries[key] = entry
+            if asked in self._entries:
+                self._entries.move_to_end(asked)
+            return self._entries.get(asked)
+
+    def _put(self, asked: Hashable, entry: dict[str, Tensor]) -> None:
+        with self._lock:
+            self._used += _bytes(entry) - _bytes(self._entries.pop(asked, {}))
+            self._entries[asked] = entry
             while self._used > self._memory:
                 self._used -= _bytes(self._entries.popitem(last=False)[1])
 

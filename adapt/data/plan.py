@@ -70,19 +70,27 @@ class Plan:
 
 @dataclass(frozen=True)
 class Rows:
-    """The Plan's draws for these rows of one step: `n` below is `len(positions)`."""
+    """The Plan's draws for these rows of one step: `n` below is `len(positions)`. What was asked for once is remembered."""
 
     plan: Plan
     step: int
     positions: tuple[int, ...]
+    _known: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def items(self) -> list[int]:
         """Indices of the examples (n,); all of one bucket."""
-        return [self.plan.item(self.step, p) for p in self.positions]
+        return list(self._items)
+
+    @cached_property
+    def _items(self) -> tuple[int, ...]:
+        return tuple(self.plan.item(self.step, p) for p in self.positions)
 
     def uniform(self, stream: str) -> Tensor:
-        """Even draws in [0, 1) (n,), fp64."""
-        return torch.tensor([self.plan.uniform(stream, self.step, p) for p in self.positions], dtype=torch.float64)
+        """Even draws in [0, 1) (n,), fp64. Not to be changed in place."""
+        if stream not in self._known:
+            drawn = [self.plan.uniform(stream, self.step, p) for p in self.positions]
+            self._known[stream] = torch.tensor(drawn, dtype=torch.float64)
+        return self._known[stream]
 
     def flipped(self, probability: float) -> list[bool]:
         """Which pictures are mirrored (n,)."""

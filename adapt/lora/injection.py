@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -50,11 +51,16 @@ class Injection:
         """Every parameter of the adapter by name, sorted; fp32 (fp64 in an fp64 model)."""
         found = {
             f"{name}.{inner}": parameter
-            for name, layer in tuned(self.module)
+            for name, layer in self._tuners
             for inner, parameter in layer.named_parameters()
             if inner.partition(".")[0] in layer.adapter_layer_names
         }
         return dict(sorted(found.items()))
+
+    @cached_property
+    def _tuners(self) -> tuple[tuple[str, Any], ...]:
+        """peft's layers by name: a walk through the whole network, taken once."""
+        return tuple(tuned(self.module))
 
     def groups(self, settings: TrainSettings) -> list[tuple[list[nn.Parameter], float]]:
         """Parameters that learn at the same rate, and the factor on `learning_rate`.
@@ -176,7 +182,7 @@ class Injection:
     @contextmanager
     def disabled(self) -> Iterator[None]:
         """The base as it was, inside the `with`."""
-        layers = [layer for _, layer in tuned(self.module) if not layer.disable_adapters]
+        layers = [layer for _, layer in self._tuners if not layer.disable_adapters]
         for layer in layers:
             layer.enable_adapters(False)
         self._stand_in([p.original for p in self.principal.values()])
@@ -194,6 +200,7 @@ class Injection:
 
     def remove(self) -> None:
         """Takes the adapter out again; the base is what it was, bit for bit."""
+        self.__dict__.pop("_tuners", None)
         for name, layer in list(tuned(self.module)):
             parent, _, child = name.rpartition(".")
             setattr(self.module.get_submodule(parent), child, layer.base_layer)

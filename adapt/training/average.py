@@ -24,7 +24,7 @@ class Average:
         from diffusers.training_utils import EMAModel
 
         self._parameters = dict(parameters)
-        self._ema = EMAModel(self._parameters.values(), decay=decay) if decay else None
+        self._ema = EMAModel(self._parameters.values(), decay=decay, foreach=True) if decay else None
         self._optimizer = optimizer if optimizer is not None and has_modes(optimizer) else None
         self._found: dict[str, Tensor] | None = None
 

@@ -76,7 +76,7 @@ class Trainer:
                 not end.
         """
         course, processes = self.course, self.accelerator.num_processes
-        total = torch.zeros((), dtype=torch.float64)
+        seen = []
         mine = pieces(course.settings, self.accelerator.process_index, processes)
         for number, positions in enumerate(mine):
             with self._unsynced() if number < len(mine) - 1 else nullcontext():
@@ -84,8 +84,9 @@ class Trainer:
                     losses = row_losses(course, course.plan.rows(self.step, positions))
                 # DDP takes the mean over processes, and the loss is the mean over the global batch.
                 torch.autograd.backward(self.update.scaled(losses.sum() * processes / course.settings.batch_size))
-            total += losses.detach().double().cpu().sum()
+            seen.append(losses.detach())
         course.injection.rest()
+        total = torch.cat(seen).cpu().double().sum()  # once a step: a GPU is waited for here, not between the pieces
         if processes > 1:
             self._share(course.injection.beside)
             total = self.accelerator.reduce(total.to(self.accelerator.device), "sum")

@@ -52,7 +52,8 @@ class Family:
 
 
 FAMILIES = {
-    "adamw": Family("torch.optim.AdamW", _adam),  # Loshchilov & Hutter 2019, arXiv 1711.05101
+    # Loshchilov & Hutter 2019, arXiv 1711.05101; fused: one pass over hundreds of small matrices
+    "adamw": Family("torch.optim.AdamW", _adam, fixed={"fused": True}),
     "adafactor": Family(
         "transformers.optimization.Adafactor", _decay, fixed={"scale_parameter": False, "relative_step": False}
     ),
