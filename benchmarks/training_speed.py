@@ -68,7 +68,8 @@ def make(folder: Path, width: int, side: int) -> None:
         block_out_channels=(wide, 2 * wide, 4 * wide, 4 * wide), layers_per_block=2, norm_num_groups=32, sample_size=side,
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
     )  # fmt: skip
-    scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False)
+    times = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    scheduler = DDIMScheduler(**times, clip_sample=False, steps_offset=1)
     StableDiffusionPipeline(
         vae=vae, unet=unet, scheduler=scheduler, tokenizer=tokenizer, text_encoder=CLIPTextModel(text),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
