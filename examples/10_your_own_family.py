@@ -15,7 +15,7 @@ from adapt.sampling.draw import draw_latents
 from adapt.sampling.noise import generator_of
 from adapt.sampling.request import Request, settle
 
-FAMILIES["series"] = Family("series", "time series", "", {"DDPMPipeline": "series"}, sample_size=32)
+ROW = Family("series", "time series", "", {"DDPMPipeline": "series"}, sample_size=32)
 
 
 class Series(Backbone):
@@ -57,6 +57,7 @@ def main() -> None:
     """Prints how much lower the held-out loss is, and how square what is drawn."""
     steps = parser().parse_args().steps
     torch.manual_seed(0)
+    FAMILIES["series"] = ROW
     kinds = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
     unet = diffusers.UNet2DModel(32, 1, 1, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=8, **kinds)
     backbone = Series(diffusers.DDPMPipeline(unet, diffusers.DDIMScheduler(clip_sample=False)), "series")

@@ -301,7 +301,8 @@ def test_a_base_in_bfloat16_encodes_predicts_and_decodes(folders, backbones, nam
         assert next(half.modules[component].parameters()).dtype == torch.float32
     case, dtype = CASES[name], torch.bfloat16
     dims = whole.medium.dims(case.side, case.side)
-    mean, _ = half.encode_media(torch.rand(1, 3, *dims, generator=torch.Generator().manual_seed(1)) * 2 - 1)
+    medium = torch.rand(1, whole.medium.channels, *dims, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    mean, _ = half.encode_media(medium)
     assert bool(half.decode(mean.to(dtype)).isfinite().all())
     condition = half.condition(case.prompts[:1]).to("cpu", dtype)
     t, x_t = times(whole, 1), noise(whole, 1)

@@ -101,6 +101,19 @@ def test_switched_off_it_is_the_base_and_taken_out_nothing_stays():
     assert torch.equal(module(x)[0], expected) and not list(tuned(module))
 
 
+def test_who_looks_at_the_base_or_asks_for_its_gradient_gets_peft_s_own_layer():
+    """As the starts that come from the pictures do."""
+    x, seen = torch.randn(3, 9, 6, dtype=torch.float64), []
+    module, _ = made()
+    lean(module)
+    layers = dict(tuned(module))
+    hook = layers["first"].base_layer.register_forward_pre_hook(lambda m, given: seen.append(given[0]))
+    layers["second"].base_layer.weight.requires_grad_(True)
+    module(x)[0].sum().backward()
+    hook.remove()
+    assert torch.equal(seen[0], x) and layers["second"].base_layer.weight.grad.any()
+
+
 def test_the_first_layer_asks_for_no_gradient_of_its_input():
     module, injection = made()
     lean(module)
