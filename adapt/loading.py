@@ -66,6 +66,25 @@ def find(reference: str) -> Path:
     return _download(reference)
 
 
+def at_hand(reference: str | None) -> Path | None:
+    """The folder of a base that is on this machine, whole; None where it would have to be fetched, or is no base of adapt's."""
+    if not reference:
+        return None
+    try:
+        folder = _cached(reference) if HUB_ID.match(reference) and not Path(reference).exists() else find(reference)
+        read_index(folder)
+    except (BackboneError, OSError):
+        return None
+    return folder
+
+
+def _cached(reference: str) -> Path:
+    """The base in the Hub's cache; raises `OSError` where it is not."""
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(reference, local_files_only=True))
+
+
 WANTED = ("model_index.json", "README.md", "*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors")
 """Of a base on the Hub: the components' folders, and the card, which says the licence."""
 UNUSED = ("*.fp16.safetensors", "*.bf16.safetensors", "*.non_ema.safetensors", "safety_checker/*")

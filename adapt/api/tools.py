@@ -12,7 +12,7 @@ from adapt.adapter import Adapter, Facts
 from adapt.api.finish import public
 from adapt.backbones import Backbone
 from adapt.errors import AdapterError, AdaptError, RunError
-from adapt.evaluation.proof import Proof, prove, prove_file
+from adapt.evaluation.proof import Proof, prove, prove_file, reads
 from adapt.formats.factorise import Keep
 from adapt.lora.combine import combined
 from adapt.lora.extract import Extracted, extracted
@@ -149,10 +149,12 @@ class Verdict:
     """Attributes:
     checks: what was looked at → what was found; None is fine.
     proof: where a base was given.
+    as_is: whether the library was given the file itself, not what adapt read from it.
     """
 
     checks: dict[str, str | None]
     proof: Proof | None = None
+    as_is: bool = False
 
     @property
     def fine(self) -> bool:
@@ -162,22 +164,46 @@ class Verdict:
         return {"fine": self.fine, "checks": self.checks, "proof": asdict(self.proof) if self.proof else None}
 
 
-def verify(path: Path, base: Backbone | None = None) -> Verdict:
+def verify(path: Path, base: Backbone | None = None, prompt: str = "") -> Verdict:
     """Reads an adapter strictly; with a base it is also laid onto it, taken by a fresh pipeline of the library that loads it, and
-    both must predict the same. A bare file is given to that library as it is, whatever its dialect."""
+    both must predict the same. A bare file is given to that library as it is, where it knows the dialect.
+
+    Args:
+        prompt: what both are asked for; "" is the empty caption.
+    """
     checks: dict[str, str | None] = {}
     try:
         adapter = Adapter.load(path)
     except AdaptError as error:
         return Verdict({"read": str(error)})
     checks["read"] = None
-    proof = None
+    proof, as_is = None, False
     if base is not None:
         try:
             adapter.check(base)
             checks["base"] = None
-            proof = prove_file(path, adapter, base) if path.is_file() else prove(adapter, base)
+            as_is = not path.is_file() or reads(path, adapter)
+            proof = prove_file(path, adapter, base, prompt) if path.is_file() else prove(adapter, base, prompt)
             checks["library"] = None
         except AdaptError as error:
             checks["library" if "base" in checks else "base"] = str(error)
-    return Verdict(checks, proof)
+    return Verdict(checks, proof, as_is)
+
+
+def prove_export(path: Path, adapter: Adapter, base: Backbone) -> Verdict:
+    """The same for a file that was exported just now, which must be fine; it stays where it is if it is not.
+
+    Args:
+        adapter: what it was made from.
+
+    Raises:
+        AdapterError: the library does not take it, not all of it, or draws something else with it.
+    """
+    verdict = verify(path, base, adapter.trigger or "")
+    if faults := [fault for fault in verdict.checks.values() if fault]:
+        raise AdapterError(
+            f"the exported file is there, and a fresh pipeline does not agree with it: {faults[0]}",
+            given=path,
+            next="use another --format, or --no-proof if only other programs will read it",
+        )
+    return verdict

@@ -12,6 +12,7 @@ from adapt.errors import RunError, SettingsError
 
 if TYPE_CHECKING:
     from adapt.adapter import Adapter
+    from adapt.backbones import Backbone
 
 FORMATS = ("diffusers", "kohya", "ai-toolkit", "bfl", "comfyui", "omi", "onetrainer", "simpletuner", "xlabs")
 
@@ -29,17 +30,25 @@ def export(
         ),
     ] = None,
     base: Annotated[
-        str | None, typer.Option(help="With --nearest: the base it was made for; default: as the adapter says.")
+        str | None,
+        typer.Option(
+            help="The base it was made for: to prove the file with, and for --nearest; default: the adapter's."
+        ),
     ] = None,
+    no_proof: Annotated[
+        bool, typer.Option("--no-proof", help="Do not load the file into a fresh pipeline of its base.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Write an adapter in another program's format; the file is read back before it counts.
 
+    Where the base is on this machine, a fresh pipeline loads the file too and must predict the same.
     All but diffusers' get a .json and a .png beside them, from which UIs show trigger, weight and preview. Example:
 
         adapt export runs/my-style --format kohya --output my-style.safetensors
     """
     from adapt.adapter import Adapter, home, name_of
+    from adapt.cli.proving import asked_for, prove
     from adapt.formats.described import STEM, sidecars, slug
     from adapt.progress import say
 
@@ -58,30 +67,33 @@ def export(
     if for_uis and path.with_suffix(".txt").exists():
         say(f"note: A1111 will show {path.with_suffix('.txt').name}, which stands beside it, as its description")
     loaded, left_out = Adapter.load(weights), None
+    backbone = asked_for(loaded, base) if base else None
     if nearest is not None:
-        loaded, left_out = _nearest(loaded, nearest, base)
+        backbone = backbone or _own(loaded)
+        loaded, left_out = loaded.nearest(backbone, nearest)
         say(
             f"the nearest LoRA of rank {nearest} leaves out {100 * left_out:.2g} % of what the adapter does to the weights"
         )
     folder = home(weights) or path.parent
     picture = next(iter(sorted((folder / "samples").glob("*.png"))), None)
     loaded.export(path, format, picture=picture)
+    verdict = None if no_proof else prove(path, loaded, backbone)
     beside = [str(file) for file in written[1:] if file.exists()]
     told = {
         "path": str(path),
         "format": format,
         "beside": beside,
+        "proof": verdict.proof.as_dict() if verdict and verdict.proof else None,
         **({} if left_out is None else {"left_out": left_out}),
     }
     typer.echo(json_.dumps(told) if json else str(path))
 
 
-def _nearest(adapter: Adapter, rank: int, base: str | None) -> tuple[Adapter, float]:
+def _own(adapter: Adapter) -> Backbone:
     from adapt.backbones import Backbone
 
-    reference = base or adapter.facts.base.get("reference")
-    if reference is None:
+    if (reference := adapter.facts.base.get("reference")) is None:
         raise SettingsError(
             "--nearest looks at the base's weights, and the adapter does not say which", next="give --base"
         )
-    return adapter.nearest(Backbone.load(reference), rank)
+    return Backbone.load(reference)

@@ -21,6 +21,7 @@ def verify(
     from adapt.adapter import here
     from adapt.api.tools import verify as verified
     from adapt.backbones import Backbone
+    from adapt.cli.proving import proof_line
 
     found = verified(here(adapter), Backbone.load(base) if base else None)
     if json:
@@ -29,8 +30,5 @@ def verify(
     for what, fault in found.checks.items():
         typer.echo(f"{what:8} {fault or 'fine'}")
     if found.proof:
-        proof = found.proof
-        typer.echo(
-            f"{proof.reader} took {proof.layers} layers; largest difference {proof.difference:.2g}, effect {proof.effect:.2g}"
-        )
+        typer.echo(proof_line(found))
     return int(not found.fine)

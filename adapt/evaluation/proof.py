@@ -60,7 +60,7 @@ def prove_file(path: Path, adapter: Adapter, backbone: Backbone, prompt: str = "
     Raises:
         AdapterError: as `prove`.
     """
-    if not _reads(path, adapter):
+    if not reads(path, adapter):
         return prove(adapter, backbone, prompt)
     from adapt.loading import find, load_pipeline
     from adapt.lora.text_encoders import inner
@@ -81,7 +81,7 @@ def prove_file(path: Path, adapter: Adapter, backbone: Backbone, prompt: str = "
     return _agreement(adapter, backbone, pipeline, "diffusers", prompt)
 
 
-def _reads(path: Path, adapter: Adapter) -> bool:
+def reads(path: Path, adapter: Adapter) -> bool:
     """Whether diffusers reads the file's dialect itself: the models' own names it knows of Flux, and kohya's of UNets."""
     names = check_file(path)
     dialect, component = dialect_of(names, path).name, set(adapter.weights.modules) - {"text_encoder", "text_encoder_2"}
