@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from adapt.adapter import Adapter
     from adapt.api.generate import generate
     from adapt.api.share import pull, push
+    from adapt.api.sweep import sweep
     from adapt.api.train import TrainingResult, train
     from adapt.backbones import Backbone
     from adapt.config import TrainSettings
@@ -48,7 +49,7 @@ _HOMES = {
     **{"Adapter": "adapt.adapter", "AdaptError": "adapt.errors", "Backbone": "adapt.backbones"},
     **{"TrainSettings": "adapt.config", "TrainingResult": "adapt.api.train"},
     **{"generate": "adapt.api.generate", "train": "adapt.api.train"},
-    **{"pull": "adapt.api.share", "push": "adapt.api.share"},
+    **{"pull": "adapt.api.share", "push": "adapt.api.share", "sweep": "adapt.api.sweep"},
     **dict.fromkeys(
         (
             "AutoGuidance",
@@ -104,6 +105,7 @@ __all__ = [
     "generate",
     "pull",
     "push",
+    "sweep",
     "train",
 ]
 

@@ -68,7 +68,7 @@ ELSEWHERE = "docs/sharing.md"
 def test_the_collectors_find_something():
     pages = {page for page, _ in commands(*PROGRAMS)}
     assert {"README.md", "docs/data.md", "docs/training.md", "docs/generating.md"} <= pages
-    known = {"ask", "report", "check", "train", "generate", "export", "demo"}
+    known = {"ask", "report", "check", "train", "generate", "sweep", "export", "demo"}
     known |= {"bases", "card", "push", "pull", "caption", "mask", *TOOLS}
     assert {words[1] for _, words in ADAPT} == known
     assert len(of(ADAPT, "train")) >= 8 and len(of(ADAPT, "generate")) >= 10

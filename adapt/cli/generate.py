@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adapt.cli.scaled import scaled_adapter
-from adapt.errors import AdapterError, RunError, SettingsError
+from adapt.cli.device import device_of, judge_device
+from adapt.cli.scaled import base_of, scaled_adapter
+from adapt.errors import RunError, SettingsError
 
 if TYPE_CHECKING:
     from adapt.adapter import Adapter
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from conditioning import Predictor
 
 METADATA = ("a1111", "none")
-DEVICE = re.compile(r"^(cpu|mps|cuda(:\d+)?)$")
 SIZE = re.compile(r"^(\d+)(?:x(\d+))?$")
 
 
@@ -125,7 +125,7 @@ def generate(
     ending = _ending(format, output)
     adapters = [scaled_adapter(text) for text in adapter or []]
     job = Job(
-        requests, adapters, _base(base, adapters), output, batch_size, device, metadata == "a1111", allow_missing or (),
+        requests, adapters, base_of(base, adapters), output, batch_size, device, metadata == "a1111", allow_missing or (),
         ending,
     )  # fmt: skip
     _judge_weaker(job)
@@ -198,8 +198,7 @@ def _judge(pictures: int, output: Path, batch_size: int, device: str | None, met
         raise SettingsError("--batch-size is out of range", given=batch_size, allowed="a whole number from 1")
     if metadata not in METADATA:
         raise SettingsError("unknown --metadata", given=metadata, allowed=", ".join(METADATA))
-    if device is not None and not DEVICE.match(device):
-        raise SettingsError("unknown --device", given=device, allowed="cpu, mps, cuda, cuda:0, cuda:1 …")
+    judge_device(device)
     if _is_file(output) and pictures > 1:
         raise SettingsError(
             f"--output is one file, and {pictures} pictures are asked for", given=output, next="give a folder"
@@ -227,20 +226,6 @@ def _ending(format: str | None, output: Path) -> str:
         raise SettingsError("--format does not fit", given=format,
                             allowed=named or ", ".join(e[1:] for e in ENDINGS))  # fmt: skip
     return ending
-
-
-def _base(given: str | None, adapters: Sequence[tuple[Path, float | None]]) -> str:
-    """The given base, else the first adapter's, else icons."""
-    if given is not None or not adapters:
-        return given or "icons"
-    from adapt.adapter import Adapter
-
-    facts = Adapter.read_facts(adapters[0][0])
-    reference = facts.base.get("reference")
-    if facts.base and reference is None:
-        raise AdapterError("the adapter was trained on a local folder and does not say where it is",
-                           given=adapters[0][0], next="--base FOLDER")  # fmt: skip
-    return reference or "icons"
 
 
 def _judge_weaker(job: Job) -> None:
@@ -283,7 +268,7 @@ def _run(job: Job, as_json: bool) -> None:
     loaded = [(Adapter.load(path), scale) for path, scale in job.adapters]
     adapters = [with_scale(adapter if scale is None else (adapter, scale)) for adapter, scale in loaded]
     _remind(job, [adapter for adapter, _ in adapters])
-    backbone = Backbone.load(job.base, device=_device(job.device))
+    backbone = Backbone.load(job.base, device=device_of(job.device))
     if job.allow_missing:
         adapters = [(adapter.fitting(backbone, job.allow_missing), scale) for adapter, scale in adapters]
     advice = adapters[0][0].recommended if adapters else None
@@ -307,18 +292,6 @@ def _remind(job: Job, adapters: Sequence[Adapter]) -> None:
         if words and not any(w.lower() in request.prompt.lower() for w in words for request in job.requests):
             told = " or ".join(map(repr, words))
             typer.echo(f"note: no prompt holds {told}, the word that calls {adapter.name}", err=True)
-
-
-def _device(given: str | None) -> str:
-    import torch
-
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    best = next(name for name, found in there.items() if found)
-    if given and not there[given.partition(":")[0]]:
-        raise SettingsError(
-            "this device is not here", given=given, allowed=", ".join(n for n, found in there.items() if found)
-        )
-    return given or best
 
 
 def _save_each(

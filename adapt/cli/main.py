@@ -28,6 +28,7 @@ from adapt.cli.pull import pull
 from adapt.cli.push import push
 from adapt.cli.report import report
 from adapt.cli.resize import resize
+from adapt.cli.sweep import sweep
 from adapt.cli.train import train
 from adapt.cli.verify import verify
 from adapt.errors import AdaptError
@@ -42,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich help would take half of the time that `--help` has
 )
-for command in (check, caption, mask, train, ask, report, generate, export, card, push, pull, bases, demo):
+for command in (check, caption, mask, train, ask, report, generate, sweep, export, card, push, pull, bases, demo):
     app.command()(command)
 for tool in (inspect, verify, diff, merge, resize, extract, convert_embedding):  # on adapter files
     app.command()(tool)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -40,15 +41,8 @@ def write_report(run: Path, path: Path | None = None) -> Path:
 
 def render(facts: Facts, grid: pictures.Grid) -> str:
     """The page; a pure function of the two."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(shown=shown, figure=figure, duration=duration)
-    text: str = environment.get_template(TEMPLATE).render(
+    return filled(
+        TEMPLATE,
         facts=facts,
         grid=grid,
         measured=facts.measurement,
@@ -62,6 +56,19 @@ def render(facts: Facts, grid: pictures.Grid) -> str:
         sections=by_section(s for s in facts.settings if s.changed),
         defaults=[s for s in facts.settings if not s.changed],
     )
+
+
+def filled(template: str, **values: Any) -> str:
+    """A template of this folder with its values; everything is escaped that is not marked as our own."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(shown=shown, figure=figure, duration=duration)
+    text: str = environment.get_template(template).render(**values)
     return text
 
 

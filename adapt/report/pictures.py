@@ -7,8 +7,12 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adapt.report.facts import Facts, Round
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 BUDGET = 3_300_000
 """Bytes of all pictures before base64, which adds a third: the page stays below 5 MB."""
@@ -88,10 +92,20 @@ def _picture(run: Path, drawn: Round, number: int, prompt: str, side: int) -> by
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
         return None
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return webp(small)
+
+
+def webp(picture: Image) -> bytes:
+    """A picture as it is in a page."""
     file = io.BytesIO()
-    small.save(file, "WEBP", quality=QUALITY, method=4)
+    picture.save(file, "WEBP", quality=QUALITY, method=4)
     return file.getvalue()
 
 
+def uri(content: bytes) -> str:
+    """The same as the address of an `<img>`."""
+    return "data:image/webp;base64," + base64.b64encode(content).decode()
+
+
 def _uri(content: bytes | None) -> str | None:
-    return None if content is None else "data:image/webp;base64," + base64.b64encode(content).decode()
+    return None if content is None else uri(content)
