@@ -11,12 +11,17 @@ from adapt import files
 from adapt.adapter import Adapter, Facts
 from adapt.api.finish import public
 from adapt.backbones import Backbone
-from adapt.errors import AdapterError, AdaptError, RunError
+from adapt.errors import AdapterError, AdaptError, RunError, SettingsError
 from adapt.evaluation.proof import Proof, prove, prove_file, reads
 from adapt.formats.factorise import Keep
+from adapt.formats.readers import LOADER
 from adapt.lora.combine import combined
+from adapt.lora.decompose import DECOMPOSITIONS, NO_FORM
 from adapt.lora.extract import Extracted, extracted
 from adapt.lora.resize import resized
+
+UNRANKED = 16
+"""Rank of what is made of adapters that have none: OFT, LoKr with whole factors."""
 
 
 @dataclass(frozen=True)
@@ -40,22 +45,32 @@ def merge(
     density: float = 0.5,
     seed: int = 0,
     name: str = "merged",
+    base: Backbone | None = None,
 ) -> Made:
     """Several adapters for one base as one; see `adapt.lora.combine`. Loaded at scale 1 it does what they do at their weights.
 
+    Args:
+        keep: default: the largest rank among them; 16 where none has a rank.
+        base: needed where one of them is not LoRA.
+
     Raises:
-        AdapterError: made for different bases, with new words of one name, or of a kind that is not LoRA.
+        AdapterError: made for different bases, with new words of one name, or of a kind that the method cannot merge.
     """
-    keep = keep or Keep(rank=max(_ranks([adapter for adapter, _ in adapters]), default=1))
-    weights, left_out = combined([(a.weights, s) for a, s in adapters], method, keep, density=density, seed=seed)
-    return Made(Adapter(weights, _common([a for a, _ in adapters]), name, words=_words(adapters)), left_out)
+    for adapter, _ in adapters:
+        if base is not None:
+            adapter.check(base)
+    keep = keep or Keep(rank=max(_ranks([adapter for adapter, _ in adapters]), default=0) or UNRANKED)
+    modules = base.modules if base is not None else None
+    given = [(a.weights, s) for a, s in adapters]
+    weights, left_out = combined(given, method, keep, density=density, seed=seed, modules=modules)
+    return Made(Adapter(weights, _common([a for a, _ in adapters], base), name, words=_words(adapters)), left_out)
 
 
 def _ranks(adapters: Sequence[Adapter]) -> list[int]:
     return [layer.rank for adapter in adapters for layer in adapter.layers().values()]
 
 
-def _common(adapters: Sequence[Adapter]) -> Facts:
+def _common(adapters: Sequence[Adapter], base: Backbone | None) -> Facts:
     """Facts that are true of all together."""
     prints = {a.facts.base["fingerprint"] for a in adapters if a.facts.base.get("fingerprint")}
     if len(prints) > 1:
@@ -63,6 +78,7 @@ def _common(adapters: Sequence[Adapter]) -> Facts:
     first = next((a.facts for a in adapters if a.facts.base), adapters[0].facts)
     triggers = tuple(dict.fromkeys(word for a in adapters for word in a.triggers))
     recommended = {**first.recommended, "scale": 1.0} if first.recommended else {}
+    by_pipeline = base.loader == "diffusers" if base else all("diffusers" in a.facts.loads_in for a in adapters)
     return Facts(
         base=first.base,
         objective=first.objective,
@@ -70,7 +86,7 @@ def _common(adapters: Sequence[Adapter]) -> Facts:
         trigger=triggers[0] if triggers else None,
         triggers=triggers if len(triggers) > 1 else (),
         recommended=recommended,
-        loads_in=("adapt", "diffusers"),
+        loads_in=("adapt", "diffusers" if by_pipeline else "peft"),
     )
 
 
@@ -105,6 +121,15 @@ def merge_into_base(adapters: Sequence[tuple[Adapter, float]], backbone: Backbon
         backbone.pipeline.save_pretrained(temporary, safe_serialization=True)
 
 
+def require_extractable(kind: str) -> None:
+    """Raises `SettingsError` for a kind that no difference of weights can be made into."""
+    if kind not in DECOMPOSITIONS:
+        raise SettingsError(
+            f"nothing can be extracted as {kind}" + (f": {NO_FORM[kind]}" if kind in NO_FORM else ""),
+            allowed=", ".join(DECOMPOSITIONS),
+        )
+
+
 def extract(
     tuned: Backbone,
     base: Backbone,
@@ -113,35 +138,47 @@ def extract(
     text_encoders: bool = False,
     name: str = "extracted",
     progress: Callable[[str], None] = lambda name: None,
+    kind: str = "lora",
 ) -> Made:
-    """A full fine-tune minus its base, as LoRA.
+    """A full fine-tune minus its base, as an adapter.
 
     Args:
         text_encoders: compare them too, not the denoiser alone.
+        kind: lora, dora or lokr.
 
     Raises:
+        SettingsError: a kind that nothing can be extracted as.
         AdapterError: not of this base, or not different from it.
     """
+    require_extractable(kind)
     if type(tuned) is not type(base):
         raise AdapterError("the fine-tune is of another family", given=tuned.family, allowed=base.family)
     names = [n for n in base.modules if n == base.denoiser_name or (text_encoders and n.startswith("text_encoder"))]
-    found: Extracted = extracted({n: tuned.modules[n] for n in names}, base.modules, keep, progress)
+    found: Extracted = extracted({n: tuned.modules[n] for n in names}, base.modules, keep, progress, kind)
     facts = Facts(
         base={"reference": public(base.reference), "family": base.family, "fingerprint": base.fingerprint()},
         null=base.null_kind,
-        loads_in=("adapt", "diffusers"),
+        loads_in=("adapt", LOADER[kind] if base.loader == "diffusers" else "peft"),
     )
     return Made(Adapter(found.weights, facts, name), found.left_out, found.elsewhere)
 
 
-def resize(adapter: Adapter, keep: Keep) -> Made:
-    """An adapter of lower rank: the nearest one.
+def resize(adapter: Adapter, keep: Keep, base: Backbone | None = None) -> Made:
+    """An adapter of lower rank: the nearest one. DoRA stays DoRA; other kinds become LoRA.
+
+    Args:
+        base: needed where it is neither LoRA nor DoRA.
 
     Raises:
-        AdapterError: of a kind that is not LoRA.
+        AdapterError: of another kind, and no base; made for another base.
     """
-    weights, left_out = resized(adapter.weights, keep)
-    return Made(replace(adapter, weights=weights, facts=replace(adapter.facts, lora={}), digest=""), left_out)
+    if base is not None:
+        adapter.check(base)
+    weights, left_out = resized(adapter.weights, keep, base.modules if base is not None else None)
+    facts = replace(adapter.facts, lora={})
+    if base is not None and weights.kinds != adapter.weights.kinds:
+        facts = replace(facts, loads_in=("adapt", base.loader))
+    return Made(replace(adapter, weights=weights, facts=facts, digest=""), left_out)
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,8 @@ def export(
         adapt export runs/my-style --format kohya --output my-style.safetensors
     """
     from adapt.adapter import Adapter, home, name_of
-    from adapt.cli.proving import asked_for, prove
+    from adapt.cli.base_of import asked_for
+    from adapt.cli.proving import prove
     from adapt.formats.described import STEM, sidecars, slug
     from adapt.progress import say
 

@@ -9,6 +9,9 @@ from typing import Annotated
 import typer
 
 from adapt.cli.saving import require_free, save
+from adapt.errors import SettingsError
+
+KINDS = ("lora", "dora", "lokr")
 
 
 def extract(
@@ -20,16 +23,28 @@ def extract(
         float, typer.Option(help="Fewer, where they hold this share of the squares of the singular values.")
     ] = 0.99,
     text_encoders: Annotated[bool, typer.Option("--text-encoders", help="Of the text encoders too.")] = False,
+    kind: Annotated[
+        str, typer.Option(metavar="|".join(KINDS), help="dora keeps the lengths of rows; lokr is the nearest product.")
+    ] = "lora",
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Write the difference of a fine-tune to its base as LoRA; says what it leaves out."""
+    """Write the difference of a fine-tune to its base as an adapter; says what it leaves out."""
     require_free(output)
+    if kind == "lokr" and output.suffix == ".safetensors":
+        raise SettingsError(
+            "diffusers' LoRA file cannot hold a LoKr",
+            given=output,
+            next="give a folder, then adapt export --format kohya",
+        )
     from adapt.api.tools import extract as extracted
+    from adapt.api.tools import require_extractable
     from adapt.backbones import Backbone
     from adapt.formats.factorise import Keep
 
+    require_extractable(kind)
     keep = Keep(rank, energy)
-    made = extracted(Backbone.load(tuned), Backbone.load(base), keep, text_encoders=text_encoders, name=output.stem)
+    both = (Backbone.load(tuned), Backbone.load(base))
+    made = extracted(*both, keep, text_encoders=text_encoders, name=output.stem, kind=kind)
     save(made.adapter, output)
     told = {
         "path": str(output),
@@ -41,4 +56,6 @@ def extract(
     typer.echo(f"{len(made.adapter.weights)} layers; leaves out {100 * made.left_out:.2g} % of ΔW", err=True)
     if made.elsewhere:
         first = f"such as {made.elsewhere[0]}"
-        typer.echo(f"note: {len(made.elsewhere)} changed parameters are none that LoRA can change, {first}", err=True)
+        typer.echo(
+            f"note: {len(made.elsewhere)} changed parameters are none that an adapter can change, {first}", err=True
+        )

@@ -33,7 +33,10 @@ def merge(
     into_base: Annotated[
         bool, typer.Option("--into-base", help="Write the whole base with the adapters in it.")
     ] = False,
-    base: Annotated[str | None, typer.Option(help="With --into-base: default: the first adapter's.")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="With --into-base, and for kinds other than LoRA; default: the first adapter's own."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Merge adapters into one, or into their base as a diffusers pipeline folder."""
@@ -51,12 +54,21 @@ def merge(
         typer.echo(json_.dumps({"path": str(output)}) if json else str(output))
         return
     from adapt.api.tools import merge as merged
+    from adapt.cli.base_of import needed
     from adapt.formats.factorise import Keep
 
+    reference = needed([adapter for adapter, _ in loaded], base, without=("lora",))
     keep = Keep(rank=rank) if rank else None
-    made = merged(loaded, method, keep, density=density, seed=seed, name=output.stem)
+    made = merged(loaded, method, keep, density=density, seed=seed, name=output.stem, base=reference)
     save(made.adapter, output)
-    told = {"path": str(output), "method": method, "layers": len(made.adapter.weights), "left_out": made.left_out}
+    ranks = [layer.rank for layer in made.adapter.layers().values()]
+    told = {
+        "path": str(output),
+        "method": method,
+        "layers": len(ranks),
+        "ranks": [min(ranks), max(ranks)],
+        "left_out": made.left_out,
+    }
     typer.echo(json_.dumps(told) if json else str(output))
     if method != "linear":
         typer.echo(f"its rank leaves out {100 * made.left_out:.2g} % of the merged ΔW", err=True)

@@ -22,20 +22,6 @@ def proof_line(verdict: Verdict) -> str:
     )
 
 
-def asked_for(adapter: Adapter, base: str) -> Backbone:
-    """The base that was asked for.
-
-    Raises:
-        AdapterError: another than the adapter's.
-        BackboneError: not there.
-    """
-    from adapt.backbones import Backbone
-
-    found = Backbone.load(base)
-    adapter.check(found)
-    return found
-
-
 def prove(path: Path, adapter: Adapter, base: Backbone | None) -> Verdict | None:
     """Proves an exported file and says what was seen.
 
@@ -46,31 +32,15 @@ def prove(path: Path, adapter: Adapter, base: Backbone | None) -> Verdict | None
         AdapterError: a fresh pipeline does not agree with the file.
     """
     from adapt.api.tools import prove_export
+    from adapt.cli.base_of import own
     from adapt.progress import say
 
     why_not = ""
     if base is None:
-        base, why_not = _at_hand(adapter)
+        base, why_not = own(adapter)
     if base is None:
         say(f"not loaded into a pipeline: {why_not}; adapt verify {path} --base BASE does it")
         return None
     verdict = prove_export(path, adapter, base)
     say(proof_line(verdict))
     return verdict
-
-
-def _at_hand(adapter: Adapter) -> tuple[Backbone | None, str]:
-    """The adapter's own base, or why there is none to prove with."""
-    from adapt.backbones import Backbone
-    from adapt.errors import AdapterError
-    from adapt.loading import at_hand
-
-    reference = adapter.facts.base.get("reference")
-    if (folder := at_hand(reference)) is None:
-        return None, f"{reference} is not on this machine" if reference else "the adapter does not say its base"
-    found = Backbone.load(str(folder))
-    try:
-        adapter.check(found)
-    except AdapterError:
-        return None, f"{reference} here is another than the adapter was made for"
-    return found, ""

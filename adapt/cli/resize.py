@@ -25,6 +25,9 @@ def resize(
     ratio: Annotated[
         float | None, typer.Option(help="Singular values above the largest divided by this (kohya's sv_ratio).")
     ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="For kinds other than LoRA and DoRA; default: the adapter's own.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Make an adapter smaller by singular values; says what that leaves out. Several rules together: the smallest rank."""
@@ -33,10 +36,11 @@ def resize(
         raise SettingsError("how small is not said", allowed="--rank, --energy, --ratio, or several of them")
     from adapt.adapter import Adapter
     from adapt.api.tools import resize as resized
+    from adapt.cli.base_of import needed
     from adapt.formats.factorise import Keep
 
-    keep = Keep(rank, energy, ratio)
-    made = resized(Adapter.load(adapter), keep)
+    keep, loaded = Keep(rank, energy, ratio), Adapter.load(adapter)
+    made = resized(loaded, keep, needed([loaded], base, without=("lora", "dora")))
     save(made.adapter, output)
     ranks = [layer.rank for layer in made.adapter.layers().values()]
     told = {"path": str(output), "left_out": made.left_out, "ranks": [min(ranks), max(ranks)]}

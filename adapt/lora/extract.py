@@ -1,4 +1,4 @@
-"""A full fine-tune as an adapter: what it changed in each weight, as the nearest LoRA."""
+"""A full fine-tune as an adapter: what it changed in each weight, as the nearest of a kind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch import nn
 from adapt.errors import AdapterError
 from adapt.formats import Layer, LoraWeights
 from adapt.formats.encoder_names import by_diffusers
-from adapt.formats.factorise import Keep, nearest
+from adapt.formats.factorise import Keep
+from adapt.lora.decompose import DECOMPOSITIONS
 from adapt.lora.text_encoders import inner
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -21,9 +22,9 @@ LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 @dataclass(frozen=True)
 class Extracted:
     """Attributes:
-    weights: LoRA.
+    weights: of the kind that was asked for.
     left_out: ‖what the rank leaves out‖ / ‖ΔW‖ over the layers that are in it.
-    elsewhere: names of parameters that the fine-tune changed and no LoRA can: biases, norms, embeddings.
+    elsewhere: names of parameters that the fine-tune changed and no adapter can: biases, norms, embeddings.
     """
 
     weights: LoraWeights
@@ -37,6 +38,7 @@ def extracted(
     base: Mapping[str, nn.Module],
     keep: Keep,
     progress: Callable[[str], None] = lambda name: None,
+    kind: str = "lora",
 ) -> Extracted:
     """The difference of two models of one architecture, component by component.
 
@@ -44,6 +46,7 @@ def extracted(
         tuned, base: networks by component name; components of `tuned` only are compared.
         keep: how many singular values of each layer.
         progress: is told each layer before its singular values are found.
+        kind: one of `decompose.DECOMPOSITIONS`.
 
     Raises:
         AdapterError: other layers or shapes than the base's, or no difference at all.
@@ -63,9 +66,9 @@ def extracted(
                 elsewhere.append(f"{component}.{name}")
                 continue
             progress(f"{component}.{layer}")
-            delta = theirs.get_parameter(name).float() - ours.get_parameter(name).float()
-            found.setdefault(component, {})[layer], left_out = nearest(delta, keep)
-            lost, whole = lost + float(left_out), whole + float(delta.square().sum())
+            ends, start = theirs.get_parameter(name).float(), ours.get_parameter(name).float()
+            found.setdefault(component, {})[layer], left_out = DECOMPOSITIONS[kind](start, ends, keep)
+            lost, whole = lost + float(left_out), whole + float((ends - start).square().sum())
     if not found:
         raise AdapterError("the two models have the same weights in every layer that LoRA can change")
     return Extracted(LoraWeights(found), math.sqrt(lost / whole), tuple(elsewhere))

@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 
-from adapt.errors import AdapterError
 from adapt.formats import Layer, LoraWeights, Pair
+from adapt.formats.exactly import rank_kept
 from adapt.formats.factorise import Keep, nearest_to
+from adapt.lora.nearest import Modules, each, nearest_of, weight_for
 
 
 @torch.no_grad()
-def resized(weights: LoraWeights, keep: Keep) -> tuple[LoraWeights, float]:
+def resized(weights: LoraWeights, keep: Keep, modules: Modules | None = None) -> tuple[LoraWeights, float]:
     """Each layer as the nearest LoRA of as many singular values as are kept, and ‖what is left out‖ / ‖ΔW‖ over all layers.
 
-    Raises:
-        AdapterError: another kind than LoRA.
-    """
-    found: dict[str, dict[str, Layer]] = {}
-    lost = whole = 0.0
-    for component, layers in weights.modules.items():
-        for name, layer in layers.items():
-            small, left_out = nearest_to(require_lora(layer), keep)
-            found.setdefault(component, {})[name] = small
-            lost, whole = lost + float(left_out), whole + float(small.norm()) ** 2 + float(left_out)
-    return LoraWeights(found, weights.metadata), math.sqrt(lost / whole) if whole else 0.0
+    A DoRA stays one: its lengths stay, and ΔW is that of the LoRA inside it. Other kinds become LoRA.
 
-
-def require_lora(layer: Layer) -> Pair:
-    """The layer, a LoRA: DoRA's ΔW depends on the base's weights, and LoHa and LoKr do not say the shape of theirs.
+    Args:
+        modules: networks of the base by component name; not needed for LoRA and DoRA.
 
     Raises:
-        AdapterError: another kind.
+        AdapterError: another kind, and no base; or another base than the adapter's.
     """
-    if not isinstance(layer, Pair) or layer.kind != "lora":
-        raise AdapterError(
-            "only LoRA can be merged or resized without its base",
-            given=layer.kind,
-            next="make it a LoRA first: adapt export --format diffusers --nearest RANK --base BASE",
-        )
-    return layer
+
+    def smaller(name: str, layer: Layer) -> tuple[Layer, float, float]:
+        if isinstance(layer, Pair):
+            pair, left_out = nearest_to(layer, keep)  # of a DoRA, the LoRA inside it
+            lost = float(left_out)
+        else:
+            pair, lost = nearest_of(layer, weight_for(modules, name, layer), keep)
+        return rank_kept(layer, pair), lost, float(pair.norm()) ** 2 + lost
+
+    return each(weights, smaller)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from adapt.adapter import Adapter, Facts
 from adapt.backbones import Backbone
 from adapt.cli.main import main
-from adapt.formats import LoraWeights, Pair, read
+from adapt.formats import Dora, LoHa, LoraWeights, Pair, read
 
 NAMES = (
     "mid_block.attentions.0.transformer_blocks.0.attn1.to_q",
@@ -76,7 +76,7 @@ def delta(path, name):
 # ------------------------------------------------------------------------------------------------------------------ merge
 def test_merge_writes_an_adapter_that_does_what_they_do_together(place, backbone, capsys):
     told = run(capsys, "merge", "0:0.5", "1:-0.3", "2", "--output", "all", "--json")
-    assert told == {"path": "all", "method": "linear", "layers": 3, "left_out": 0.0}
+    assert told == {"path": "all", "method": "linear", "layers": 3, "ranks": [6, 6], "left_out": 0.0}
     for name in NAMES:
         wanted = 0.5 * delta("0", name) - 0.3 * delta("1", name) + delta("2", name)
         assert torch.allclose(delta("all", name), wanted, atol=1e-5)
@@ -121,6 +121,34 @@ def test_merge_refuses(place, capsys, words, expected):
     assert not (place / "m").exists()
 
 
+def other_kind(backbone, kind, folder):
+    name, dice = NAMES[0], torch.Generator().manual_seed(8)
+    out, inside = backbone.denoiser.get_submodule(name).weight.shape
+    drawn = [0.2 * torch.randn(*shape, generator=dice) for shape in [(out, 2), (2, inside)] * 2]
+    lengths = torch.ones(out, 1)
+    layer = LoHa(*drawn, 3.0) if kind == "loha" else Dora(drawn[1], drawn[0], 3.0, lengths)
+    base = {"reference": None, "family": backbone.family, "fingerprint": backbone.fingerprint()}
+    Adapter(LoraWeights({"unet": {name: layer}}), Facts(base=base), kind).save(folder)
+
+
+def test_other_kinds_are_merged_and_made_smaller_with_their_base(place, wide, backbone, tiny_base, capsys):
+    for kind in ("loha", "dora"):
+        other_kind(backbone, kind, place / kind)
+    assert "--base" in run(capsys, "merge", "0", "loha", "--output", "m", code=2)
+    assert "another base" in run(capsys, "merge", "0", "loha", "--base", tiny_base, "--output", "m", code=2)
+    told = run(capsys, "merge", "0", "loha:0.5", "--base", wide, "--output", "m", "--json")
+    assert told["ranks"] == [2, 6] and told["left_out"] == 0
+    wanted = delta("0", NAMES[0]) + 0.5 * delta("loha", NAMES[0])
+    assert torch.allclose(delta("m", NAMES[0]), wanted, atol=1e-5)
+    assert run(capsys, "verify", "m", "--base", wide, "--json")["proof"]["reader"] == "diffusers"
+    assert "--method svd" in run(capsys, "merge", "0", "dora", "--base", wide, "--output", "n", code=2)
+    words = ("--method", "svd", "--rank", 4, "--base", wide)
+    assert 0 < run(capsys, "merge", "0", "dora", *words, "--output", "n", "--json")["left_out"] < 1
+    assert run(capsys, "resize", "loha", "--rank", 1, "--base", wide, "--output", "s", "--json")["ranks"] == [1, 1]
+    run(capsys, "resize", "dora", "--rank", 1, "--output", "t.safetensors")
+    assert read(place / "t.safetensors").kinds == {"dora"}
+
+
 # ----------------------------------------------------------------------------------------------- resize, extract, diff
 def test_resize_says_what_it_leaves_out(place, capsys):
     told = run(capsys, "resize", "0", "--rank", 1, "--output", "small", "--json")
@@ -141,6 +169,19 @@ def test_extract_finds_what_was_merged_into_a_base(place, wide, capsys):
     assert told["layers"] == 3 and told["elsewhere"] == [] and told["left_out"] < 1e-5
     assert run(capsys, "diff", "0", "found", "--tolerance", 1e-3, "--json")["same"]
     assert "same weights" in run(capsys, "extract", wide, "--base", wide, "--output", "nothing", code=2)
+
+
+@pytest.mark.parametrize("kind", ["dora", "lokr"])
+def test_extract_as_another_kind_is_taken_by_its_library(place, wide, capsys, kind):
+    run(capsys, "merge", "0", "--into-base", "--base", wide, "--output", "tuned")
+    told = run(capsys, "extract", "tuned", "--base", wide, "--kind", kind, "--output", "found", "--json")
+    assert Adapter.load("found").weights.kinds == {kind} and 0 < told["left_out"] < 1
+    reader = {"dora": "diffusers", "lokr": "peft"}[kind]
+    assert run(capsys, "verify", "found", "--base", wide, "--json")["proof"]["reader"] == reader
+    assert "cannot hold" in run(
+        capsys, "extract", "tuned", "--base", wide, "--kind", "lokr", "--output", "f.safetensors", code=2
+    )
+    assert "closed form" in run(capsys, "extract", "tuned", "--base", wide, "--kind", "loha", "--output", "f", code=2)
 
 
 def test_diff_compares_effects_across_dialects(place, capsys):

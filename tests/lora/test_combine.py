@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from adapt.errors import AdapterError, SettingsError
-from adapt.formats import Dora, LoraWeights, Pair
+from adapt.formats import LoraWeights, Pair
 from adapt.formats.factorise import Keep, nearest, nearest_to
 from adapt.lora import Applied
 from adapt.lora.combine import METHODS, combined
@@ -87,12 +87,8 @@ def test_dares_choice_is_a_function_of_the_seed_alone():
 
 
 def test_what_cannot_be_merged_is_refused():
-    plain = pair(12, 10, 0)
-    dora = LoraWeights({"unet": {"a": Dora(plain.down, plain.up, 2.0, torch.ones(12, 1))}})
     wide = LoraWeights({"unet": {"a": pair(12, 11, 0)}})
     for method in METHODS:
-        with pytest.raises(AdapterError, match="--nearest"):
-            combined([(weights(1), 1.0), (dora, 1.0)], method, Keep(rank=2))
         with pytest.raises(AdapterError, match="different bases"):
             combined([(weights(1), 1.0), (wide, 1.0)], method, Keep(rank=2))
     with pytest.raises(SettingsError, match="unknown method"):
