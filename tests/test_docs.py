@@ -14,7 +14,7 @@ import typer
 import yaml
 
 import adapt
-from adapt.adapter import Facts
+from adapt.adapter import Adapter, Facts
 from adapt.cli.main import app, main
 from adapt.config import TrainSettings, require_known
 from adapt.config.table import markdown, ordered
@@ -141,6 +141,19 @@ def test_other_commands_are_known_to_the_parser(page, words):
     command.make_context(words[1], list(words[2:]))
 
 
+def save_other_kinds(adapter, folder):
+    """A DoRA and a LoHa of the same layers."""
+    import torch
+
+    from adapt.formats import Dora, LoHa, LoraWeights
+
+    pairs = {name: pair for name, pair in adapter.weights.modules["unet"].items() if pair.down.ndim == 2}
+    doras = {n: Dora(pair.down, pair.up, 1.0, torch.ones(len(pair.up), 1)) for n, pair in pairs.items()}
+    lohas = {n: LoHa(pair.up, pair.down, 1 + pair.up, 1 + pair.down, 1.0) for n, pair in pairs.items()}
+    for name, layers in (("my-dora", doras), ("my-loha", lohas)):
+        Adapter(LoraWeights({"unet": layers})).save(folder / name)
+
+
 def test_commands_on_adapter_files_run_in_their_order(workplace, tiny_base, tmp_path, monkeypatch, capsys):
     """All of the page's, one after the other: later ones use what earlier ones wrote."""
     import torch
@@ -150,6 +163,7 @@ def test_commands_on_adapter_files_run_in_their_order(workplace, tiny_base, tmp_
     shutil.copy(workplace / "other.safetensors", tmp_path)
     shutil.copy(workplace / "other.safetensors", tmp_path / "my-style.safetensors")
     save_file({"emb_params": torch.ones(2, 16)}, tmp_path / "zxc.safetensors")
+    save_other_kinds(Adapter.load(workplace / "other.safetensors"), tmp_path)
     monkeypatch.chdir(tmp_path)
     base = str(tiny_base)
     assert main(["merge", "other.safetensors:40", "--into-base", "--base", base, "--output", "tuned-model"]) == 0
