@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapt.adapter import Adapter
 from adapt.config import TrainSettings
+from adapt.config.network import ONE_SIZE
 from adapt.errors import SettingsError
 from adapt.formats.names.families import WIDTHS
 from adapt.formats.readers import loads_in
@@ -47,7 +48,7 @@ def settled_network(settings: TrainSettings, backbone: Backbone) -> dict[str, An
         _require_same_words(start, settings)
     if words := _words(backbone, settings):
         words.words.remove()  # they fit
-    several = own_ranks or settings.conv_rank or settings.kind == "oft"  # alpha is each layer's own, or nobody's
+    several = own_ranks or settings.conv_rank or settings.kind in ONE_SIZE  # alpha is each layer's own, or nobody's
     return {
         "targets": targets,
         "alpha": settings.alpha or (None if several else float(settings.rank)),
@@ -178,4 +179,6 @@ def readers(settings: TrainSettings, backbone: Backbone) -> tuple[str, ...]:
         and set(encoders) <= set(backbone.entry.kohya or ())
         and not settings.new_tokens
     )
+    if settings.boft_factors > 1:
+        return "adapt", "peft with its CUDA extension"  # without, peft makes one factor of them and cannot load it
     return loads_in(settings.kind, kohya, clip and backbone.loader == "diffusers")

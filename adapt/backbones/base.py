@@ -458,5 +458,7 @@ def _base_state(module: nn.Module) -> list[tuple[str, Tensor]]:
     """Parameters of the pretrained model: without an injected adapter and without peft's `base_layer` in the names."""
     named = ((name.replace(".base_layer.", "."), p) for name, p in module.named_parameters())
     return sorted(
-        (name, p) for name, p in named if not any(mark in name for mark in (".lora_", ".hada_", ".lokr_", ".oft_"))
+        (name, p)
+        for name, p in named
+        if not any(mark in name for mark in (".lora_", ".hada_", ".lokr_", ".oft_", ".boft_", ".vera_"))
     )

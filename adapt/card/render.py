@@ -12,7 +12,7 @@ from adapt.card.usage import Usage, cell, shown, task_of, usage_of
 from adapt.licences import Licence
 
 TEMPLATE = Path(__file__).with_name("template.md")
-KINDS = {"lora": "LoRA", "dora": "DoRA", "loha": "LoHa", "lokr": "LoKr", "oft": "OFT"}
+KINDS = {"lora": "LoRA", "dora": "DoRA", "loha": "LoHa", "lokr": "LoKr", "oft": "OFT", "boft": "BOFT", "vera": "VeRA"}
 """As they are written."""
 GALLERY = 8
 """The Hub's gallery shows four to eight pictures well."""

@@ -24,6 +24,8 @@ Rate = Annotated[float, BeforeValidator(_no_truth), Field(gt=0, le=10, allow_inf
 PATTERNS = ("rank_pattern", "alpha_pattern", "learning_rate_pattern")
 """Settings by layer: {part of a layer's name, or a regular expression for it: value}; the first that fits counts."""
 FACTORS_ONLY = ("loha", "lokr")
+ONE_SIZE = ("oft", "boft", "vera")
+"""Kinds that are of one size everywhere, have no alpha, and take linear layers only."""
 SPLITS = ("pissa", "lora_ga")
 """Starts that take a part out of the base's weights and train that."""
 FROM_DATA = ("eva", "lora_ga")
@@ -33,10 +35,10 @@ FROM_DATA = ("eva", "lora_ga")
 class NetworkSettings(Section):
     """What is trained: kind, size and place of the adapter."""
 
-    kind: Literal["lora", "dora", "loha", "lokr", "oft"] = Field(
+    kind: Literal["lora", "dora", "loha", "lokr", "oft", "boft", "vera"] = Field(
         "lora", description="kind of adapter; see docs/adapter-types.md"
     )
-    rank: int = Field(16, ge=1, le=1024, description="r of LoRA; of OFT: inputs that are rotated together")
+    rank: int = Field(16, ge=1, le=1024, description="r of LoRA; of OFT and BOFT: inputs that are rotated together")
     alpha: Finite | None = Field(None, gt=0, description="strength of LoRA; None: the rank")
     rslora: bool = Field(False, description="factor alpha / √rank instead of alpha / rank (rank-stabilised)")
     init: Literal["default", "pissa", "eva", "lora_ga"] = Field(
@@ -66,6 +68,9 @@ class NetworkSettings(Section):
     conv_alpha: Finite | None = Field(None, gt=0, description="alpha of these convolutions; None: as alpha")
     lokr_factor: int | None = Field(
         None, ge=1, description="LoKr: size of the first factor; None: near the square root"
+    )
+    boft_factors: int = Field(
+        1, ge=1, le=8, description="BOFT: rotations one after another; each reaches twice as far as the one before"
     )
     rank_pattern: dict[str, Rank] = Field({}, description="rank by layer: {down_blocks.0: 4, to_v: 32}; 0: none there")
     alpha_pattern: dict[str, Positive] = Field({}, description="alpha by layer, likewise")
@@ -105,24 +110,29 @@ def _clashes(s: NetworkSettings) -> Iterator[str]:
         yield f"init_batches ({s.init_batches}) is of init=eva and init=lora_ga"
     if s.init != "default" and s.init_from is not None:
         yield f"init={s.init} and init_from are two different starts: give one of them"
-    if s.init == "eva" and s.kind in (*FACTORS_ONLY, "oft"):
+    if s.kind != "boft" and s.boft_factors != 1:
+        yield f"boft_factors is of kind=boft, not of kind={s.kind}"
+    if s.init == "eva" and s.kind not in ("lora", "dora"):
         yield f"init=eva is a start of A: kind=lora or dora, not kind={s.kind}"
-    if s.kind == "oft":
-        yield from _of_oft(s)
+    if s.kind in ONE_SIZE:
+        yield from _of_one_size(s)
     if s.init in SPLITS:
         yield from _of_splits(s)
 
 
-def _of_oft(s: NetworkSettings) -> Iterator[str]:
-    if s.rank < 2:
-        yield "rank: OFT rotates blocks of 2 inputs or more"
-    others = ("alpha", "rslora", "dropout", "rank_dropout", "module_dropout", "max_norm", "conv_rank", "conv_alpha",
-              "alpha_pattern", "lora_plus_ratio", "init_from")  # fmt: skip
+def _of_one_size(s: NetworkSettings) -> Iterator[str]:
+    turns = s.kind != "vera"
+    if turns and s.rank < 2:
+        yield f"rank: {s.kind.upper()} rotates blocks of 2 inputs or more"
     if any(s.rank_pattern.values()):
-        yield "rank_pattern: with kind=oft blocks are the same everywhere; 0 leaves a layer out"
+        what = "blocks are" if turns else "the matrices that layers share are"
+        yield f"rank_pattern: with kind={s.kind} {what} the same everywhere; 0 leaves a layer out"
+    others = ("alpha", "rslora", "rank_dropout", "max_norm", "conv_rank", "conv_alpha", "alpha_pattern", "lora_plus_ratio",
+              "init_from", *(("dropout", "module_dropout") if turns else ()))  # fmt: skip
+    what = f"a rotation (kind={s.kind})" if turns else "two vectors between fixed matrices (kind=vera)"
     for name in others:
         if getattr(s, name):
-            yield f"{name}: a rotation (kind=oft) has none; leave it out"
+            yield f"{name}: {what} has none; leave it out"
 
 
 def _of_splits(s: NetworkSettings) -> Iterator[str]:

@@ -16,7 +16,7 @@ from adapt.formats.keys import split_key
 from adapt.formats.lora_weights import LoraWeights
 from adapt.formats.names.families import Family, family_of
 from adapt.formats.opening import open_tensors, read_header, require_floats
-from adapt.formats.peft_folder import PREFIX as PEFT_PREFIX
+from adapt.formats.peft_folder import is_key as is_peft_key
 from adapt.formats.peft_folder import read_peft
 from adapt.formats.placing import Place, read_placed
 
@@ -61,7 +61,7 @@ DIALECTS: Mapping[str, Dialect] = {
     dialect.name: dialect
     for dialect in (
         Dialect("diffusers", "diffusers", DIFFUSERS.match, lora_weights),
-        Dialect("peft", "peft's folder", lambda key: key.startswith(PEFT_PREFIX), _read_folder),
+        Dialect("peft", "peft's folder", is_peft_key, _read_folder),
         Dialect("kohya", "kohya-ss/sd-scripts", kohya.KEY.match, kohya.kohya_weights),
         Dialect("xlabs", "XLabs", xlabs.KEY.match, _placed(xlabs.placer), xlabs.said),
         Dialect("comfyui", "ComfyUI", comfy.KEY.match, _placed(comfy.placer), comfy.said),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,16 +23,18 @@ from adapt.formats.kinds import layer_of, tensor_names
 from adapt.formats.layer import PEFT, Layer
 from adapt.formats.lokr import LoKr
 from adapt.formats.lora_weights import LoraWeights
-from adapt.formats.oft import Oft
 from adapt.formats.opening import open_tensors
 from adapt.formats.patterns import by_pattern
+from adapt.formats.vera import SHARED, of_network
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FILE_NAME = "pytorch_lora_weights.safetensors"
 COMPONENTS = ("unet", "transformer", "transformer_2", "text_encoder", "text_encoder_2", "text_encoder_3")
-KEY = re.compile(rf"^({'|'.join(COMPONENTS)})\.(.+)\.({'|'.join(map(re.escape, tensor_names(PEFT)))})$")
+_NAMES = "|".join(map(re.escape, tensor_names(PEFT)))
+KEY = re.compile(rf"^({'|'.join(COMPONENTS)})\.(?:(.+)\.({_NAMES})|({'|'.join(SHARED)}))$")
+"""Component, module and tensor; or component and a tensor that all of its layers share."""
 
 
 def write_lora(path: Path, weights: LoraWeights, configs: Mapping[str, Mapping[str, Any]]) -> None:
@@ -52,7 +54,10 @@ def write_lora(path: Path, weights: LoraWeights, configs: Mapping[str, Mapping[s
         for component, layers in weights.modules.items()
         for module, layer in layers.items()
         for name, tensor in layer.named(PEFT).items()
+        if name not in SHARED
     }
+    for component, layers in weights.modules.items():
+        tensors |= {f"{component}.{name}": tensor for name, tensor in of_network(layers).items()}
     described = {name: describe(layers, configs.get(name, {})) for name, layers in weights.modules.items()}
     header = {f"{name}.{k}": v for name, config in described.items() for k, v in config.items()}
     metadata = {**carried(weights.metadata), HEADER: json.dumps(header, sort_keys=True)}
@@ -61,13 +66,16 @@ def write_lora(path: Path, weights: LoraWeights, configs: Mapping[str, Mapping[s
 
 PORTABLE = ("r", "lora_alpha", "alpha", "target_modules", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "bias",
             "init_lora_weights", "peft_type", "decompose_factor", "decompose_both", "use_effective_conv2d",
-            "oft_block_size", "use_cayley_neumann")  # fmt: skip
+            "oft_block_size", "use_cayley_neumann", "boft_block_size", "boft_block_num",
+            "boft_n_butterfly_factor", "projection_prng_key", "save_projection", "d_initial")  # fmt: skip
 SAID_OF: Mapping[str, Mapping[str, Any]] = {
     "lora": {},
     "dora": {"use_dora": True},
     "loha": {"peft_type": "LOHA"},
     "lokr": {"peft_type": "LOKR"},
     "oft": {"peft_type": "OFT", "use_cayley_neumann": False, "r": 0},
+    "boft": {"peft_type": "BOFT", "boft_block_num": 0},
+    "vera": {"peft_type": "VERA", "save_projection": True},
 }
 """What the configuration says of a kind."""
 ALPHA: Mapping[str, str] = {"lora": "lora_alpha", "dora": "lora_alpha", "loha": "alpha", "lokr": "alpha"}
@@ -99,8 +107,8 @@ def describe(layers: Mapping[str, Layer], config: Mapping[str, Any]) -> dict[str
             next="export it as the nearest plain LoRA: --nearest RANK",
         )
     kind = kinds.pop()
-    if kind == "oft":
-        return {"target_modules": sorted(layers), **portable(config), **SAID_OF[kind], "oft_block_size": _block(layers)}
+    if kind in SIZED:
+        return {"target_modules": sorted(layers), **portable(config), **SAID_OF[kind], **_sizes(kind, layers)}
     ranks = {n: layer.rank or _enough(layer) for n, layer in layers.items()}
     alphas = {n: layer.alpha if layer.rank else float(ranks[n]) for n, layer in layers.items()}
     r, alpha = (Counter(values.values()).most_common(1)[0][0] for values in (ranks, alphas))
@@ -120,16 +128,25 @@ def describe(layers: Mapping[str, Layer], config: Mapping[str, Any]) -> dict[str
     }
 
 
-def _block(layers: Mapping[str, Layer]) -> int:
-    """The block size of all layers.
+SIZED: Mapping[str, Callable[[Any], dict[str, int]]] = {
+    "oft": lambda layer: {"oft_block_size": layer.block},
+    "boft": lambda layer: {"boft_block_size": layer.block, "boft_n_butterfly_factor": layer.factors},
+    "vera": lambda layer: {"r": layer.rank},
+}
+"""Kinds of one size everywhere, and how peft's configuration says it of a layer."""
+
+
+def _sizes(kind: str, layers: Mapping[str, Layer]) -> dict[str, int]:
+    """The size of all layers.
 
     Raises:
         AdapterError: there are several: peft's configuration has one.
     """
-    sizes = {layer.block for layer in layers.values() if isinstance(layer, Oft)}
-    if len(sizes) != 1:
-        raise AdapterError("peft's OFT has one block size", given=", ".join(map(str, sorted(sizes))))
-    return sizes.pop()
+    said = [SIZED[kind](layer) for layer in layers.values()]
+    if any(each != said[0] for each in said):
+        given = sorted({", ".join(f"{k} {v}" for k, v in each.items()) for each in said})
+        raise AdapterError(f"peft's {kind.upper()} is of one size everywhere", given="; ".join(given))
+    return said[0]
 
 
 def _enough(layer: Layer) -> int:
@@ -151,6 +168,7 @@ def read_lora(path: Path) -> LoraWeights:
 def lora_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> LoraWeights:
     """The same from tensors."""
     halves: dict[tuple[str, str], dict[str, Tensor]] = {}
+    shared: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         match = KEY.match(key)
         if match is None:
@@ -159,14 +177,17 @@ def lora_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
                 given=f"{key} in {path}",
                 allowed="<component>.<module>.lora_A.weight and .lora_B.weight",
             )
-        halves.setdefault((match[1], match[2]), {})[match[3]] = tensor
+        if match[4]:
+            shared.setdefault(match[1], {})[match[4]] = tensor
+        else:
+            halves.setdefault((match[1], match[2]), {})[match[3]] = tensor
     if not halves:
         raise AdapterError("the adapter holds no LoRA", given=path)
     configs = _configs(path, metadata)
     modules: dict[str, dict[str, Layer]] = {}
     for (component, module), parts in sorted(halves.items()):
         label, config = f"{component}.{module}", configs.get(component, {})
-        layer = described_layer(path, label, module, parts, config)
+        layer = described_layer(path, label, module, {**parts, **shared.get(component, {})}, config)
         modules.setdefault(component, {})[in_memory(component, module)] = layer
     return LoraWeights(modules, dict(metadata))
 

@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapt.errors import AdapterError
+from adapt.formats.boft import Boft
 from adapt.formats.dora import Dora
 from adapt.formats.layer import Layer
 from adapt.formats.loha import LoHa
 from adapt.formats.lokr import LoKr
 from adapt.formats.lora_weights import Pair
 from adapt.formats.oft import Oft
+from adapt.formats.vera import Vera
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-KINDS: Mapping[str, type[Layer]] = {kind.kind: kind for kind in (Pair, Dora, LoHa, LoKr, Oft)}
+KINDS: Mapping[str, type[Layer]] = {kind.kind: kind for kind in (Pair, Dora, LoHa, LoKr, Oft, Boft, Vera)}
 
 
 def tensor_names(dialect: int) -> tuple[str, ...]:

@@ -74,6 +74,14 @@ class Oft(Layer):
         found: Tensor = torch.linalg.solve(one + skew, one - skew, left=False)
         return found
 
+    def norm(self) -> Tensor:
+        """How far it turns: ‖R - 1‖ over all blocks. What that does to a weight is the weight's to say."""
+        import torch
+
+        turns = self.turns()
+        length: Tensor = (turns - torch.eye(self.block, dtype=turns.dtype, device=turns.device)).norm()
+        return length
+
     def merged(self, weight: Tensor, scale: float) -> Tensor:
         import torch
 

@@ -20,14 +20,17 @@ from adapt.formats.layer import PEFT, Layer
 from adapt.formats.lokr import LoKr
 from adapt.formats.lora_weights import LoraWeights
 from adapt.formats.opening import open_tensors
+from adapt.formats.vera import SHARED, of_network
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FOLDER, WEIGHTS_NAME, CONFIG_NAME = "peft", "adapter_model.safetensors", "adapter_config.json"
 PREFIX, COMPONENT = "base_model.model.", "adapt.component"
+OF_ALL = {f"base_model.{name}": name for name in SHARED}
+"""Keys of what all layers of a network share."""
 LARGEST_CONFIG = 16 * 2**20
-TYPES = ("LORA", "LOHA", "LOKR", "OFT")
+TYPES = ("LORA", "LOHA", "LOKR", "OFT", "BOFT", "VERA")
 
 
 def write_peft(folder: Path, weights: LoraWeights, configs: Mapping[str, Mapping[str, Any]]) -> None:
@@ -51,7 +54,9 @@ def folders(folder: Path, weights: LoraWeights) -> dict[str, Path]:
 
 def _write(folder: Path, weights: LoraWeights, component: str, configs: Mapping[str, Mapping[str, Any]]) -> None:
     layers = weights.modules[component]
-    tensors = {f"{PREFIX}{m}.{n}": t for m, layer in layers.items() for n, t in layer.named(PEFT).items()}
+    named = ((m, n, t) for m, layer in layers.items() for n, t in layer.named(PEFT).items() if n not in SHARED)
+    tensors = {f"{PREFIX}{module}.{name}": tensor for module, name, tensor in named}
+    tensors |= {f"base_model.{name}": tensor for name, tensor in of_network(layers).items()}
     folder.mkdir(parents=True, exist_ok=True)
     files.write_json(folder / CONFIG_NAME, _config(layers, configs.get(component, {})))
     files.write(
@@ -115,6 +120,13 @@ def _read(path: Path) -> LoraWeights:
     tensors, metadata = open_tensors(path)
     config = read_config(path.with_name(CONFIG_NAME))
     names = tensor_names(PEFT)
+    shared = {OF_ALL[key]: tensors.pop(key) for key in OF_ALL if key in tensors}
+    if config["peft_type"] == "VERA" and len(shared) < len(SHARED):
+        raise AdapterError(
+            "the VeRA was saved without the matrices that its layers share: their sizes are those of its base",
+            given=path,
+            next="save it with save_projection=True",
+        )
     modules: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         name = next((n for n in names if key.endswith(f".{n}")), None)
@@ -128,7 +140,10 @@ def _read(path: Path) -> LoraWeights:
         raise AdapterError(
             "the peft adapter is of no component that is known", given=component, allowed=", ".join(COMPONENTS)
         )
-    layers = {m: described_layer(path, f"{component}.{m}", m, parts, config) for m, parts in sorted(modules.items())}
+    layers = {
+        m: described_layer(path, f"{component}.{m}", m, {**parts, **shared}, config)
+        for m, parts in sorted(modules.items())
+    }
     return LoraWeights({component: layers}, metadata)
 
 
@@ -160,6 +175,6 @@ def _component(modules: Mapping[str, Any]) -> str:
     )
 
 
-def is_peft(names: list[str]) -> bool:
-    """Whether tensors of these names are a peft folder's."""
-    return any(name.startswith(PREFIX) for name in names)
+def is_key(name: str) -> bool:
+    """Whether a tensor of this name is a peft folder's."""
+    return name.startswith(PREFIX) or name in OF_ALL

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 
 UIS = ("ComfyUI", "A1111", "Forge", "InvokeAI")
 """Programs that take the file in `kohya/`."""
-LOADER: Mapping[str, str] = {"lora": "diffusers", "dora": "diffusers", "loha": "peft", "lokr": "peft", "oft": "peft"}
+LOADER: Mapping[str, str] = {"lora": "diffusers", "dora": "diffusers", "loha": "peft", "lokr": "peft",
+                              "oft": "peft", "boft": "peft", "vera": "peft"}  # fmt: skip
 """Which library loads the adapter's own file: diffusers by `load_lora_weights`, or peft by `PeftModel.from_pretrained`."""
 IN_UIS = ("lora", "loha", "lokr")
 

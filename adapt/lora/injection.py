@@ -104,8 +104,15 @@ class Injection:
         for full, tensor in values.items():
             name, part = _split(full)
             parts[name][part] = tensor
+        shared, peft_layers = KINDS[self.settings.kind].shared, dict(self._tuners)
         return {
-            name: built(self.settings.kind, found, self._alpha(name), dialect=PEFT, rank=self.places[name].rank)
+            name: built(
+                self.settings.kind,
+                {**found, **shared(peft_layers[name])},
+                self._alpha(name),
+                dialect=PEFT,
+                rank=self.places[name].rank,
+            )
             for name, found in parts.items()
         }
 
@@ -230,14 +237,12 @@ def install(
     Raises:
         SettingsError: no layer has one of these names; a pattern fits none; PiSSA in half precision.
     """
-    from peft import inject_adapter_in_model
-
     places, kind = layout(module, settings, targets), KINDS[settings.kind]
     everywhere = len(places) == len(targeted(module, targets))
     config = kind.config(settings, places, targets if everywhere else sorted(places))
     injection = Injection(module, config, settings, places, Dice(seed, scope=scope))
     try:
-        inject_adapter_in_model(config, module, adapter_name=NAME)
+        kind.put(config, module, NAME)
     except (ValueError, TypeError) as error:
         injection.remove()  # what was put in before the fault
         raise no_layers(module, targets) from error
@@ -256,15 +261,15 @@ def install(
 
 def _start(injection: Injection, seed: int) -> None:
     """Kaiming-uniform as peft's, but from (seed, name), so that it depends on nothing that ran before."""
-    zeros = KINDS[injection.settings.kind].zeros
+    kind = KINDS[injection.settings.kind]
     for name, parameter in injection.parameters.items():
         parameter.requires_grad_(True)
         if parameter.dtype != torch.float64:
             parameter.data = parameter.data.float()
         part = _split(name)[1].partition(".")[0]
-        if part in zeros:
+        if part in kind.zeros:
             parameter.data.zero_()
-        elif part != "lora_magnitude_vector":
+        elif part not in kind.kept:
             bound = parameter[0].numel() ** -0.5
             stream = f"{injection.dice.scope}lora-start-{name}"
             parameter.data = ((2 * even(seed, stream, 0, 0, parameter.shape) - 1) * bound).to(parameter)

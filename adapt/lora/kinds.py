@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from adapt.config.network import NetworkSettings
+from adapt.lora.boft import put_boft
 from adapt.lora.dropout import Dice, ModuleDropout, PlannedDropout, RankDropout
 from adapt.lora.layout import CONVOLUTIONS, Place
 
@@ -24,14 +25,37 @@ class Kind:
     """Attributes:
     config: settings, layout and targets → peft's configuration.
     zeros: tensors that start from 0, so that the model is what it was; the others start from even numbers.
+    kept: tensors that start as peft has them.
     drop: (layer, its number, settings, dice): puts the dropouts that are set into one of peft's layers.
     measure: what a layer takes from the base's weight once it has started, or None.
+    put: (configuration, module, name): puts peft's layers into a module.
+    shared: (one of peft's layers): tensors beside its parameters, which all layers share.
     """
 
     config: Callable[[NetworkSettings, Mapping[str, Place], Sequence[str]], Any]
     zeros: tuple[str, ...]
     drop: Callable[[Any, int, NetworkSettings, Dice], None]
     measure: Callable[[Any], None] | None = None
+    kept: tuple[str, ...] = ()
+    put: Callable[[Any, nn.Module, str], None] = field(default=lambda *given: _inject(*given))
+    shared: Callable[[Any], dict[str, Tensor]] = field(default=lambda layer: {})
+
+
+def _inject(config: Any, module: nn.Module, name: str) -> None:
+    from peft import inject_adapter_in_model
+
+    inject_adapter_in_model(config, module, adapter_name=name)
+
+
+def _put_vera(config: Any, module: nn.Module, name: str) -> None:
+    """peft injects no kind whose layers share something; the model that it wraps around the module is not needed further."""
+    from peft.tuners.vera import VeraModel
+
+    VeraModel(module, config, name)
+
+
+def _projections(layer: Any) -> dict[str, Tensor]:
+    return {"vera_A": layer.vera_A[NAME], "vera_B": layer.vera_B[NAME]}
 
 
 # ------------------------------------------------------------------------------------------------------- configurations
@@ -68,6 +92,21 @@ def _oft(settings: NetworkSettings, places: Mapping[str, Place], targets: Sequen
     return OFTConfig(
         r=0, oft_block_size=settings.rank, target_modules=list(targets), use_cayley_neumann=False, module_dropout=0.0
     )
+
+
+def _boft(settings: NetworkSettings, places: Mapping[str, Place], targets: Sequence[str]) -> Any:
+    from peft import BOFTConfig
+
+    return BOFTConfig(
+        boft_block_size=settings.rank, boft_n_butterfly_factor=settings.boft_factors, target_modules=list(targets)
+    )
+
+
+def _vera(settings: NetworkSettings, places: Mapping[str, Place], targets: Sequence[str]) -> Any:
+    """The matrices are those of peft's default key: the same in every run, whatever its seed."""
+    from peft import VeraConfig
+
+    return VeraConfig(r=settings.rank, target_modules=list(targets))
 
 
 def _undropped(layer: Any, number: int, settings: NetworkSettings, dice: Dice) -> None:
@@ -127,6 +166,15 @@ def _dropped(layer: Any, plain: Callable[[str, Tensor], Tensor], name: str, x: T
     return out
 
 
+def _drop_vera(layer: Any, number: int, settings: NetworkSettings, dice: Dice) -> None:
+    """Inputs and modules before A, in peft's place for dropout."""
+    before = _before(number, settings, dice)
+    if settings.module_dropout:
+        before.append(ModuleDropout(settings.module_dropout, number, dice))
+    if before:
+        layer.vera_dropout[NAME] = nn.Sequential(*before).train(layer.training)
+
+
 def _before(number: int, settings: NetworkSettings, dice: Dice) -> list[nn.Module]:
     return [PlannedDropout(settings.dropout, number, dice)] if settings.dropout else []
 
@@ -146,9 +194,11 @@ def _lengths(layer: Any) -> None:
 
 KINDS: Mapping[str, Kind] = {
     "lora": Kind(_lora, ("lora_B",), _drop_lora),
-    "dora": Kind(partial(_lora, dora=True), ("lora_B",), _drop_lora, _lengths),
+    "dora": Kind(partial(_lora, dora=True), ("lora_B",), _drop_lora, _lengths, kept=("lora_magnitude_vector",)),
     "loha": Kind(_loha, ("hada_w2_b",), _drop_lycoris),
     "lokr": Kind(_lokr, ("lokr_w1", "lokr_w1_a"), _drop_lycoris),
     "oft": Kind(_oft, ("oft_R",), _undropped),
+    "boft": Kind(_boft, ("boft_R",), _undropped, kept=("boft_s",), put=put_boft),
+    "vera": Kind(_vera, ("vera_lambda_b",), _drop_vera, kept=("vera_lambda_d",), put=_put_vera, shared=_projections),
 }
 """By the setting `kind`."""

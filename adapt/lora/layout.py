@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from torch import nn
 
-from adapt.config.network import NetworkSettings
+from adapt.config.network import ONE_SIZE, NetworkSettings
 from adapt.errors import SettingsError, did_you_mean
 
 Value = TypeVar("Value")
@@ -40,8 +40,10 @@ def layout(module: nn.Module, settings: NetworkSettings, targets: Sequence[str])
     """
     layers = targeted(module, targets)
     require_matches(settings, layers)
-    if settings.kind == "oft":
-        layers = _rotatable(layers, settings.rank)
+    if settings.kind in ONE_SIZE:
+        layers = _linear(layers, settings.kind)
+    if settings.kind in ("oft", "boft"):
+        _require_whole_blocks(layers, settings)
     places = {name: _place(name, layer, settings) for name, layer in layers.items()}
     if settings.conv_rank and not any(map(is_convolution, layers.values())):
         raise SettingsError("conv_rank: none of the targets is a convolution", given=", ".join(targets))
@@ -62,24 +64,32 @@ def targeted(module: nn.Module, targets: Sequence[str]) -> dict[str, nn.Module]:
     return found
 
 
-def _rotatable(layers: Mapping[str, nn.Module], block: int) -> dict[str, nn.Module]:
-    """The linear ones: peft's OFT of convolutions is no rotation, and does not start as nothing.
+def _linear(layers: Mapping[str, nn.Module], kind: str) -> dict[str, nn.Module]:
+    """The linear ones. peft's OFT of convolutions is no rotation, and does not start as nothing; its BOFT of them holds matrices
+    as wide as in × kernel squared; its VeRA takes none.
 
     Raises:
-        SettingsError: there are none, or their inputs are no whole blocks.
+        SettingsError: there are none.
     """
     linear = {name: layer for name, layer in layers.items() if isinstance(layer, nn.Linear)}
     if not linear:
-        raise SettingsError("kind=oft rotates the inputs of linear layers, and none of the targets is one")
-    widths = sorted({layer.in_features for layer in linear.values()})
-    if any(width % block for width in widths):
-        shared = math.gcd(*widths)
-        raise SettingsError(
-            "rank: with kind=oft it is the number of inputs that are rotated together, and every layer has whole blocks",
-            given=f"{block}, widths {', '.join(map(str, widths))}",
-            allowed=", ".join(str(n) for n in range(2, shared + 1) if shared % n == 0) or "none",
-        )
+        raise SettingsError(f"kind={kind} is for linear layers, and none of the targets is one")
     return dict(linear)
+
+
+def _require_whole_blocks(layers: Mapping[str, nn.Module], settings: NetworkSettings) -> None:
+    """Raises `SettingsError` when the inputs of a layer are no whole blocks, or with several factors no whole runs of them."""
+    widths, reach = sorted({int(layer.in_features) for layer in layers.values()}), 2 ** (settings.boft_factors - 1)  # type: ignore[arg-type]
+    shared = math.gcd(*widths) // reach if math.gcd(*widths) % reach == 0 else 0
+    fitting = [n for n in range(2, shared + 1) if shared % n == 0 and (reach == 1 or n % 2 == 0)]
+    if settings.rank not in fitting:
+        several = f" (times {reach}, with boft_factors={settings.boft_factors})" if reach > 1 else ""
+        raise SettingsError(
+            f"rank: with kind={settings.kind} it is the number of inputs that are rotated together, and every layer has whole "
+            f"blocks{several}",
+            given=f"{settings.rank}, widths {', '.join(map(str, widths))}",
+            allowed=", ".join(map(str, fitting)) or "none",
+        )
 
 
 def no_layers(module: nn.Module, targets: Sequence[str]) -> SettingsError:

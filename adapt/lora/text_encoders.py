@@ -64,12 +64,12 @@ def trained(settings: TrainSettings, modules: Mapping[str, nn.Module]) -> tuple[
 def settings_of(settings: TrainSettings) -> TrainSettings:
     """What stands for a text encoder, where the denoiser has its own: patterns and convolutions are the denoiser's.
 
-    Beside OFT it is LoRA, whose ranks fit everywhere; beside DoRA too: transformers (5.23) does not find the lengths in
+    Beside OFT, BOFT and VeRA it is LoRA, whose ranks fit everywhere; beside DoRA too: transformers (5.23) does not find the lengths in
     diffusers' file and takes the base's own.
     """
     rank = settings.text_encoder_rank or settings.rank
     alpha = settings.text_encoder_alpha or (settings.alpha if settings.text_encoder_rank is None else None)
-    kind = "lora" if settings.kind in ("dora", "oft") else settings.kind
+    kind = settings.kind if settings.kind in ("lora", "loha", "lokr") else "lora"
     own = {"kind": kind, "rank": rank, "alpha": alpha, "conv_rank": None, "conv_alpha": None}
     return settings.model_copy(update={**own, **{name: {} for name in PATTERNS}})
 

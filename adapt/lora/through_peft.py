@@ -1,4 +1,4 @@
-"""A saved peft folder taken by peft itself: the independent reader that LoHa and LoKr are proved with."""
+"""A saved peft folder taken by peft itself: the independent reader that all kinds but LoRA and DoRA are proved with."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import nn
 
 from adapt.errors import AdapterError
 from adapt.formats import Layer
+from adapt.lora.boft import without_extension
 from adapt.lora.injection import tuned
 
 
@@ -21,6 +22,7 @@ def load_by_peft(module: nn.Module, folder: Path) -> None:
     """
     from peft import PeftModel
 
+    without_extension()
     try:
         PeftModel.from_pretrained(module, str(folder))
     except (RuntimeError, ValueError, TypeError, KeyError) as error:

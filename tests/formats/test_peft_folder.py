@@ -63,7 +63,7 @@ def test_the_component_is_said_and_nothing_private_is(folder):
 
 
 @pytest.mark.parametrize(
-    "content", [None, "", "[]", "3", "{", "[" * 100_000, '{"peft_type": "BOFT"}', '{"peft_type": ["LOHA"]}', "{}"]
+    "content", [None, "", "[]", "3", "{", "[" * 100_000, '{"peft_type": "IA3"}', '{"peft_type": ["LOHA"]}', "{}"]
 )
 def test_a_folder_without_a_configuration_that_is_known_is_refused(folder, content):
     if content is None:
