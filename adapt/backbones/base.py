@@ -454,11 +454,11 @@ def _mask_of(part: Part) -> Tensor:
     return part["mask"] if "mask" in part else tokens.new_ones(tokens.shape[:2], dtype=torch.long)
 
 
+ADAPTERS = (".lora_", ".hada_", ".lokr_", ".oft_", ".boft_", ".vera_")
+"""Parts of the names of what peft puts in."""
+
+
 def _base_state(module: nn.Module) -> list[tuple[str, Tensor]]:
     """Parameters of the pretrained model: without an injected adapter and without peft's `base_layer` in the names."""
     named = ((name.replace(".base_layer.", "."), p) for name, p in module.named_parameters())
-    return sorted(
-        (name, p)
-        for name, p in named
-        if not any(mark in name for mark in (".lora_", ".hada_", ".lokr_", ".oft_", ".boft_", ".vera_"))
-    )
+    return sorted((name, p) for name, p in named if not any(mark in name for mark in ADAPTERS))

@@ -44,7 +44,7 @@ class Vera(Layer):
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], alpha: float | None, *, dialect: int, rank: int = 0) -> Self:
-        return cls(**tensors)
+        return cls(tensors["outs"], tensors["ranks"], tensors["down"], tensors["up"])
 
     @property
     def rank(self) -> int:

@@ -14,7 +14,7 @@ class PlainBlocks:
 
     def forward(self, blocks: Tensor) -> list[Tensor]:
         """(m, n, b, b) → [(m, n b, n b)] with the blocks along the diagonal."""
-        return [torch.stack([torch.block_diag(*each) for each in blocks])]
+        return [torch.stack([torch.block_diag(*each) for each in blocks])]  # type: ignore[no-untyped-call]
 
     def backward(self, grad: Tensor, blocks: Tensor) -> list[Tensor]:
         """The gradients of the blocks [(m, n, b, b)]."""

@@ -107,6 +107,7 @@ def test_it_becomes_a_lora_for_other_programs(put, unet, teach, tiny_base, tmp_p
         with pytest.raises(AdapterError):
             adapter.export(tmp_path / "x.safetensors", format, text_width=768)
     assert not (tmp_path / "x.safetensors").exists()
+    assert all(float(layer.norm()) > 0 for layer in adapter.layers().values())  # what `adapt inspect` shows
     near, left_out = adapter.nearest(backbone, 16)
     assert near.weights.kinds == {"lora"} and left_out < 0.6
 
