@@ -12,6 +12,7 @@ import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ from adapt import files
 from adapt.errors import AdapterError
 from adapt.fetch import fetch, needed, reference
 from adapt.formats import FILE_NAME, Layer, LoraWeights, read, write_lora, write_peft
+from adapt.formats.conditioners import FOLDER as CONDITIONING
+from adapt.formats.conditioners import labels_in, read_conditioners, write_conditioners
 from adapt.formats.described import Description, write_sidecars
 from adapt.formats.embeddings import FOLDER as EMBEDDINGS
 from adapt.formats.embeddings import Embeddings, read_embeddings, write_embeddings
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
     from adapt.backbones import Backbone
     from adapt.lora import Applied
+    from conditioning import ClassConditioner
 
 SCHEMA = 1
 FACTS_NAME = "adapter.json"
@@ -49,7 +53,7 @@ INSIDE = (
 """Where the weights stand in an adapter's folder, a run's, or a folder of peft's."""
 CACHED = re.compile(r"/models--[^/]*--([^/]+)/snapshots/[^/]+(?:/|$)")
 """Where huggingface_hub's cache keeps a repository: its folders are called after commits."""
-MAPPINGS = ("base", "lora", "recommended", "data", "training", "proof", "words", "versions")
+MAPPINGS = ("base", "lora", "recommended", "data", "training", "proof", "words", "conditioning", "versions")
 LISTS = ("samples", "loads_in", "triggers")
 
 
@@ -71,6 +75,7 @@ class Facts:
         samples: `file`, `prompt` (None where it is a training caption), `seed`, `steps` … of each picture in `samples/`.
         proof: what was seen when the exported file was loaded again (`evaluation/proof.py`).
         words: new words: the `file` with their embedding, its `vectors`, the `encoders` that it is for.
+        conditioning: learned conditioners by part: of classes their `labels`, `slot`, `shape`.
         versions: of the libraries that made it.
         loads_in: programs that can take the weights file.
     """
@@ -87,6 +92,7 @@ class Facts:
     samples: tuple[Mapping[str, Any], ...] = ()
     proof: Mapping[str, Any] = field(default_factory=dict)
     words: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    conditioning: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     loads_in: tuple[str, ...] = ("adapt", "diffusers")
 
@@ -104,6 +110,7 @@ class Adapter:
         name: for messages and file names.
         digest: first 10 hexadecimal digits of the weights file's sha256; "" until saved or loaded.
         words: new words with their embeddings: word → text encoder → (vectors, width).
+        conditioners: learned conditioners, by the part of the condition that they make.
     """
 
     weights: LoraWeights
@@ -111,6 +118,12 @@ class Adapter:
     name: str = "adapter"
     digest: str = ""
     words: Embeddings = field(default_factory=dict)
+    conditioners: Mapping[str, ClassConditioner] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes that it draws; none in most."""
+        return self.conditioners["class"].labels if "class" in self.conditioners else ()
 
     @property
     def trigger(self) -> str | None:
@@ -161,6 +174,7 @@ class Adapter:
         found = of_one_adapter(file := Adapter.locate(path))
         if (folder := home(file)) is not None:
             found += sorted((folder / EMBEDDINGS).glob("*.safetensors"))
+            found += sorted(file for file in (folder / CONDITIONING).rglob("*") if file.is_file())
         digests = [files.digest(file) for file in found]
         return digests[0] if len(digests) == 1 else sha256(" ".join(digests).encode()).hexdigest()
 
@@ -191,6 +205,16 @@ class Adapter:
         return Facts(**{**known, **{name: tuple(known.get(name, ())) for name in LISTS}})
 
     @staticmethod
+    def labels_of(path: str | Path) -> tuple[str, ...]:
+        """The classes of an adapter, in their order; none in most. Needs no torch.
+
+        Raises:
+            AdapterError: as `locate`, or a label map that cannot be read.
+        """
+        folder = home(Adapter.locate(path))
+        return () if folder is None else labels_in(folder)
+
+    @staticmethod
     def load(path: str | Path) -> Adapter:
         """Reads an adapter folder, a run's folder, a bare `.safetensors`, or an adapter of the Hub: `user/name`,
         `user/name@revision`, `user/name/file.safetensors`.
@@ -201,8 +225,9 @@ class Adapter:
         """
         file = Adapter.locate(path)
         folder = home(file)
-        words = read_embeddings(folder) if folder is not None else {}
-        return Adapter(read(file), Adapter.read_facts(file), name_of(file), Adapter.digest_of(file)[:10], words)
+        words, conditioners = (read_embeddings(folder), read_conditioners(folder)) if folder is not None else ({}, {})
+        digest = Adapter.digest_of(file)[:10]
+        return Adapter(read(file), Adapter.read_facts(file), name_of(file), digest, words, conditioners)
 
     def save(self, folder: str | Path) -> Adapter:
         """Writes the weights and `adapter.json` into `folder`; equal adapters are equal bytes. Returns it with its digest."""
@@ -213,6 +238,7 @@ class Adapter:
         else:
             write_peft(folder / FOLDER, self.weights, self.facts.lora)
         write_embeddings(folder, self.words)
+        write_conditioners(folder, self.conditioners)
         files.write_json(folder / FACTS_NAME, self.facts.as_dict())
         return replace(self, digest=Adapter.digest_of(folder)[:10])
 
@@ -306,19 +332,22 @@ class Adapter:
             )
 
     def apply(self, backbone: Backbone, scale: float = 1.0) -> Applied:
-        """Adds it to the backbone's weights, `scale` times (1 as trained, 0 nothing), and teaches it the new words, if there are
-        some. Drawing then costs nothing extra.
+        """Adds it to the backbone's weights, `scale` times (1 as trained, 0 nothing), and teaches it the new words and classes,
+        if there are some. Drawing then costs nothing extra.
 
         Returns:
             A handle: `unload()` restores the weights bit for bit; also a context manager.
 
         Raises:
-            AdapterError: made for another base; the backbone is then untouched.
+            AdapterError: made for another base, or classes where there are some already; the backbone is then untouched.
         """
         from adapt.lora import Applied
         from adapt.lora.words import Words
 
         self.check(backbone)
+        if both := set(self.conditioners) & set(backbone.conditioners):
+            raise AdapterError("another adapter with classes is on this base already", given=", ".join(sorted(both)),
+                               allowed="one at a time", next="adapt classes A --merge B")  # fmt: skip
         applied = Applied(backbone.modules, self.layers(), scale)
         if self.words:
             try:
@@ -326,6 +355,10 @@ class Adapter:
             except BaseException:
                 applied.unload()
                 raise
+        if scale:  # at 0 it is nothing
+            for part, conditioner in self.conditioners.items():
+                backbone.conditioners[part] = conditioner
+                applied.then.append(partial(backbone.conditioners.pop, part))
         return applied
 
     def fitting(self, backbone: Backbone, allow_missing: Sequence[str] = ()) -> Adapter:

@@ -3,8 +3,10 @@
 `adapt` re-exports every name here; import from `adapt` unless you use this package alone.
 """
 
+from conditioning.class_label import ClassConditioner
 from conditioning.condition import Condition, Part
 from conditioning.conditioner import Conditioner
+from conditioning.dropout import Dropout
 from conditioning.guidance import (
     AutoGuidance,
     Branch,
@@ -20,13 +22,16 @@ from conditioning.guidance import (
     PerturbedGuidance,
     Predictor,
     ProjectedGuidance,
+    WithParts,
     ZeroStarGuidance,
 )
+from conditioning.joint import JointConditioner
 from conditioning.text import TextConditioner
 
 __all__ = [
     "AutoGuidance",
     "Branch",
+    "ClassConditioner",
     "ClassifierFreeGuidance",
     "Composition",
     "Condition",
@@ -34,8 +39,10 @@ __all__ = [
     "Contrast",
     "Dial",
     "DomainGuidance",
+    "Dropout",
     "Guidance",
     "Guided",
+    "JointConditioner",
     "Moment",
     "Part",
     "PartGuidance",
@@ -43,5 +50,6 @@ __all__ = [
     "Predictor",
     "ProjectedGuidance",
     "TextConditioner",
+    "WithParts",
     "ZeroStarGuidance",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from conditioning.condition import Part
 
@@ -17,7 +17,7 @@ class Conditioner(Protocol):
 
     name: str
 
-    def encode(self, raw: Sequence[str]) -> Part:
+    def encode(self, raw: Sequence[Any]) -> Part:
         """One row of tensors for each raw condition."""
         ...
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from adapt.api.classes import balanced, labels_of
 from adapt.api.judging import make_judge
 from adapt.api.kernels import require_same_gradients, tune
 from adapt.api.machine import Resting
@@ -46,9 +47,11 @@ def assemble(
         make_room(accelerator)
     objective = make_objective(backbone, settings)
     tune(backbone.denoiser, settings, accelerator.device)
-    injection = put_in(backbone, settings, say if accelerator.is_main_process else None)
+    labels = labels_of(pictures)
+    injection = put_in(backbone, settings, say if accelerator.is_main_process else None, labels)
     require_same_gradients(backbone, injection, settings, accelerator)
-    backbone.wrapped = accelerator.prepare_model(backbone.denoiser)
+    if not settings.grow_from:  # a denoiser without anything that learns needs no wrapper
+        backbone.wrapped = accelerator.prepare_model(backbone.denoiser)
     plan = make_plan(settings, examples)
     null, hearing = backbone.null(1), hearing_of(backbone, injection, settings)
     target = make_target(objective, backbone, injection, settings)
@@ -111,6 +114,8 @@ def hearing_of(backbone: Backbone, injection: Network, settings: TrainSettings) 
 def make_plan(settings: TrainSettings, examples: EncodedPictures) -> Plan:
     """Batches of one size each; each picture as often as it repeats, at every resolution."""
     repeats = [picture.repeats for picture in examples.pictures]
+    if settings.classes and settings.class_balance:
+        repeats = balanced(examples.pictures, repeats)
     return Plan(settings.seed, len(examples), settings.batch_size, examples.buckets()[1], repeats)
 
 

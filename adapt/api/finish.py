@@ -21,12 +21,14 @@ from adapt.config import TrainSettings
 from adapt.data import Picture
 from adapt.evaluation.proof import Proof, prove
 from adapt.formats import LoraWeights, read_lora
+from adapt.formats.conditioners import read_conditioners
 from adapt.formats.described import slug
 from adapt.formats.diffusers_lora import portable
 from adapt.formats.embeddings import file_of, read_embeddings
 from adapt.formats.readers import IN_UIS
 from adapt.loading import bundled, find
 from adapt.progress import say
+from adapt.sampling.classes import written
 from adapt.sampling.clip import as_picture
 from adapt.sampling.draw import draw
 from adapt.sampling.png import save_png
@@ -42,6 +44,7 @@ def finish(trainer: Trainer, chosen: int) -> Proof:
     """
     backbone = trainer.course.backbone
     trainer.course.injection.remove()
+    backbone.conditioners.clear()
     backbone.wrapped = None
     backbone.denoiser.eval()
     folder = trainer.folder / "adapter"
@@ -60,10 +63,12 @@ def _write(folder: Path, trainer: Trainer, chosen: int) -> Proof:
     course, name = trainer.course, trainer.folder.name
     snapshot = read_lora(trainer.snapshot_path(chosen))
     layers = in_precision(snapshot.modules, course.settings.save_precision)
-    words = read_embeddings(trainer.words_path(chosen))
-    adapter = Adapter(LoraWeights(layers), facts(trainer, chosen), name, words=words).save(folder)
+    beside = trainer.beside_path(chosen)
+    words, conditioners = read_embeddings(beside), read_conditioners(beside)
+    found = facts(trainer, chosen)
+    adapter = Adapter(LoraWeights(layers), found, name, words=words, conditioners=conditioners).save(folder)
     written = Adapter.load(folder)
-    asked = wanted(course.settings, captions_of(course.examples.pictures), adapter.trigger)
+    asked = wanted(course.settings, captions_of(course.examples.pictures), adapter.trigger, adapter.labels)
     say("proving the adapter in a fresh diffusers pipeline")
     whole = in_full(course.backbone)
     proof = prove(written, whole, asked[0].prompt)
@@ -79,11 +84,14 @@ def _write(folder: Path, trainer: Trainer, chosen: int) -> Proof:
     return proof
 
 
-def wanted(settings: TrainSettings, captions: Sequence[str], trigger: str | None) -> list[Request]:
-    """What the samples show. Captions of training pictures are told to nobody, so where the user gave no prompts but a trigger,
-    the first sample is drawn from the trigger alone: the card can say that prompt."""
-    asked = requests(settings, captions)
-    if settings.previews or not trigger:
+def wanted(
+    settings: TrainSettings, captions: Sequence[str], trigger: str | None, labels: Sequence[str] = ()
+) -> list[Request]:
+    """What the samples show: where classes are taught, some of them. Captions of training pictures are told to nobody, so
+    where the user gave no prompts but a trigger, the first sample is drawn from the trigger alone: the card can say that prompt.
+    """
+    asked = requests(settings, captions, labels)
+    if settings.previews or labels or not trigger:
         return asked
     return [replace(asked[0], prompt=trigger), *asked]
 
@@ -97,7 +105,7 @@ def _samples(
         public: whether the prompts are the user's own. If not, only the trigger is told.
     """
     (folder / "samples").mkdir()
-    drawings = [settle(request, backbone, adapter.recommended) for request in asked]
+    drawings = [settle(request, backbone, adapter.recommended, adapter.labels) for request in asked]
     with applied(backbone, [with_scale(adapter)]):
         drawn = draw(backbone, drawings)
     found = []
@@ -113,6 +121,7 @@ def _told(drawing: Drawing, public: bool) -> dict[str, Any]:
     than that."""
     names = ("seed", "steps", "guidance_scale", "width", "height", "scheduler")
     settings = {name: getattr(drawing, name) for name in names}
+    settings |= {"class": written(drawing.classes)} if drawing.classes else {}
     again = public and drawing.image is None
     words = {"prompt": drawing.prompt, "negative_prompt": drawing.negative_prompt} if again else {"prompt": None}
     return {**words, **settings}
@@ -161,6 +170,10 @@ def facts(trainer: Trainer, chosen: int) -> Facts:
         words={
             word: {"file": file_of(word), "vectors": len(next(iter(found.values()))), "encoders": sorted(found)}
             for word, found in course.injection.vectors().items()
+        },
+        conditioning={
+            part: {"labels": list(found.labels), "slot": found.slot, "shape": list(found.empty.shape)}
+            for part, found in course.injection.conditioners().items()
         },
         versions=versions(),
         loads_in=readers(settings, backbone),

@@ -31,8 +31,11 @@ from adapt.progress import say
 from adapt.training.update import Update
 
 MEASURES = ("accumulation", "gradient_checkpointing", "base_precision", "quantize")
-STILL = {"dropout": 0.0, "rank_dropout": 0.0, "module_dropout": 0.0, "init": "default", "init_from": None}
-"""There is no Plan here to ask, and a start takes no memory of its own that stays."""
+STILL: dict[str, Any] = {
+    **{"dropout": 0.0, "rank_dropout": 0.0, "module_dropout": 0.0, "init": "default", "init_from": None},
+    **{"classes": False, "grow_from": None},
+}
+"""There is no Plan here to ask, a start takes no memory of its own that stays, and classes take next to none."""
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,8 @@ def forecast(base: str, pictures: Pictures, settings: TrainSettings) -> tuple[Tr
         lambda: backbone.encode_media(torch.zeros(1, backbone.medium.channels, *backbone.medium.dims(width, height)))
     )
     loads_in = readers(settings, backbone)
-    still = {"dropout": 0.0, "rank_dropout": 0.0, "module_dropout": 0.0}  # there is no Plan here to ask
+    # There is no Plan here to ask, and classes cost next to nothing.
+    still = {**{"dropout": 0.0, "rank_dropout": 0.0, "module_dropout": 0.0}, "classes": False, "grow_from": None}
     injection = put_in(backbone, settings.model_copy(update=still))
     tune(backbone.denoiser, settings, accelerator.device)
     require_same_gradients(backbone, injection, settings, accelerator)

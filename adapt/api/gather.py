@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapt.api.classes import leaving_some, with_classes
 from adapt.api.media import with_settings
 from adapt.api.previews import rows
 from adapt.config import TrainSettings, require_settled, validate
@@ -33,17 +34,22 @@ class Pictures:
     held_out: tuple[Picture, ...]
     warnings: tuple[str, ...]
 
-    def digest(self) -> str:
-        """Of all bytes and captions, in order, and of how often and where each picture counts."""
-        sums = [_facts(picture) for picture in (*self.train, *self.held_out)]
+    def digest(self, classes: bool = False) -> str:
+        """Of all bytes and captions, in order, and of how often and where each picture counts.
+
+        Args:
+            classes: whether it matters which class each one is of.
+        """
+        sums = [_facts(picture, classes) for picture in (*self.train, *self.held_out)]
         return hashlib.sha256(json.dumps([len(self.train), sums]).encode()).hexdigest()[:16]
 
 
-def _facts(picture: Picture) -> list[Any]:
+def _facts(picture: Picture, classes: bool) -> list[Any]:
     """What is the same of all pictures is not written: data of one source has the digest that it always had."""
     bytes_of = picture.digest or hashlib.sha256(picture.read()).hexdigest()
     mask = picture.mask
     more = {
+        "label": picture.label if classes else None,
         "repeats": picture.repeats if picture.repeats != 1 else None,
         "prior": picture.prior or None,
         "keep_tags": picture.keep_tags,
@@ -109,12 +115,14 @@ def gather(data: str | Path, settings: TrainSettings, base: str | None = None) -
     warnings += [note] if note else []
     if isinstance(share, float):
         held_out = split(taught, share, settings.seed, groups(judgement))[1]
+        held_out = leaving_some(taught, held_out) if settings.classes else held_out
         aside = {picture.name for picture in held_out}
         pictures = tuple(picture for picture in pictures if picture.name not in aside)
     elif share is not None:
         other, more = _judged(share, settings, medium)
         held_out = tuple(picture for picture in other.require(settings.skip_bad) if not picture.prior)
         warnings += [*more, *_shared(judgement, other)]
+    pictures, held_out = with_classes(pictures, held_out, settings)
     train = _triggered(pictures, settings.trigger)
     _require_said(train, settings)
     warnings += [*_unmoved(train, settings), *_unmirrored(train, settings)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -32,6 +32,8 @@ def generate(
     guidance_rescale: float = 0.0,
     guidance: str | Sequence[str] | Guidance = (),
     compose: Sequence[tuple[str, float]] = (),
+    class_name: str | Mapping[str, float] | Sequence[str] | None = None,
+    class_scale: float | None = None,
     steps: int | None = None,
     seed: int = 0,
     count: int = 1,
@@ -60,6 +62,9 @@ def generate(
         guidance: how it is guided, `NAME[:key=value,…]`: `cfg`, `apg`, `cfg-zero`; and, adding to it, `domain`, `autoguidance`,
             `pag`, `slg`; or a `Guidance` of your own in place of all.
         compose: further prompts with weights, each pulling on its own; a weight below 0 keeps something away.
+        class_name: of an adapter that knows classes: one, or shares of several (`finch:0.7,canary:0.3`, or a mapping), or "" for
+            none; a list of such: each of them with each prompt.
+        class_scale: how strongly the class guides by itself, 1 is off; None: `guidance_scale` is for prompt and class together.
         steps: inference steps, ≥ 1; None as above.
         seed: 0 … 2**63 - 1. The pictures of one prompt have the seeds `seed`, `seed + 1` …; each seed gives the same
             picture alone and among others.
@@ -98,6 +103,8 @@ def generate(
             guidance_rescale=guidance_rescale,
             guidance=guidance,
             compose=compose,
+            class_name=label,
+            class_scale=class_scale,
             steps=steps,
             seed=seed + number,
             height=height,
@@ -111,12 +118,15 @@ def generate(
             seconds=seconds,
         )
         for text in prompts
+        for label in ([class_name] if class_name is None or isinstance(class_name, str | Mapping) else class_name)
         for number in range(count)
     ]
     scaled = [with_scale(adapter) for adapter in adapters]
+    labels = labels_of(scaled)
     for request in requests:
         backbone.require_prompt(request.prompt)
-    drawings = [settle(request, backbone, scaled[0][0].recommended if scaled else None) for request in requests]
+    advice = scaled[0][0].recommended if scaled else None
+    drawings = [settle(request, backbone, advice, labels) for request in requests]
     generators = _generators(generator, len(drawings))
     weaker = weaker_of(backbone, drawings, scaled)
     with applied(backbone, scaled):
@@ -128,6 +138,11 @@ def generate(
 def with_scale(adapter: Adapter | tuple[Adapter, float]) -> tuple[Adapter, float]:
     """An adapter and its scale: the given one, else the recommended one, else 1."""
     return adapter if isinstance(adapter, tuple) else (adapter, float(adapter.recommended.get("scale", 1.0)))
+
+
+def labels_of(adapters: Sequence[tuple[Adapter, float]]) -> tuple[str, ...]:
+    """The classes that these adapters know; one at scale 0 knows none."""
+    return next((adapter.labels for adapter, scale in adapters if adapter.labels and scale), ())
 
 
 @contextmanager

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+
+import torch
 
 from adapt.api.objective import make_target
 from adapt.backbones import Backbone
 from adapt.config import TrainSettings
 from adapt.data import EncodedPictures
 from adapt.evaluation.held_out import HeldOut
+from adapt.lora.classes import LearnedClasses
 from adapt.objectives import TimeSampling
 from adapt.training.hearing import Hearing
 from adapt.training.step import Course
@@ -31,7 +34,7 @@ def make_judge(course: Course, held_out: EncodedPictures) -> Judge:
     members = spread(taught(course.examples), wanted)
 
     def measured(examples: EncodedPictures, indices: Sequence[int]) -> Measured:
-        pictures = grid(backbone, examples, indices, settings, course.hearing)
+        pictures = grid(backbone, examples, indices, settings, course.hearing, course.injection.classes)
         return measure_base(pictures, backbone, objective, target, settings.anchor_above)
 
     with course.injection.disabled():
@@ -56,11 +59,13 @@ def grid(
     indices: Sequence[int],
     settings: TrainSettings,
     hearing: Hearing | None = None,
+    classes: LearnedClasses | None = None,
 ) -> HeldOut:
     """These pictures at fixed times and noise: means of their posteriors, first captions, nothing dropped or mirrored.
 
     Args:
         hearing: encodes the captions anew at each measurement, where encoders are trained.
+        classes: tell each picture's class, where classes are taught.
     """
     x, areas = [examples.latents(i)[0] for i in indices], [examples.weight(i) for i in indices]
     captions, sizes = [examples.captions(i)[0] for i in indices], [examples.sizes(i) for i in indices]
@@ -70,8 +75,22 @@ def grid(
         hear = None
     else:
         condition, hear = hearing.base(captions, sizes), partial(_heard, hearing, captions, sizes)
+    if classes is not None:
+        labels = [examples.pictures[i].label for i in indices]
+        hear = partial(_told, classes, labels, backbone, hear or partial(_rows, condition, backbone))
     return HeldOut(x, condition, settings.validation_times, settings.batch_size, settings.validation_pairs, areas, hear)
 
 
 def _heard(hearing: Hearing, captions: Sequence[str], sizes: Sequence[Sizes], rows: Sequence[int]) -> Condition:
     return hearing([captions[i] for i in rows], [sizes[i] for i in rows])
+
+
+def _rows(condition: Condition, backbone: Backbone, rows: Sequence[int]) -> Condition:
+    return condition.rows(torch.tensor(rows)).to(backbone.device, backbone.dtype)
+
+
+def _told(
+    classes: LearnedClasses, labels: Sequence[str | None], backbone: Backbone,
+    hear: Callable[[Sequence[int]], Condition], rows: Sequence[int],
+) -> Condition:  # fmt: skip
+    return classes.told(hear(rows), [labels[i] for i in rows]).to(backbone.device, backbone.dtype)

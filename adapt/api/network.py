@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from adapt.adapter import Adapter
+from adapt.api.classes import put_in_classes, put_on
 from adapt.config import TrainSettings
 from adapt.config.network import ONE_SIZE
 from adapt.errors import SettingsError
@@ -65,18 +66,27 @@ def _idle(backbone: Backbone, targets: Sequence[str]) -> dict[str, int]:
     return {f"^{re.escape(name)}": 0 for name in backbone.idle if name in found}
 
 
-def put_in(backbone: Backbone, settings: TrainSettings, tell: Callable[[str], None] | None = None) -> Network:
+def put_in(
+    backbone: Backbone,
+    settings: TrainSettings,
+    tell: Callable[[str], None] | None = None,
+    labels: Sequence[str] = (),
+) -> Network:
     """The adapter inside the base's denoiser and the text encoders that are trained, at its start.
 
     Args:
         settings: settled ones.
         tell: is told what became of `init_from`.
+        labels: the classes, where some are taught.
     """
     from adapt.lora import Network, install, text_encoders
     from adapt.lora.lean import lean
     from adapt.lora.warm_start import begin
 
     denoiser, own = backbone.denoiser_name, text_encoders.settings_of(settings)
+    classes = put_in_classes(backbone, settings, labels)
+    if settings.grow_from:
+        return Network(denoiser, {denoiser: put_on(settings.grow_from, backbone, settings)}, classes=classes)
     parts = {denoiser: install(backbone.denoiser, settings, settings.targets or backbone.lora_targets, settings.seed)}
     for name in text_encoders.trained(settings, backbone.modules):
         module = backbone.modules[name]
@@ -86,7 +96,7 @@ def put_in(backbone: Backbone, settings: TrainSettings, tell: Callable[[str], No
         for part in parts.values():
             lean(part.module)
     rates, until = _paces(settings, tuple(parts)[1:])
-    network = Network(denoiser, parts, rates, _words(backbone, settings), until)
+    network = Network(denoiser, parts, rates, _words(backbone, settings), until, classes)
     if settings.init_from:
         start = start_of(settings.init_from, backbone, tuple(parts))
         for name, layers in start.weights.modules.items():
@@ -159,7 +169,8 @@ def start_of(path: str, backbone: Backbone, trained: Sequence[str]) -> Adapter:
 
 def digest_of(settings: TrainSettings) -> str | None:
     """sha256 of the adapter that a run starts from, for `run.json`; None when it starts new."""
-    return Adapter.digest_of(settings.init_from) if settings.init_from else None
+    start = settings.init_from or settings.grow_from
+    return Adapter.digest_of(start) if start else None
 
 
 def text_width(backbone: Backbone) -> int | None:

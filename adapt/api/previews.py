@@ -17,11 +17,12 @@ if TYPE_CHECKING:  # a prompt file is judged before torch is imported
     from adapt.data import Picture
     from adapt.training.validation import Preview
 
-CAPTIONS = 4
+CAPTIONS, CLASSES = 4, 8
 
 
-def rows(settings: TrainSettings, captions: Sequence[str] = ()) -> list[Row]:
-    """One row a prompt: of the settings, of their file, else the first four different captions.
+def rows(settings: TrainSettings, captions: Sequence[str] = (), labels: Sequence[str] = ()) -> list[Row]:
+    """One row a prompt: of the settings, of their file, else the first four different captions. Where classes are taught, some
+    of them without words, and every prompt for the first one.
 
     Raises:
         DataError: the prompt file is not there, not UTF-8, or holds no prompt.
@@ -33,19 +34,22 @@ def rows(settings: TrainSettings, captions: Sequence[str] = ()) -> list[Row]:
             raise DataError(
                 "there is no such prompt file", given=path, next="check the path; prompts are written [red fox, tulip]"
             )
-        return read_prompts(path)
+        first = {"class_name": labels[0]} if labels else {}
+        return [{**first, **row} for row in read_prompts(path)]
+    if labels and not settings.previews:
+        return [{"prompt": "", "class_name": label} for label in labels[:CLASSES]]
     texts = settings.previews or list(dict.fromkeys(captions))[:CAPTIONS] or [""]
-    return [{"prompt": text} for text in texts]
+    return [{"prompt": text, **({"class_name": labels[0]} if labels else {})} for text in texts]
 
 
-def requests(settings: TrainSettings, captions: Sequence[str] = ()) -> list[Request]:
+def requests(settings: TrainSettings, captions: Sequence[str] = (), labels: Sequence[str] = ()) -> list[Request]:
     """One request a picture, at the settings' guidance and steps where a row says nothing.
 
     Raises:
         DataError, SettingsError: as `rows`, and values out of range.
     """
     template = Request(prompt="", guidance_scale=settings.guidance_scale, steps=settings.sampling_steps)
-    return requests_of(template, rows(settings, captions))
+    return requests_of(template, rows(settings, captions, labels))
 
 
 def captions_of(pictures: Sequence[Picture]) -> list[str]:
@@ -59,14 +63,18 @@ def drawer(run: Path, backbone: Backbone, settings: TrainSettings, pictures: Seq
     Raises:
         DataError, SettingsError: what is asked for cannot be drawn with this backbone.
     """
+    from adapt.api.classes import labels_of
     from adapt.evaluation.held_out import evaluating
+    from adapt.sampling.classes import written
     from adapt.sampling.clip import Clip, Sound, as_picture
     from adapt.sampling.draw import draw
     from adapt.sampling.formats import encoded
     from adapt.sampling.png import save_png
 
     advice = {"zero_terminal_snr": settings.zero_terminal_snr}
-    drawings = [settle(request, backbone, advice) for request in requests(settings, captions_of(pictures))]
+    labels = labels_of(pictures) if settings.classes else ()
+    asked = requests(settings, captions_of(pictures), labels)
+    drawings = [settle(request, backbone, advice) for request in asked]
 
     def preview(step: int) -> list[str]:
         folder = run / "previews" / f"step-{step:06d}"
@@ -77,6 +85,6 @@ def drawer(run: Path, backbone: Backbone, settings: TrainSettings, pictures: Seq
                 if isinstance(picture, Clip | Sound):
                     ending = ".gif" if isinstance(picture, Clip) else ".wav"
                     files.write(folder / f"{number:02d}{ending}", encoded(picture, ending))
-        return [drawing.prompt for drawing in drawings]
+        return [" ".join(filter(None, (written(drawing.classes), drawing.prompt))) for drawing in drawings]
 
     return preview

@@ -124,6 +124,7 @@ def by_gradients(course: Course) -> None:
         for weight in weights.values():
             weight.requires_grad_(False)
     for component, part in course.injection.parts.items():
+        assert isinstance(part, Injection), "what does not learn has no start"
         _split(part, component, gradients)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapt import files
+from adapt.api.classes import labels_of, require_slot
 from adapt.api.gather import Pictures, completed, gather
 from adapt.api.media import with_settings
 from adapt.api.network import digest_of, readers, settled_network
@@ -207,19 +208,21 @@ def begin(
 def _intent(backbone: Backbone, pictures: Pictures, settings: TrainSettings) -> str:
     """What will be done, in one line."""
     seen = settings.steps * settings.batch_size / draws(pictures.train, settings)
+    labels = labels_of(pictures.train) if settings.classes else []
     return (
         f"{backbone.reference}: {len(pictures.train)} pictures at {_sizes(backbone, pictures, settings)}, "
         f"{len(pictures.held_out)} held out; "
         f"{settings.steps} steps of {settings.batch_size}, each picture is seen {seen:.1f} times; {settings.kind} of rank "
-        f"{settings.rank}{_beside(settings)}, learning rate {settings.learning_rate:g}, seed {settings.seed}; "
+        f"{settings.rank}{_beside(settings, labels)}, learning rate {settings.learning_rate:g}, seed {settings.seed}; "
         f"loads in {', '.join(readers(settings, backbone))}"
     )
 
 
-def _beside(settings: TrainSettings) -> str:
-    """Which text encoders are trained too, for settled settings."""
+def _beside(settings: TrainSettings, labels: Sequence[str]) -> str:
+    """Which text encoders and classes are taught too, for settled settings."""
     names = settings.train_text_encoder or ()
-    return f" (also in {', '.join(names)})" if isinstance(names, tuple) and names else ""
+    encoders = f" (also in {', '.join(names)})" if isinstance(names, tuple) and names else ""
+    return encoders + (f" and {len(labels)} classes" if labels else "")
 
 
 def _sizes(backbone: Backbone, pictures: Pictures, settings: TrainSettings) -> str:
@@ -332,6 +335,7 @@ def settle(settings: TrainSettings, backbone: Backbone) -> TrainSettings:
     require_trainable(backbone, settings)
     medium = with_settings(backbone.medium, settings)
     backbone.frames, backbone.fps = medium.frames, medium.fps
+    require_slot(backbone, settings)
     network = settled_network(settings, backbone)
     make_objective(backbone, settings)
     resolution = medium.side
@@ -383,7 +387,7 @@ def describe(
     return {
         "schema": 1,
         "settings": settings.model_dump(mode="json"),
-        "data": pictures.digest(),
+        "data": pictures.digest(settings.classes),
         "base": [backbone.family, backbone.fingerprint(), *(backbone.content_key(c) for c in sorted(backbone.modules))],
         "base_reference": backbone.reference,
         "init_from_digest": digest_of(settings),

@@ -15,7 +15,7 @@ from adapt.lora.variant import Variant
 from adapt.sampling.guidances import WEAKER, Named, share_of
 from adapt.sampling.guided import BASE, weak_name
 from adapt.sampling.request import Drawing, named_in
-from conditioning import Predictor
+from conditioning import Condition, Predictor
 
 Scaled = Sequence[tuple[Adapter, float]]
 
@@ -31,10 +31,21 @@ def weaker_of(backbone: Backbone, drawings: Iterable[Drawing], adapters: Scaled)
     wanted = sorted((named for named in asked if named.name in WEAKER), key=str)
     return {
         BASE if named.name == "domain" else weak_name(named): Variant(
-            backbone.predict, _values(backbone, _weak(named, adapters), adapters)
+            _without_classes(backbone.predict) if named.name == "domain" else backbone.predict,
+            _values(backbone, _weak(named, adapters), adapters),
         )
         for named in wanted
     }
+
+
+def _without_classes(predict: Predictor) -> Predictor:
+    """The base knows no classes: what an adapter has learned to say of them is not told to it."""
+
+    def base(x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        parts = {name: part for name, part in condition.parts.items() if name != "class"}
+        return predict(x_t, t, Condition(parts, condition.facts))
+
+    return base
 
 
 def _weak(named: Named, adapters: Scaled) -> Scaled:

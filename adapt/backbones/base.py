@@ -18,7 +18,7 @@ from adapt.medium import Medium
 from adapt.objectives import Loss, Objective, TimeSampling, Weighting, objective_of
 from adapt.objectives.shift import LinearShift, by_size
 from adapt.types import Sizes
-from conditioning import Condition, Part, Predictor, TextConditioner
+from conditioning import Condition, Conditioner, Part, Predictor, TextConditioner
 from conditioning.guidance.classifier_free import Normalise
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class Backbone(ABC):
         self._known: dict[str, str] = {}
         self.max_tokens = self.entry.max_tokens
         self.frames, self.fps = self.entry.frames, self.entry.fps  # of the clips that are made, and learned
+        self.conditioners: dict[str, Conditioner] = {}  # learned ones, of the adapter that is on it, by part
         self.trained_guidance = 1.0  # of a training row, in distilled families that have it (`embedded_guidance`)
         for module in self.modules.values():
             module.requires_grad_(False).eval()
@@ -344,6 +345,11 @@ class Backbone(ABC):
     def embedded_guidance(self) -> float | None:
         """The guidance that a distilled family draws with, a fact of the condition; None: it has none."""
         return None
+
+    @property
+    def embedders(self) -> tuple[Sequence[nn.Module], int]:
+        """Modules whose output an embedding of a class is added to, and its width; none where classes are tokens."""
+        return (), 0
 
     @cached_property
     def slots(self) -> Mapping[str, Shapes]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adapt.backbones.base import Backbone
+from adapt.backbones.class_slot import added
 from adapt.errors import SettingsError
 from adapt.types import Sizes
 from conditioning import Condition, Part
@@ -78,6 +79,13 @@ class DDPM(Backbone):
     def assembled(self, part: Part, sizes: Sequence[Sizes] | None = None, guidance: float | None = None) -> Condition:
         return Condition({}, part)
 
+    @property
+    def embedders(self) -> tuple[Sequence[nn.Module], int]:
+        """The time's embedding: classes of one's own are added to it."""
+        network: Any = self.modules[self.denoiser_name]
+        return [network.time_embedding], 4 * int(self.config["block_out_channels"][0])
+
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        prediction: Tensor = self.denoiser(x_t, t, class_labels=condition.facts.get("label"), return_dict=False)[0]
+        with added(self.embedders[0], condition):
+            prediction: Tensor = self.denoiser(x_t, t, class_labels=condition.facts.get("label"), return_dict=False)[0]
         return prediction

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adapt.backbones.base import Backbone
+from adapt.backbones.class_slot import added
 from adapt.errors import SettingsError
 from conditioning import Condition, Part
 
@@ -23,7 +24,7 @@ class DiT(Backbone):
     """
 
     family: ClassVar[str] = "dit"
-    caption_part: ClassVar[str] = "class"
+    caption_part: ClassVar[str] = "label"
     guidance_scale: ClassVar[float] = 4.0
     sampling_steps: ClassVar[int] = 50
     prompt_syntax: ClassVar[str] = "a class number or name"
@@ -69,7 +70,15 @@ class DiT(Backbone):
     def count_tokens(self, caption: str) -> tuple[int, int]:
         return 1, 1
 
+    @property
+    def embedders(self) -> tuple[Sequence[nn.Module], int]:
+        """The time's and the class's embedding of every block: classes of one's own are added to it."""
+        blocks: Any = self.modules[self.denoiser_name].transformer_blocks
+        width = int(self.config["num_attention_heads"]) * int(self.config["attention_head_dim"])
+        return [block.norm1.emb for block in blocks], width
+
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        label = condition.parts["class"]["label"]
-        both: Tensor = self.denoiser(x_t, timestep=t, class_labels=label, return_dict=False)[0]
+        label = condition.parts["label"]["label"]
+        with added(self.embedders[0], condition):
+            both: Tensor = self.denoiser(x_t, timestep=t, class_labels=label, return_dict=False)[0]
         return both[:, : x_t.shape[1]]  # the rest is the variance, where the base has learned one

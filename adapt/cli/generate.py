@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from adapt.cli.classes_asked import known_classes, rows_of
 from adapt.cli.device import device_of, judge_device
 from adapt.cli.scaled import base_of, scaled_adapter
 from adapt.errors import RunError, SettingsError
@@ -68,6 +69,17 @@ def generate(
         list[str] | None,
         typer.Option(metavar="PROMPT[:WEIGHT]", help="A further prompt that pulls on its own; below 0 keeps it away."),
     ] = None,
+    class_name: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class",
+            metavar="NAME",
+            help="Of an adapter with classes; mixed: finch:0.7,canary:0.3; '' none; '*' each.",
+        ),
+    ] = None,
+    class_scale: Annotated[
+        float | None, typer.Option(help="How strongly the class guides by itself, from 1; default: as the prompt does.")
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(help="Inference steps; default: the adapter's, else the family's.")
     ] = None,
@@ -110,6 +122,7 @@ def generate(
         guidance_rescale=guidance_rescale,
         guidance=tuple(guidance or ()),
         compose=tuple(_weighted(text) for text in compose or ()),
+        class_scale=class_scale,
         steps=steps,
         seed=seed,
         width=width,
@@ -119,11 +132,12 @@ def generate(
         fps=fps,
         seconds=seconds,
     )
+    adapters = [scaled_adapter(text) for text in adapter or []]
     rows = [*({"prompt": text} for text in prompt or []), *(read_prompts(prompts) if prompts else [])]
+    rows = rows_of(rows, class_name, class_scale, known_classes(adapters))
     requests = _requests(template, rows, count, image, strength, mask)
     _judge(len(requests), output, batch_size, device, metadata)
     ending = _ending(format, output)
-    adapters = [scaled_adapter(text) for text in adapter or []]
     job = Job(
         requests, adapters, base_of(base, adapters), output, batch_size, device, metadata == "a1111", allow_missing or (),
         ending,
@@ -258,7 +272,7 @@ def _judge_base(job: Job) -> None:
 # ---------------------------------------------------------------------------------------------- drawn with torch
 def _run(job: Job, as_json: bool) -> None:
     from adapt.adapter import Adapter
-    from adapt.api.generate import applied, with_scale
+    from adapt.api.generate import applied, labels_of, with_scale
     from adapt.api.weaker import weaker_of
     from adapt.backbones import Backbone
     from adapt.sampling.png import Used
@@ -274,7 +288,7 @@ def _run(job: Job, as_json: bool) -> None:
     advice = adapters[0][0].recommended if adapters else None
     for request in job.requests:
         backbone.require_prompt(request.prompt)
-    drawings = [settle(request, backbone, advice) for request in job.requests]
+    drawings = [settle(request, backbone, advice, labels_of(adapters)) for request in job.requests]
     used = [Used(adapter.name, adapter.digest, scale) for adapter, scale in adapters]
     weaker = weaker_of(backbone, drawings, adapters)
     with applied(backbone, adapters):
@@ -327,6 +341,7 @@ def _save_each(
 def _saved(job: Job, backbone: Backbone, drawing: Drawing, used: Sequence[Used], picture: Drawn) -> dict[str, Any]:
     """Writes one picture and says where and what it is."""
     from adapt.sampling import schedulers
+    from adapt.sampling.classes import written
     from adapt.sampling.formats import encoded, usual
     from adapt.sampling.png import describe, save_beside
 
@@ -335,7 +350,8 @@ def _saved(job: Job, backbone: Backbone, drawing: Drawing, used: Sequence[Used],
     sampler = spec.label if spec else schedulers.label(own)
     told = describe(drawing, model=_model(job.base), sampler=sampler, adapters=used) if job.metadata else None
     ending = job.ending or usual(picture)
-    path = job.output if _is_file(job.output) else job.output / f"{_slug(drawing.prompt)}-{drawing.seed}{ending}"
+    called = " ".join(filter(None, (written(drawing.classes), drawing.prompt)))
+    path = job.output if _is_file(job.output) else job.output / f"{_slug(called)}-{drawing.seed}{ending}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path = save_beside(path, encoded(picture, ending, told))
@@ -343,6 +359,7 @@ def _saved(job: Job, backbone: Backbone, drawing: Drawing, used: Sequence[Used],
         raise RunError(f"the picture cannot be written: {error.strerror}", given=path) from error
     names = ("prompt", "negative_prompt", "seed", "width", "height", "steps", "guidance_scale")
     settings = {name: getattr(drawing, name) for name in names}
+    settings |= {"class": written(drawing.classes), "class_scale": drawing.class_scale} if drawing.classes else {}
     return {"path": str(path), **settings, "scheduler": spec.name if spec else own}
 
 

@@ -10,6 +10,7 @@ from typing import Any, Self, get_args
 
 from pydantic import ValidationInfo, field_validator, model_validator
 
+from adapt.config.classes import ClassSettings
 from adapt.config.data import DataSettings
 from adapt.config.fields import COURSE, Section
 from adapt.config.learning import LearningSettings, own_defaults
@@ -28,6 +29,7 @@ class TrainSettings(
     NetworkSettings,
     TextEncoderSettings,
     TokenSettings,
+    ClassSettings,
     LearningSettings,
     ObjectiveSettings,
     WatchingSettings,
@@ -82,6 +84,28 @@ class TrainSettings(
         for name in ("dropout", "rank_dropout", "module_dropout"):
             if self.compile and getattr(self, name):
                 raise ValueError(f"compile does not go with LoRA {name} ({getattr(self, name)}): set one of them off")
+        return self
+
+    @model_validator(mode="after")
+    def _dropouts(self) -> Self:
+        """A row goes without its caption, its class, or both: the three exclude each other."""
+        together = self.caption_dropout + self.class_dropout + self.joint_dropout
+        if self.classes and together > 1:
+            raise ValueError(f"caption_dropout, class_dropout and joint_dropout add up to more than 1 ({together:g})")
+        return self
+
+    @model_validator(mode="after")
+    def _grows(self) -> Self:
+        """Further classes are all that is learned: the network is the grown adapter's."""
+        if self.grow_from is None:
+            return self
+        for name in ("init_from", "train_text_encoder", "new_tokens"):
+            if getattr(self, name):
+                raise ValueError(f"{name} does not go with grow_from, which teaches nothing but classes: leave it out")
+        if self.init != "default":
+            raise ValueError(
+                f"init={self.init} does not go with grow_from, whose layers stay as they are: leave it out"
+            )
         return self
 
     @model_validator(mode="after")

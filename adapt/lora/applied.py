@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isfinite
 from types import TracebackType
@@ -49,7 +50,7 @@ class Applied:
     """
 
     def __init__(self, modules: Mapping[str, nn.Module], layers: Mapping[str, Layer], scale: float) -> None:
-        self.then: list[Callable[[], None]] = []
+        self.then: list[Callable[[], object]] = []
         """Called before the weights come off: what takes off the rest of an adapter."""
         self._touched: list[Tensor] = []
         if not isfinite(scale):
@@ -87,6 +88,20 @@ class Applied:
             self.then.pop()()
         while self._touched:
             _take_off(self._touched.pop(), self)
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """The weights without any adapter, inside the `with`; afterwards they are, bit for bit, what they were."""
+        kept = [weight.detach().clone() for weight in self._touched]
+        with torch.no_grad():
+            for weight in self._touched:
+                weight.copy_(getattr(weight, STACK).base)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for weight, before in zip(self._touched, kept, strict=True):
+                    weight.copy_(before)
 
     def keep(self) -> None:
         """Leaves it in the weights for good: `unload` then does nothing."""

@@ -18,6 +18,7 @@ from adapt.formats import Layer, Pair
 from adapt.formats.kinds import built
 from adapt.formats.layer import PEFT
 from adapt.lora.dropout import Dice
+from adapt.lora.held import Held
 from adapt.lora.kinds import KINDS, NAME
 from adapt.lora.layout import Place, layout, no_layers, targeted
 from adapt.lora.pissa import Principal, largest, take_out
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Injection:
+class Injection(Held):
     """Adapter layers inside one module.
 
     Attributes:
@@ -128,22 +129,6 @@ class Injection:
         return self.principal[name].relative(layer)
 
     # ----------------------------------------------------------------------------------------------------- what changes it
-    @torch.no_grad()
-    def assign(self, values: Mapping[str, Tensor]) -> None:
-        """Copies values into the parameters, bit for bit."""
-        for name, parameter in self.parameters.items():
-            parameter.copy_(values[name])
-
-    @contextmanager
-    def holding(self, values: Mapping[str, Tensor]) -> Iterator[None]:
-        """Other values in the parameters inside the `with` (the moving average, say)."""
-        kept = {name: p.detach().clone() for name, p in self.parameters.items()}
-        self.assign(values)
-        try:
-            yield
-        finally:
-            self.assign(kept)
-
     @torch.no_grad()
     def take(self, layers: Mapping[str, Layer]) -> None:
         """Copies layers into the parameters, bit for bit; layers that are not named stay as they are.

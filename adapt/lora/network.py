@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from adapt.formats import Layer
+from adapt.lora.classes import LearnedClasses
+from adapt.lora.grown import Fixed
+from adapt.lora.held import Held
 from adapt.lora.injection import Injection, tuned
 from adapt.lora.words import NewWords
 
@@ -18,9 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from adapt.config import TrainSettings
+    from conditioning import ClassConditioner
 
-WORDS, SEPARATOR = "words", ":"
-"""Between a text encoder's name and a parameter's; the denoiser's parameters have their own names."""
+WORDS, CLASSES, SEPARATOR = "words", "class", ":"
+"""The last stands between a text encoder's name and a parameter's; the denoiser's parameters have their own names."""
 
 
 @dataclass(frozen=True)
@@ -30,23 +34,32 @@ class Network:
     parts: component → its adapter; the denoiser's first.
     rates: learning rates of components that have their own.
     words: new words that are taught; None: there are none.
-    until: component, or `words` → the step before which it learns; others learn to the end.
+    classes: classes that are taught; None: there are none.
+    until: component, `words`, or `class` → the step before which it learns; others learn to the end.
     """
 
     denoiser: str
-    parts: Mapping[str, Injection]
+    parts: Mapping[str, Injection | Fixed]
     rates: Mapping[str, float] = field(default_factory=dict)
     words: NewWords | None = None
     until: Mapping[str, float] = field(default_factory=dict)
+    classes: LearnedClasses | None = None
 
     @property
-    def encoders(self) -> dict[str, Injection]:
+    def encoders(self) -> dict[str, Injection | Fixed]:
         """The text encoders that are trained."""
         return {name: part for name, part in self.parts.items() if name != self.denoiser}
 
     @property
+    def beside_layers(self) -> dict[str, NewWords | LearnedClasses]:
+        """What is taught beside layers: `words`, `class`."""
+        found = {WORDS: self.words, CLASSES: self.classes}
+        return {name: part for name, part in found.items() if part is not None}
+
+    @property
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Every parameter by name; those of text encoders as `text_encoder:name`, new words as `words:text_encoder`."""
+        """Every parameter by name; those of text encoders as `text_encoder:name`, new words as `words:text_encoder`,
+        classes as `class:table`."""
         return {
             self._full(component, name): parameter
             for component, found in self._held().items()
@@ -59,9 +72,8 @@ class Network:
         return [p for component, found in self._held().items() if component != self.denoiser for p in found.values()]
 
     def _held(self) -> dict[str, dict[str, nn.Parameter]]:
-        """Component, or `words` → its parameters."""
-        words = {WORDS: self.words.parameters} if self.words is not None else {}
-        return {**{name: part.parameters for name, part in self.parts.items()}, **words}
+        """Component, `words`, or `class` → its parameters."""
+        return {name: part.parameters for name, part in self._all().items()}
 
     @property
     def configs(self) -> dict[str, dict[str, Any]]:
@@ -73,6 +85,8 @@ class Network:
         groups = {name: part.groups(settings) for name, part in self.parts.items()}
         if self.words is not None:
             groups[WORDS] = [(list(self.words.parameters.values()), 1.0)]
+        if self.classes is not None:
+            groups[CLASSES] = self.classes.groups(settings)
         return [
             (found, factor * self.rates.get(component, settings.learning_rate) / settings.learning_rate)
             for component, each in groups.items()
@@ -100,13 +114,19 @@ class Network:
             return {}
         return self.words.words.vectors(None if values is None else self._of(values, WORDS))
 
+    def conditioners(self, values: Mapping[str, Tensor] | None = None) -> dict[str, ClassConditioner]:
+        """Part of the condition → what has learned to make it; none without classes."""
+        if self.classes is None:
+            return {}
+        return {CLASSES: self.classes.frozen(None if values is None else self._of(values, CLASSES))}
+
     def assign(self, values: Mapping[str, Tensor]) -> None:
         """Copies values into the parameters, bit for bit."""
         for name, part in self._all().items():
             part.assign(self._of(values, name))
 
-    def _all(self) -> dict[str, Injection | NewWords]:
-        return {**self.parts, **({WORDS: self.words} if self.words is not None else {})}
+    def _all(self) -> dict[str, Held]:
+        return {**self.parts, **self.beside_layers}
 
     @contextmanager
     def holding(self, values: Mapping[str, Tensor]) -> Iterator[None]:
@@ -128,13 +148,13 @@ class Network:
         return self.parts[self.denoiser].dice.step
 
     def learns(self, name: str) -> bool:
-        """Whether a component, or `words`, still learns at this step."""
+        """Whether a component, `words`, or `class`, still learns at this step."""
         return self.step < self.until.get(name, math.inf)
 
     @property
     def listens(self) -> bool:
-        """Whether anything that is heard is still learned."""
-        return any(self.learns(name) for name in self._held() if name != self.denoiser)
+        """Whether anything that encodes captions is still learned."""
+        return any(self.learns(name) for name in self._held() if name not in (self.denoiser, CLASSES))
 
     def rest(self) -> None:
         """What no longer learns gets no gradient: optimizers leave it as it is, to the bit."""
@@ -156,6 +176,8 @@ class Network:
                 stack.enter_context(part.disabled())
             if self.words is not None:
                 stack.enter_context(self.words.words.disabled())
+            if self.classes is not None:
+                stack.enter_context(self.classes.disabled())
             yield
 
     @contextmanager

@@ -16,6 +16,7 @@ from adapt.data.plan import normal
 from adapt.errors import AdapterError, SettingsError
 from adapt.formats.embeddings import COMPONENTS, Embeddings, file_of
 from adapt.formats.opening import open_tensors
+from adapt.lora.held import Held
 from adapt.lora.text_encoders import is_clip
 
 SEVERAL = tuple(COMPONENTS.values())
@@ -126,7 +127,7 @@ class Words:
 
 
 @dataclass(frozen=True)
-class NewWords:
+class NewWords(Held):
     """Words that are taught, in the pipeline."""
 
     words: Words
@@ -139,22 +140,6 @@ class NewWords:
     def take(self, words: Embeddings) -> None:
         """As `Words.take`."""
         self.words.take(words)
-
-    @torch.no_grad()
-    def assign(self, values: Mapping[str, Tensor]) -> None:
-        """Copies values into the parameters, bit for bit."""
-        for component, parameter in self.parameters.items():
-            parameter.copy_(values[component])
-
-    @contextmanager
-    def holding(self, values: Mapping[str, Tensor]) -> Iterator[None]:
-        """Other values in the parameters inside the `with`."""
-        kept = {component: p.detach().clone() for component, p in self.parameters.items()}
-        self.assign(values)
-        try:
-            yield
-        finally:
-            self.assign(kept)
 
 
 def teach(pipeline: Any, new: Mapping[str, str], vectors: int, seed: int) -> NewWords:

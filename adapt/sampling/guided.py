@@ -18,9 +18,11 @@ from conditioning import (
     DomainGuidance,
     Guidance,
     Guided,
+    PartGuidance,
     PerturbedGuidance,
     Predictor,
     ProjectedGuidance,
+    WithParts,
     ZeroStarGuidance,
 )
 from conditioning.guidance.classifier_free import Normalise
@@ -44,10 +46,19 @@ def guidance_of(drawing: Drawing, backbone: Backbone, further: Sequence[tuple[Co
         return drawing.guidance
     free = next((one for one in drawing.guidance if one.kind.classifier_free), Named("cfg"))
     flow = schedulers.is_flow(backbone.scheduler_config)
-    contrasts = [_free(free, drawing.guidance_scale, flow, backbone.normalise)]
+    contrasts = _of_classes(drawing, backbone, _free(free, drawing.guidance_scale, flow, backbone.normalise))
     contrasts += [_other(one) for one in drawing.guidance if not one.kind.classifier_free]
     contrasts += [Composition(further)] if further else []
     return Guided(contrasts, drawing.guidance_rescale)
+
+
+def _of_classes(drawing: Drawing, backbone: Backbone, words: Contrast) -> list[Contrast]:
+    """Words and class guide each on their own, where the class has a scale; without words only the class does."""
+    if drawing.class_scale is None or "class" not in backbone.conditioners:
+        return [words]
+    own = PartGuidance("class", Dial(drawing.class_scale))
+    silent = drawing.wordless and backbone.null_kind == "empty"
+    return [own] if silent else [WithParts(words, ("class",)), own]
 
 
 def _dial(named: Named, scale: float) -> Dial:

@@ -9,7 +9,8 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from adapt.errors import SettingsError, did_you_mean
-from adapt.sampling import guidances, schedulers
+from adapt.sampling import classes, guidances, schedulers
+from adapt.sampling.classes import Mixture
 from adapt.sampling.guidances import Named
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ class Request:
         guidance: `NAME[:key=value,…]` of `guidances.KINDS`, one or several; or a `Guidance` of one's own, which then does
             everything (`guidance_scale` and `guidance_rescale` are its business).
         compose: further prompts with weights, each pulling on its own; weights below 0 keep something away.
+        class_name: of an adapter that knows classes: one, several with shares (`finch:0.7,canary:0.3`), or "" for none.
+        class_scale: ≥ 0, how strongly the class guides, by itself: `guidance_scale` is then the prompt's alone. 1 turns it off.
+            None: `guidance_scale` guides by prompt and class together.
         steps: inference steps, ≥ 1.
         seed: 0 … 2**63 - 1.
         height, width: in pixels; multiples of the backbone's `multiple`. With `image` and neither given: the
@@ -56,6 +60,8 @@ class Request:
     embedded_guidance: float | None = None
     guidance: str | Sequence[str] | Guidance = ()
     compose: Sequence[tuple[str, float]] = ()
+    class_name: str | Mapping[str, float] | None = None
+    class_scale: float | None = None
     steps: int | None = None
     seed: int = 0
     height: int | None = None
@@ -73,6 +79,7 @@ class Request:
             _text(name, getattr(self, name))
         _number("guidance_scale", self.guidance_scale, 1, None, next="1 turns guidance off")
         _number("guidance_rescale", self.guidance_rescale, 0, 1)
+        _number("class_scale", self.class_scale, 0, LARGEST_WEIGHT)
         _number("embedded_guidance", self.embedded_guidance, 0, None)
         guidance_named(self.guidance)
         for text, weight in further(self.compose):
@@ -171,6 +178,8 @@ class Drawing:
     guidance_rescale: float
     guidance: tuple[Named, ...] | Guidance
     compose: tuple[tuple[str, float], ...]
+    classes: Mixture
+    class_scale: float | None
     steps: int
     seed: int
     height: int
@@ -191,6 +200,11 @@ class Drawing:
         return (self.height, self.width) if self.frames is None else (self.frames, self.height, self.width)
 
     @property
+    def wordless(self) -> bool:
+        """Whether no words are told and none kept away from."""
+        return not self.prompt and not self.negative_prompt
+
+    @property
     def kind(self) -> tuple[object, ...]:
         """Pictures of one kind can be drawn in one batch."""
         start = () if self.image is None else (self.strength, id(self.image), id(self.mask))
@@ -202,6 +216,8 @@ class Drawing:
             self.embedded_guidance,
             guidance,
             weights,
+            self.class_scale,
+            self.class_scale is not None and self.wordless,
             self.frames,
             self.fps,
             self.seconds,
@@ -214,11 +230,17 @@ class Drawing:
         )
 
 
-def settle(request: Request, backbone: Backbone, recommended: Mapping[str, float] | None = None) -> Drawing:
+def settle(
+    request: Request,
+    backbone: Backbone,
+    recommended: Mapping[str, float] | None = None,
+    labels: Sequence[str] | None = None,
+) -> Drawing:
     """Fills what was left open, and judges the request against the backbone.
 
     Args:
         recommended: an adapter's `guidance_scale`, `steps` and `zero_terminal_snr`; the family's stand in.
+        labels: the classes that the adapters know, which are not on the backbone yet; None: those on it.
 
     Raises:
         SettingsError: a size, step count or scheduler that this backbone cannot draw with.
@@ -226,6 +248,8 @@ def settle(request: Request, backbone: Backbone, recommended: Mapping[str, float
     advice = {"guidance_scale": backbone.guidance_scale, "steps": backbone.sampling_steps, **(recommended or {})}
     scale, steps = request.guidance_scale, request.steps
     height, width = _size(request, backbone.resolution, backbone.multiple)
+    if labels is None:
+        labels = getattr(backbone.conditioners.get("class"), "labels", ())
     drawing = Drawing(
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
@@ -233,6 +257,8 @@ def settle(request: Request, backbone: Backbone, recommended: Mapping[str, float
         guidance_rescale=float(request.guidance_rescale),
         guidance=guidance_named(request.guidance),
         compose=further(request.compose),
+        classes=classes.judged(request.class_name, request.class_scale, labels),
+        class_scale=request.class_scale,
         steps=int(advice["steps"] if steps is None else steps),
         seed=int(request.seed),
         width=width,

@@ -18,6 +18,7 @@ from adapt import files
 from adapt.errors import Stopped, TrainingError
 from adapt.evaluation.held_out import Measurement
 from adapt.formats import LoraWeights, write_lora
+from adapt.formats.conditioners import write_conditioners
 from adapt.formats.embeddings import write_embeddings
 from adapt.progress import Progress
 from adapt.training import checkpoint
@@ -31,6 +32,9 @@ from adapt.training.validation import Judge, Preview, Watch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+BESIDE = "words"
+"""Folder of what snapshots hold beside layers."""
 
 
 @dataclass
@@ -176,9 +180,9 @@ class Trainer:
     def snapshot_path(self, step: int) -> Path:
         return self.folder / "snapshots" / f"{checkpoint.name(step)}.safetensors"
 
-    def words_path(self, step: int) -> Path:
-        """The folder in which a step's new words are."""
-        return self.folder / "words" / checkpoint.name(step)
+    def beside_path(self, step: int) -> Path:
+        """The folder in which a step's new words and classes are."""
+        return self.folder / BESIDE / checkpoint.name(step)
 
     def write_snapshot(self, step: int, values: Mapping[str, torch.Tensor]) -> None:
         """These weights, by parameter name, as a LoRA file of its own."""
@@ -188,7 +192,8 @@ class Trainer:
         injection = self.course.injection
         write_lora(path, LoraWeights(injection.layers(values)), injection.configs)
         if words := injection.vectors(values):
-            write_embeddings(self.words_path(step), words)
+            write_embeddings(self.beside_path(step), words)
+        write_conditioners(self.beside_path(step), injection.conditioners(values))
 
     def save(self) -> None:
         """A resume state of this step."""
@@ -227,7 +232,7 @@ def forget_after(folder: Path, step: int) -> None:
     for path in (folder / "snapshots").glob("step-*.safetensors"):
         if int(path.stem.removeprefix("step-")) > step:
             path.unlink()
-    for path in (folder / "words").glob("step-*"):
+    for path in (folder / BESIDE).glob("step-*"):
         if int(path.name.removeprefix("step-")) > step:
             shutil.rmtree(path)
     files.sweep(folder / "snapshots")

@@ -15,7 +15,7 @@ from adapt.data.plan import Plan, Rows
 from adapt.lora import Network
 from adapt.objectives import PLAIN, Noise, Objective, Prior, Target
 from adapt.training.hearing import Hearing
-from conditioning import Condition
+from conditioning import Condition, Dropout
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,12 @@ def row_losses(course: Course, rows: Rows) -> Tensor:
     backbone, objective = course.backbone, course.objective
     course.injection.move(rows.step, rows.positions)
     x = latents(course, rows)  # (n, C, *dims)
-    condition = conditions(course, rows)  # n rows; some are null
+    heard = conditions(course, rows)  # n rows; some are null
+    condition = with_classes(course, rows, heard)
     t = objective.times(rows.quantiles(), x.shape[2:]).to(x.device)  # (n,)
     noise = noises(course, rows, x)  # (n, C, *dims)
     x_t = objective.noised(x, course.noise.perturbed(noise, rows.noise), t)  # (n, C, *dims)
-    target = targets(course, rows, x, noise, t, as_base(course, rows, condition))  # (n, C, *dims)
+    target = targets(course, rows, x, noise, t, as_base(course, rows, heard))  # (n, C, *dims)
     prediction = backbone.predict(x_t, t, condition)  # (n, C, *dims)
     losses = objective.losses(prediction, target, t, areas(course, rows, x))
     losses = losses * row_weights(course, rows).to(losses)
@@ -98,8 +99,41 @@ def conditions(course: Course, rows: Rows) -> Condition:
     return with_nulls(course, rows, found.to(course.backbone.device, course.backbone.dtype))
 
 
+def with_classes(course: Course, rows: Rows, condition: Condition) -> Condition:
+    """The condition with the class of each picture, where classes are taught; dropped ones are null."""
+    classes = course.injection.classes
+    if classes is None:
+        return condition
+    pictures = [course.examples.pictures[i] for i in rows.items()]
+    told = classes.told(condition, [None if picture.prior else picture.label for picture in pictures])
+    dropped = {"class": dropped_rows(course, rows)["class"].to(course.backbone.device)}
+    return told.drop(dropped, Condition(classes.null(len(told)))).to(course.backbone.device, course.backbone.dtype)
+
+
+def dropout(settings: TrainSettings, part: str) -> Dropout:
+    """How often each part of the condition is dropped.
+
+    Args:
+        part: the one that captions become.
+    """
+    if not settings.classes:
+        return Dropout({(part,): settings.caption_dropout})
+    return Dropout(
+        {
+            (part,): settings.caption_dropout,
+            ("class",): settings.class_dropout,
+            (part, "class"): settings.joint_dropout,
+        }
+    )
+
+
+def dropped_rows(course: Course, rows: Rows) -> dict[str, Tensor]:
+    """Part → which rows go without it (n,), bool: a function of (seed, step, position)."""
+    return dropout(course.settings, course.backbone.caption_part).dropped(rows.uniform("drop"))
+
+
 def as_base(course: Course, rows: Rows, condition: Condition) -> Condition:
-    """What the base hears in their place, for targets that ask it."""
+    """What the base hears in their place, for targets that ask it: it knows no classes."""
     settings = course.settings
     asked = settings.anchor_above is not None or settings.prior_target == "base"
     if course.hearing is None or not asked:
@@ -116,7 +150,7 @@ def chosen(course: Course, rows: Rows) -> list[str]:
 
 def said(course: Course, rows: Rows) -> list[str]:
     """What encoders that are trained are given (n,): dropped captions are empty, so that they learn what empty means too."""
-    dropped = rows.dropped(course.settings.caption_dropout).tolist()
+    dropped = dropped_rows(course, rows)[course.backbone.caption_part].tolist()
     return ["" if gone else caption for gone, caption in zip(dropped, chosen(course, rows), strict=True)]
 
 
@@ -124,8 +158,8 @@ def with_nulls(course: Course, rows: Rows, found: Condition) -> Condition:
     """Dropped rows are null; where null is what an encoder that is trained makes of "", they are so already."""
     if course.hearing is not None and course.backbone.null_kind == "empty":
         return found
-    dropped = rows.dropped(course.settings.caption_dropout).to(course.backbone.device)
-    return found.drop(dict.fromkeys(found.parts, dropped), course.null.expand(len(found)))
+    dropped = {name: x.to(course.backbone.device) for name, x in dropped_rows(course, rows).items()}
+    return found.drop(dropped, course.null.expand(len(found)))
 
 
 def of_prior(course: Course, rows: Rows) -> Tensor:

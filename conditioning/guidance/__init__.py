@@ -4,7 +4,7 @@ from conditioning.guidance.base import Branch, Contrast, Guidance, Moment, Predi
 from conditioning.guidance.classifier_free import ClassifierFreeGuidance
 from conditioning.guidance.composed import Composition
 from conditioning.guidance.dial import SCHEDULES, Dial
-from conditioning.guidance.part import PartGuidance
+from conditioning.guidance.part import PartGuidance, WithParts
 from conditioning.guidance.perturbed import PerturbedGuidance
 from conditioning.guidance.projected import ProjectedGuidance
 from conditioning.guidance.total import Guided
@@ -27,5 +27,6 @@ __all__ = [
     "PerturbedGuidance",
     "Predictor",
     "ProjectedGuidance",
+    "WithParts",
     "ZeroStarGuidance",
 ]

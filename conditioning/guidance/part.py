@@ -35,3 +35,23 @@ class PartGuidance(Contrast):
 
     def combined(self, moment: Moment, conditional: Tensor, found: Sequence[Tensor]) -> Tensor:
         return pushed(found[0], conditional, self.dial.at(moment))
+
+
+@dataclass(frozen=True)
+class WithParts(Contrast):
+    """Another guidance, with some parts of the condition kept on both sides: what it keeps away from is told them too.
+
+    Attributes:
+        contrast: the guidance.
+        parts: names of parts.
+    """
+
+    contrast: Contrast
+    parts: Sequence[str]
+
+    def branches(self, moment: Moment, condition: Condition, negative: Condition) -> Sequence[Branch] | None:
+        kept = {name: condition.parts[name] for name in self.parts}
+        return self.contrast.branches(moment, condition, negative.replaced(kept))
+
+    def combined(self, moment: Moment, conditional: Tensor, found: Sequence[Tensor]) -> Tensor:
+        return self.contrast.combined(moment, conditional, found)

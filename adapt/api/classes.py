@@ -1,0 +1,158 @@
+"""The classes of a run: judged before step 1, put in, or grown from an adapter that has some."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from adapt.config import TrainSettings
+from adapt.data import Picture
+from adapt.data.captions import caption_of_label
+from adapt.data.wording import listed
+from adapt.errors import AdapterError, DataError
+
+if TYPE_CHECKING:  # pictures are judged before torch is imported
+    from adapt.adapter import Adapter
+    from adapt.backbones import Backbone
+    from adapt.lora.classes import LearnedClasses
+    from adapt.lora.grown import Fixed
+
+
+# ------------------------------------------------------------------------------------------------ without torch
+def labels_of(pictures: Sequence[Picture]) -> list[str]:
+    """The classes of what is taught, sorted."""
+    return sorted({picture.label for picture in pictures if picture.label and not picture.prior})
+
+
+def with_classes(
+    train: Sequence[Picture], held_out: Sequence[Picture], settings: TrainSettings
+) -> tuple[tuple[Picture, ...], tuple[Picture, ...]]:
+    """Pictures to be taught by class: captions that only say the class again are left out, because the class says it.
+
+    Raises:
+        DataError: a picture without a class, fewer than two classes, a held-out picture of a class that is not taught, or a
+            class that `grow_from` has already.
+    """
+    if not settings.classes:
+        return tuple(train), tuple(held_out)
+    if without := [p.name for p in (*train, *held_out) if not p.label and not p.prior]:
+        raise DataError("classes=true, and pictures have no class", given=listed(without),
+                        next="put them into folders named after their classes, or give them a column label")  # fmt: skip
+    labels = labels_of(train)
+    if len(labels) < 2 and settings.grow_from is None:
+        raise DataError("classes=true, and all pictures are of one class", given=listed(labels), allowed="two or more",
+                        next="put the pictures into folders named after their classes, or leave classes out")  # fmt: skip
+    if strange := sorted(set(labels_of(held_out)) - set(labels)):
+        raise DataError("held-out pictures are of classes that are not taught", given=listed(strange),
+                        next="more pictures of these classes, validation=0, or another seed")  # fmt: skip
+    _require_new(labels, settings)
+    return tuple(map(_bare, train)), tuple(map(_bare, held_out))
+
+
+def leaving_some(pictures: Sequence[Picture], held_out: Sequence[Picture]) -> tuple[Picture, ...]:
+    """The held-out pictures without those of a class that would have no other picture left: they are taught instead."""
+    aside = {picture.name for picture in held_out}
+    left = {picture.label for picture in pictures if picture.name not in aside}
+    return tuple(picture for picture in held_out if picture.label in left)
+
+
+def _bare(picture: Picture) -> Picture:
+    if picture.label is None or picture.prior:
+        return picture
+    said = caption_of_label(picture.label)
+    return replace(picture, captions=tuple(caption for caption in picture.captions if caption != said))
+
+
+def _require_new(labels: Sequence[str], settings: TrainSettings) -> None:
+    from adapt.adapter import Adapter
+
+    if settings.grow_from is None:
+        return
+    known = Adapter.labels_of(settings.grow_from)
+    if not known:
+        raise AdapterError("grow_from has no classes to add others to", given=settings.grow_from,
+                           next="an adapter that was trained with classes=true")  # fmt: skip
+    if both := [label for label in labels if label in known]:
+        raise DataError("classes are there already: a class that grows is a new one", given=listed(both),
+                        next="rename the folder; or take the old one out: adapt classes ADAPTER --remove NAME")  # fmt: skip
+
+
+def balanced(pictures: Sequence[Picture], repeats: Sequence[float]) -> list[float]:
+    """Repeats with which every class comes equally often, and all together as often as before; pictures without a class, and
+    those of the prior, keep theirs."""
+    weights = Counter[str]()
+    for picture, count in zip(pictures, repeats, strict=True):
+        if picture.label and not picture.prior:
+            weights[picture.label] += count  # type: ignore[assignment]  # counts may be broken
+    share = sum(weights.values()) / max(len(weights), 1)
+    return [
+        count * share / weights[picture.label] if picture.label and not picture.prior else count
+        for picture, count in zip(pictures, repeats, strict=True)
+    ]
+
+
+# ------------------------------------------------------------------------------------------------ with torch
+def put_in_classes(backbone: Backbone, settings: TrainSettings, labels: Sequence[str]) -> LearnedClasses | None:
+    """The classes at their start; the backbone draws with them. None where no classes are taught.
+
+    Raises:
+        SettingsError: the family has no place for them.
+    """
+    from adapt.backbones.class_slot import slot_of
+    from adapt.lora.classes import teach
+    from conditioning import ClassConditioner
+
+    if not settings.classes:
+        return None
+    if settings.grow_from is None:
+        slot = slot_of(backbone, settings.class_tokens)
+        conditioner = ClassConditioner.new(
+            labels, slot.empty, slot=slot.kind, spread=slot.spread, seed=settings.seed % 2**63
+        )
+    else:
+        conditioner = grown(settings.grow_from, backbone).conditioners["class"].grown(labels)
+    taught = teach(conditioner, backbone.device)
+    backbone.conditioners["class"] = conditioner
+    return taught
+
+
+def grown(path: str, backbone: Backbone) -> Adapter:
+    """The class adapter that learns further classes.
+
+    Raises:
+        AdapterError: not there, made for another base, without classes, or with parts that this run could not leave alone.
+    """
+    from adapt.adapter import Adapter
+
+    adapter = Adapter.load(path)
+    adapter.check(backbone)
+    if "class" not in adapter.conditioners:
+        raise AdapterError("grow_from has no classes to add others to", given=path)
+    if strange := sorted(set(adapter.weights.modules) - {backbone.denoiser_name}) or sorted(adapter.words):
+        raise AdapterError("grow_from has more than a denoiser's layers and classes, which cannot be grown yet",
+                           given=", ".join(strange))  # fmt: skip
+    return adapter
+
+
+def put_on(path: str, backbone: Backbone, settings: TrainSettings) -> Fixed:
+    """The grown adapter's layers, on the denoiser and not to be changed."""
+    from adapt.lora.applied import Applied
+    from adapt.lora.grown import Fixed, FixedConfig
+
+    adapter = grown(path, backbone)
+    applied = Applied(backbone.modules, adapter.layers(), 1.0)
+    name = backbone.denoiser_name
+    config = FixedConfig(adapter.facts.lora.get(name, {}))
+    return Fixed(backbone.denoiser, applied, adapter.weights.modules[name], settings, config)
+
+
+def require_slot(backbone: Backbone, settings: TrainSettings) -> None:
+    """Raises `SettingsError` for a family that has no place for classes."""
+    from adapt.backbones.class_slot import slot_of
+
+    if settings.classes and settings.grow_from is None:
+        slot_of(backbone, settings.class_tokens)
+    if settings.grow_from is not None:
+        grown(settings.grow_from, backbone)

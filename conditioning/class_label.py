@@ -1,0 +1,228 @@
+"""Classes → the part `class`: a label map, a table of embeddings, and a projector into what the denoiser takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from conditioning.condition import Part
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+KIND, SCHEMA = "ClassConditioner", 1
+SLOTS = ("tokens", "embedding")
+
+Mixture = Mapping[str, float]
+"""Class → its share: `{"finch": 0.7, "canary": 0.3}`."""
+
+
+class ClassConditioner(nn.Module):
+    """A class is null + its embedding · projector: tokens beside the text's (B, n, D), or one embedding (B, D) that is added to
+    the time's (Dhariwal & Nichol 2021, arXiv 2105.05233, appendix B).
+
+    The table starts at zero and the projector at random. Every class is then null at first, and a class that comes later, with
+    table, projector and null of the others frozen, can still go in as many directions as the table is wide.
+
+    Args:
+        labels: names of the classes, in the order of the table.
+        table: (K, E).
+        projector: (E, n · D), or (E, D).
+        empty: the null that is learned: (n, D), or (D,).
+        slot: `tokens` or `embedding`.
+        kept: so many first rows of the table stay as they are, and projector and null with them; 0: everything is learned.
+
+    Raises:
+        ValueError: labels that are empty or double, shapes that do not fit.
+    """
+
+    name = "class"
+    known: Tensor
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        table: Tensor,
+        projector: Tensor,
+        empty: Tensor,
+        slot: str = "tokens",
+        kept: int = 0,
+    ) -> None:
+        super().__init__()
+        self.labels = _labels(labels)
+        if slot not in SLOTS or empty.ndim != 2 - SLOTS.index(slot):
+            raise ValueError(f"the null of {slot!r} has another shape: {tuple(empty.shape)}")
+        if table.shape != (len(self.labels), len(projector)) or projector.shape[1:] != (empty.numel(),):
+            shapes = [tuple(x.shape) for x in (table, projector, empty)]
+            raise ValueError(f"table, projector and null of {len(self.labels)} classes do not fit: {shapes}")
+        self.slot = slot
+        self.register_buffer("known", table[:kept].clone())
+        self.table = nn.Parameter(table[kept:].clone(), requires_grad=False)
+        self.projector = nn.Parameter(projector.clone(), requires_grad=False)
+        self.empty = nn.Parameter(empty.clone(), requires_grad=False)
+
+    @staticmethod
+    def new(
+        labels: Sequence[str],
+        empty: Tensor,
+        *,
+        slot: str = "tokens",
+        width: int = 256,
+        spread: float = 1.0,
+        seed: int = 0,
+    ) -> ClassConditioner:
+        """One that has learned nothing: every class is null.
+
+        Args:
+            empty: what null starts as: (n, D), or (D,).
+            width: numbers an embedding.
+            spread: standard deviation of what the projector makes of an embedding of standard normal numbers.
+            seed: of the projector.
+        """
+        draw = torch.randn(width, empty.numel(), generator=torch.Generator().manual_seed(seed))
+        projector = draw * (spread / width**0.5)
+        return ClassConditioner(labels, torch.zeros(len(labels), width), projector, empty.float(), slot)
+
+    # ------------------------------------------------------------------------------------------------ what it says
+    @property
+    def embeddings(self) -> Tensor:
+        """The whole table (K, E)."""
+        return torch.cat([self.known, self.table])
+
+    @property
+    def learned(self) -> dict[str, nn.Parameter]:
+        """What is taught, by name: of one that grows, only the new rows."""
+        return {"table": self.table, **({} if len(self.known) else {"projector": self.projector, "null": self.empty})}
+
+    @property
+    def size(self) -> int:
+        """Numbers that it holds."""
+        return self.embeddings.numel() + self.projector.numel() + self.empty.numel()
+
+    def encode(self, raw: Sequence[str | Mixture]) -> Part:
+        """One row a class, or a mixture of classes; "" is null.
+
+        Raises:
+            ValueError: a class that it does not have.
+        """
+        weights = torch.stack([self._weights(each) for each in raw])
+        moved = weights.to(self.empty) @ self.embeddings @ self.projector
+        return {self.slot: self.empty + moved.view(len(raw), *self.empty.shape)}
+
+    def null(self, rows: int) -> Part:
+        return {self.slot: self.empty.expand(rows, *self.empty.shape)}
+
+    def _weights(self, raw: str | Mixture) -> Tensor:
+        mixture = raw if isinstance(raw, Mapping) else {raw: 1.0} if raw else {}
+        found = torch.zeros(len(self.labels))
+        for label, weight in mixture.items():
+            found[self.index(label)] += weight
+        return found
+
+    def index(self, label: str) -> int:
+        """The row of a class. Raises ValueError for one that it does not have."""
+        if label not in self.labels:
+            raise ValueError(f"there is no class {label!r}; known: {', '.join(self.labels)}")
+        return self.labels.index(label)
+
+    # ------------------------------------------------------------------------------------------------ other classes
+    def _with(self, labels: Sequence[str], table: Tensor, kept: int = 0) -> ClassConditioner:
+        fixed = self.projector.detach(), self.empty.detach()
+        return ClassConditioner(labels, table, *fixed, self.slot, kept)
+
+    @torch.no_grad()
+    def grown(self, labels: Sequence[str]) -> ClassConditioner:
+        """With further classes, which start in the middle of the others; only they are learned.
+
+        Raises:
+            ValueError: a class that it has already.
+        """
+        start = self.embeddings.mean(0).expand(len(labels), -1)
+        return self._with([*self.labels, *labels], torch.cat([self.embeddings, start]), kept=len(self.labels))
+
+    @torch.no_grad()
+    def without(self, labels: Sequence[str]) -> ClassConditioner:
+        """Without some classes; the others say what they said. Raises ValueError for unknown ones, and for all."""
+        gone = {self.index(label) for label in labels}
+        rows = [row for row in range(len(self.labels)) if row not in gone]
+        return self._with([self.labels[row] for row in rows], self.embeddings[rows])
+
+    @torch.no_grad()
+    def renamed(self, names: Mapping[str, str]) -> ClassConditioner:
+        """With other names, old → new. Raises ValueError for unknown old ones, and where two would have one name."""
+        for label in names:
+            self.index(label)
+        return self._with([names.get(label, label) for label in self.labels], self.embeddings)
+
+    @torch.no_grad()
+    def merged(self, other: ClassConditioner) -> ClassConditioner:
+        """With the classes of another that grew from the same: table, projector and null of what they share are equal.
+
+        Raises:
+            ValueError: they do not speak the same language (projector, null), or clash: one name, two embeddings.
+        """
+        if not self.speaks_as(other):
+            raise ValueError("the two have other projectors: they did not grow from the same classes")
+        if clash := self.clashes(other):
+            raise ValueError(f"classes of one name say different things: {', '.join(clash)}")
+        more = [label for label in other.labels if label not in self.labels]
+        rows = other.embeddings[[other.index(label) for label in more]]
+        return self._with([*self.labels, *more], torch.cat([self.embeddings, rows]))
+
+    def speaks_as(self, other: ClassConditioner) -> bool:
+        """Whether an embedding means the same to both."""
+        same = self.slot == other.slot and self.projector.shape == other.projector.shape
+        return same and bool(torch.equal(self.projector, other.projector) and torch.equal(self.empty, other.empty))
+
+    def clashes(self, other: ClassConditioner) -> list[str]:
+        """Names that both have for different embeddings."""
+        both = [label for label in self.labels if label in other.labels]
+        return [k for k in both if not torch.equal(self.embeddings[self.index(k)], other.embeddings[other.index(k)])]
+
+    # ------------------------------------------------------------------------------------------------ files
+    def state(self) -> dict[str, Tensor]:
+        """Everything that it has learned, by the names in its file."""
+        held = {"table": self.embeddings, "projector": self.projector, "null": self.empty}
+        return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in held.items()}
+
+    def save(self, folder: str | Path) -> None:
+        """`model.safetensors` and `config.json`; equal conditioners are equal bytes."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(self.state(), folder / WEIGHTS, {"format": "pt"})
+        told = {"kind": KIND, "schema": SCHEMA, "slot": self.slot, "labels": list(self.labels)}
+        (folder / CONFIG).write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+    @staticmethod
+    def load(folder: str | Path) -> ClassConditioner:
+        """Reads what `save` wrote.
+
+        Raises:
+            ValueError: something else, damaged, or with values that are not finite.
+        """
+        folder = Path(folder)
+        try:
+            told = json.loads((folder / CONFIG).read_text("utf-8"))
+            tensors = load_file(folder / WEIGHTS)
+            if (told["kind"], told["schema"]) != (KIND, SCHEMA):
+                raise ValueError(f"{told['kind']} of schema {told['schema']}, not {KIND} of schema {SCHEMA}")
+            if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+                raise ValueError("values that are not finite")
+            found = tensors["table"], tensors["projector"], tensors["null"]
+            return ClassConditioner(told["labels"], *found, slot=told["slot"])
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"{folder.name}/ holds no classes that can be read: {error}") from error
+
+
+def _labels(labels: Sequence[str]) -> tuple[str, ...]:
+    """Raises ValueError unless there are some, each of them a name, each once."""
+    found = tuple(labels)
+    if not found or not all(isinstance(label, str) and label for label in found):
+        raise ValueError("a label is a text that is not empty, and there is one at least")
+    if double := sorted({label for label in found if found.count(label) > 1}):
+        raise ValueError(f"two classes would have one name: {', '.join(double)}")
+    return found
