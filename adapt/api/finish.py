@@ -75,7 +75,7 @@ def _write(folder: Path, trainer: Trainer, chosen: int) -> Proof:
     drawing = whole if course.backbone.quantised else course.backbone  # nothing can be added to weights in few bits
     samples = _samples(folder, written, drawing, asked, public=bool(course.settings.previews))
     width = text_width(course.backbone)
-    if width and course.settings.kind in IN_UIS and not words:
+    if width and course.settings.kind in IN_UIS and not (words or conditioners):
         path = folder / "kohya" / f"{slug(name)}.safetensors"
         written.export(path, "kohya", text_width=width, picture=folder / samples[0]["file"])
     told = replace(adapter.facts, proof=proof.as_dict(), samples=samples)
@@ -122,7 +122,7 @@ def _told(drawing: Drawing, public: bool) -> dict[str, Any]:
     names = ("seed", "steps", "guidance_scale", "width", "height", "scheduler")
     settings = {name: getattr(drawing, name) for name in names}
     settings |= {"class": written(drawing.classes)} if drawing.classes else {}
-    again = public and drawing.image is None
+    again = (public or (drawing.classes and drawing.wordless)) and drawing.image is None
     words = {"prompt": drawing.prompt, "negative_prompt": drawing.negative_prompt} if again else {"prompt": None}
     return {**words, **settings}
 

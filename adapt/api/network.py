@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from adapt.adapter import Adapter
-from adapt.api.classes import put_in_classes, put_on
+from adapt.api.classes import grown, put_in_classes, put_on
 from adapt.config import TrainSettings
 from adapt.config.network import ONE_SIZE
 from adapt.errors import SettingsError
@@ -30,6 +30,8 @@ def settled_network(settings: TrainSettings, backbone: Backbone) -> dict[str, An
     from adapt.lora import convolution_ends, layout, text_encoders
     from adapt.lora.warm_start import judge
 
+    if settings.grow_from:
+        return _as_grown(settings.grow_from, backbone)
     targets = settings.targets or backbone.lora_targets
     if settings.conv_rank and not settings.targets:
         targets = tuple(dict.fromkeys((*targets, *convolution_ends(backbone.denoiser))))
@@ -56,6 +58,13 @@ def settled_network(settings: TrainSettings, backbone: Backbone) -> dict[str, An
         "train_text_encoder": encoders or False,
         "rank_pattern": settings.rank_pattern,
     }
+
+
+def _as_grown(path: str, backbone: Backbone) -> dict[str, Any]:
+    """What is known of the network of an adapter that learns further classes."""
+    told = grown(path, backbone).facts.training
+    known = {name: told[name] for name in ("kind", "rank", "alpha") if told.get(name) is not None}
+    return {"targets": backbone.lora_targets, "train_text_encoder": False, **known}
 
 
 def _idle(backbone: Backbone, targets: Sequence[str]) -> dict[str, int]:
@@ -188,7 +197,7 @@ def readers(settings: TrainSettings, backbone: Backbone) -> tuple[str, ...]:
     kohya = (
         text_width(backbone) is not None
         and set(encoders) <= set(backbone.entry.kohya or ())
-        and not settings.new_tokens
+        and not (settings.new_tokens or settings.classes)
     )
     if settings.boft_factors > 1:
         return "adapt", "peft with its CUDA extension"  # without, peft makes one factor of them and cannot load it

@@ -17,6 +17,7 @@ from adapt.api.origins import origins_of, said_of
 from adapt.api.sizes import draws, in_use, remarks, shelves
 from adapt.config import TrainSettings, validate
 from adapt.config.run import steps_of
+from adapt.data.wording import listed
 from adapt.errors import BackboneError, RunError, SettingsError
 from adapt.progress import say
 from adapt.training import events, folder
@@ -222,7 +223,8 @@ def _beside(settings: TrainSettings, labels: Sequence[str]) -> str:
     """Which text encoders and classes are taught too, for settled settings."""
     names = settings.train_text_encoder or ()
     encoders = f" (also in {', '.join(names)})" if isinstance(names, tuple) and names else ""
-    return encoders + (f" and {len(labels)} classes" if labels else "")
+    further = ", which stays as it is, and further classes" if settings.grow_from else " and classes"
+    return encoders + (f"{further} ({listed(labels)})" if labels else "")
 
 
 def _sizes(backbone: Backbone, pictures: Pictures, settings: TrainSettings) -> str:

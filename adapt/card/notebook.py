@@ -9,6 +9,7 @@ from adapt.adapter import Facts
 from adapt.card.usage import usage_of
 
 STRENGTHS = (0.0, 0.5, 1.0)
+TO_GPU = '\nif torch.cuda.is_available():\n    pipeline.to("cuda")'
 
 
 def notebook(name: str, facts: Facts, address: str) -> str:
@@ -21,9 +22,9 @@ def notebook(name: str, facts: Facts, address: str) -> str:
     cells = [
         _words(f"# {name}\n\nAn adapter for `{usage.reference or 'a local base'}`, trained with adapt. Run the cells in order."),
         _code("%pip install -q adapt-diffusion"),
-        _code(f"{usage.imports}\n\n{usage.load}\nif torch.cuda.is_available():\n    pipeline.to(\"cuda\")"),
+        _code(f"{usage.imports}\n\n{usage.load}{'' if usage.labels else TO_GPU}"),
         _code(f"{usage.draw}\npicture"),
-        *([_code(_strengths(usage.draw))] if usage.by_diffusers else []),
+        *([_code(_strengths(usage.draw))] if usage.by_diffusers and not usage.labels else []),
         _words("## Train your own\n\nPut pictures, each with a caption in a text file of the same name, into `my-pictures`."),
         _code(_train(facts)),
     ]  # fmt: skip

@@ -60,7 +60,9 @@ def front_matter(facts: Facts, usage: Usage) -> str:
     from huggingface_hub import ModelCardData
 
     licence = licence_of(facts)
-    widget = [{"text": sample["prompt"], "output": {"url": sample["file"]}} for sample in shown(facts)]
+    widget = [
+        {"text": sample.get("prompt") or sample["class"], "output": {"url": sample["file"]}} for sample in shown(facts)
+    ]
     said = licence.as_dict() if licence else {}
     data = ModelCardData(
         license=said.get("license"),

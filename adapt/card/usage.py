@@ -40,6 +40,7 @@ class Usage:
     words: new words, as the facts have them.
     sample: a picture of the card: `prompt`, `seed`, `steps` …; what the snippet draws.
     zero_terminal_snr: whether it is drawn from pure noise.
+    labels: the classes that it draws; with some, the code is adapt's, because no pipeline takes classes.
     """
 
     address: str
@@ -51,6 +52,7 @@ class Usage:
     words: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     sample: Mapping[str, Any] = field(default_factory=dict)
     zero_terminal_snr: bool = False
+    labels: tuple[str, ...] = ()
 
     @property
     def peft_folders(self) -> dict[str, str]:
@@ -71,6 +73,8 @@ class Usage:
 
     @property
     def imports(self) -> str:
+        if self.labels:
+            return "import adapt"
         lines = ["import torch"]
         if self.reference and not self.hub_base:
             lines.append("from adapt.loading import bundled  # the base comes with the package adapt-diffusion")
@@ -80,7 +84,10 @@ class Usage:
 
     @property
     def load(self) -> str:
-        """Makes `pipeline`, with the adapter in it."""
+        """Makes `pipeline`, with the adapter in it; for classes, `base` and `adapter`."""
+        if self.labels:
+            reference = self.reference or "folder-of-the-base"
+            return f'base = adapt.Backbone.load("{reference}")\nadapter = adapt.Adapter.load("{self.address}")'
         made = f"pipeline = {self.pipeline}.from_pretrained({self.base}, use_safetensors=True)"
         return "\n".join([made, *([FROM_PURE_NOISE] if self.zero_terminal_snr else []), self.put_in])
 
@@ -117,6 +124,9 @@ class Usage:
     def draw(self) -> str:
         """Draws the sample as `picture`, from the same seed."""
         sample = self.sample
+        if self.labels:
+            said = f"prompt={_text(str(sample.get('prompt') or ''))}, class_name={_text(self.label)}"
+            return f"picture = adapt.generate(base, adapters=[adapter], {said}, seed={sample.get('seed', 0)})[0]"
         lines = [f"    {_text(self.prompt)},"]
         if sample.get("negative_prompt"):
             lines.append(f"    negative_prompt={_text(sample['negative_prompt'])},")
@@ -132,9 +142,24 @@ class Usage:
         return str(self.sample.get("prompt") or "a picture")
 
     @property
+    def label(self) -> str:
+        """The class of the sample, else the first one."""
+        return str(self.sample.get("class") or next(iter(self.labels), ""))
+
+    @property
+    def asked(self) -> str:
+        """What the command line is told to draw."""
+        return f"--class {_quoted(self.label)}" if self.labels else f"--prompt {self.shell_prompt}"
+
+    @property
     def shell_prompt(self) -> str:
-        """The prompt as one word for a shell, in double quotes, which every system's shell knows."""
-        return '"' + re.sub(r'([\\"$`])', r"\\\1", " ".join(self.prompt.split())) + '"'
+        """The prompt as one word for a shell."""
+        return _quoted(self.prompt)
+
+
+def _quoted(text: str) -> str:
+    """One word for a shell, in double quotes, which every system's shell knows."""
+    return '"' + re.sub(r'([\\"$`])', r"\\\1", " ".join(text.split())) + '"'
 
 
 def cell(value: object) -> str:
@@ -157,13 +182,14 @@ def usage_of(facts: Facts, address: str) -> Usage:
         by_diffusers=LOADER[kind] == "diffusers" and "peft" not in facts.loads_in,
         sample=next(iter(plain or told), advice),
         zero_terminal_snr=bool(facts.recommended.get("zero_terminal_snr")),
+        labels=tuple(facts.conditioning.get("class", {}).get("labels", ())),
     )
 
 
 def shown(facts: Facts) -> list[Mapping[str, Any]]:
     """The samples whose prompts are told. Those with the trigger come first: pages take the first one's prompt for their own
     snippet."""
-    told = [sample for sample in facts.samples if sample.get("prompt")]
+    told = [sample for sample in facts.samples if sample.get("prompt") or sample.get("class")]
     word = (facts.trigger or "").lower()
     return sorted(told, key=lambda sample: word not in str(sample["prompt"]).lower())
 

@@ -15,6 +15,7 @@ from adapt.cli.bases import bases
 from adapt.cli.caption import caption
 from adapt.cli.card import card
 from adapt.cli.check import check
+from adapt.cli.classes import classes
 from adapt.cli.convert_embedding import convert_embedding
 from adapt.cli.demo import demo
 from adapt.cli.diff import diff
@@ -45,7 +46,7 @@ app = typer.Typer(
 )
 for command in (check, caption, mask, train, ask, report, generate, sweep, export, card, push, pull, bases, demo):
     app.command()(command)
-for tool in (inspect, verify, diff, merge, resize, extract, convert_embedding):  # on adapter files
+for tool in (inspect, verify, diff, merge, resize, extract, classes, convert_embedding):  # on adapter files
     app.command()(tool)
 
 

@@ -14,6 +14,7 @@ from PIL import Image, PngImagePlugin
 
 from adapt import files
 from adapt.errors import DataError
+from adapt.sampling.classes import written
 
 if TYPE_CHECKING:
     from adapt.sampling.request import Drawing
@@ -108,6 +109,8 @@ def guided_by(drawing: Drawing) -> dict[str, str]:
         **({"CFG rescale": f"{drawing.guidance_rescale:g}"} if drawing.guidance_rescale else {}),
         **({"Guidance": " + ".join(named)} if named else {}),
         **({"Compose": " + ".join(further)} if further else {}),
+        **({"Class": written(drawing.classes)} if drawing.classes else {}),
+        **({} if drawing.class_scale is None else {"Class scale": f"{drawing.class_scale:g}"}),
     }
 
 
