@@ -69,7 +69,7 @@ def test_the_collectors_find_something():
     pages = {page for page, _ in commands(*PROGRAMS)}
     assert {"README.md", "docs/data.md", "docs/training.md", "docs/generating.md"} <= pages
     known = {"ask", "report", "check", "train", "generate", "sweep", "export", "demo"}
-    known |= {"bases", "card", "push", "pull", "caption", "mask", *TOOLS}
+    known |= {"classes", "bases", "card", "push", "pull", "caption", "mask", *TOOLS}
     assert {words[1] for _, words in ADAPT} == known
     assert len(of(ADAPT, "train")) >= 8 and len(of(ADAPT, "generate")) >= 10
     assert {words[0] for _, words in commands(*PROGRAMS)} == set(PROGRAMS)
@@ -104,6 +104,14 @@ def workplace(tmp_path_factory, tiny_base, pictures):
     run = here / "runs" / "my-style"
     words = ["steps=1", "batch_size=4", "rank=2", "sampling_steps=1", "previews=[one]"]
     assert main(["train", str(pictures), "--base", str(tiny_base), "--output", str(run), *words]) == 0
+    for name, labels in (("my-classes", ("goldfinch", "canary")), ("more-classes", ("owl",))):
+        for number, label in enumerate(labels):
+            (here / name / label).mkdir(parents=True)
+            for place in range(3):
+                shutil.copy(pictures / f"{3 * number + place:02d}.png", here / name / label)
+    taught = [*words, "classes=true", "validation=0"]
+    told = ["--base", str(tiny_base), "--output", str(here / "runs" / "birds")]
+    assert main(["train", str(here / "my-classes"), *told, *taught]) == 0
     shutil.copy(run / "adapter" / "pytorch_lora_weights.safetensors", here / "other.safetensors")
     return here
 
@@ -177,6 +185,19 @@ def test_commands_on_adapter_files_run_in_their_order(workplace, tiny_base, tmp_
         assert code == 0 or (words[1] == "diff" and code == 1), (words, capsys.readouterr().err)
 
 
+def test_the_page_of_classes_runs_in_its_order(workplace, tiny_base, tmp_path, monkeypatch, capsys):
+    for name in ("runs", "my-classes", "more-classes"):
+        shutil.copytree(workplace / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    shutil.rmtree("runs/birds")
+    small = ["--base", str(tiny_base), "batch_size=4", "rank=2", "sampling_steps=1", "validation=0"]
+    found = [words for page, words in ADAPT if page == "docs/conditioning.md" and words[1] != "generate"]
+    assert {words[1] for words in found} == {"train", "classes"}
+    for words in found:
+        short = [re.sub("^steps=.*", "steps=1", word) for word in words[1:]]
+        assert main([*short, *(small if words[1] == "train" else [])]) == 0, (words, capsys.readouterr().err)
+
+
 def test_make_targets_exist():
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
     found = commands("make")
@@ -240,7 +261,8 @@ def test_every_setting_that_is_named_exists():
         for body in blocks(page, "yaml"):
             named |= set(yaml.safe_load(body))
     for _, words in commands("adapt", "accelerate", "torchrun"):
-        named |= {word.partition("=")[0] for word in words if re.match(r"\w+=", word)}
+        if words[1] != "classes":  # --rename OLD=NEW
+            named |= {word.partition("=")[0] for word in words if re.match(r"\w+=", word)}
     named.discard("key")  # `key=value` stands for any
     assert len(named) >= 12
     require_known(sorted(named), "the documentation")
@@ -260,6 +282,7 @@ def test_every_setting_that_is_named_exists():
         ("push", ["docs/sharing.md"]),
         ("pull", ["docs/sharing.md"]),
         ("card", ["docs/sharing.md"]),
+        ("classes", ["docs/conditioning.md"]),
         *((tool, ["docs/adapter-tools.md"]) for tool in TOOLS),
     ],
 )
