@@ -251,6 +251,12 @@ class Adapter:
         """
         for layers in self.weights.modules.values():
             kinds = {layer.kind for layer in layers.values()}
+            if strange := kinds - LOADER.keys():
+                raise AdapterError(
+                    "neither diffusers nor peft has layers of this kind",
+                    given=", ".join(sorted(strange)),
+                    next="adapt generate draws with the file; adapt export --nearest RANK --base BASE makes a LoRA of it",
+                )
             if len({LOADER.get(kind, kind) for kind in kinds}) > 1:
                 raise AdapterError("no library loads an adapter of several kinds", given=", ".join(sorted(kinds)))
         if self.facts.loads_in and "diffusers" not in self.facts.loads_in:

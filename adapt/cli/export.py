@@ -77,7 +77,7 @@ def export(
         )
     folder = home(weights) or path.parent
     picture = next(iter(sorted((folder / "samples").glob("*.png"))), None)
-    loaded.export(path, format, picture=picture)
+    loaded.export(path, format, text_width=_text_width(backbone), picture=picture)
     verdict = None if no_proof else prove(path, loaded, backbone)
     beside = [str(file) for file in written[1:] if file.exists()]
     told = {
@@ -88,6 +88,13 @@ def export(
         **({} if left_out is None else {"left_out": left_out}),
     }
     typer.echo(json_.dumps(told) if json else str(path))
+
+
+def _text_width(backbone: Backbone | None) -> int | None:
+    """What tells one Stable Diffusion from another, where the adapter's layers do not."""
+    from adapt.api.network import text_width
+
+    return text_width(backbone) if backbone is not None else None
 
 
 def _own(adapter: Adapter) -> Backbone:

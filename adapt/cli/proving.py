@@ -33,8 +33,12 @@ def prove(path: Path, adapter: Adapter, base: Backbone | None) -> Verdict | None
     """
     from adapt.api.tools import prove_export
     from adapt.cli.base_of import own
+    from adapt.formats.readers import LOADER
     from adapt.progress import say
 
+    if strange := adapter.weights.kinds - LOADER.keys():
+        say(f"not loaded into a pipeline: neither diffusers nor peft has layers of kind {', '.join(sorted(strange))}")
+        return None
     why_not = ""
     if base is None:
         base, why_not = own(adapter)

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+ANY = 7
+"""Rows or columns of the fixed weight where a kind fits any number of them."""
+
+
 @dataclass(frozen=True)
 class Difference:
     """Attributes:
@@ -61,7 +65,7 @@ def _effect(layer: Layer) -> Tensor:
         return layer.delta().flatten(1)
     import torch
 
-    shape = getattr(layer, "shape", layer.size)
+    shape = [side or ANY for side in getattr(layer, "shape", layer.size)]
     count = torch.Size(shape).numel()
     weight = (torch.arange(count, dtype=torch.float32) * 37 % 101 / 50 - 1).reshape(shape)
     return (layer.merged(weight, 1.0) - weight).flatten(1)

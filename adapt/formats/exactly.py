@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 from adapt.errors import AdapterError
 from adapt.formats.dora import Dora
 from adapt.formats.factorise import nearest
+from adapt.formats.glora import GLora
 from adapt.formats.layer import Layer
 from adapt.formats.loha import LoHa
 from adapt.formats.lokr import LoKr
 from adapt.formats.lora_weights import Pair
 from adapt.formats.rows import Rows, rows_of
+from adapt.formats.vera import Vera
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,20 +24,21 @@ if TYPE_CHECKING:
     """(out, r) and (r, in × kernel): their product is a matrix."""
 
 
-def as_lora(layer: Layer, shape: Sequence[int]) -> Pair:
-    """The LoRA with the same ΔW: of LoHa at rank r², of LoKr at the product of both factors' ranks, at most as many as the weight
-    has rows or columns (then by all singular values).
+def as_lora(layer: Layer, weight: Tensor) -> Pair:
+    """The LoRA with the same ΔW: of LoHa at rank r², of LoKr at the product of both factors' ranks, of GLoRA at 2 r; at most as
+    many as the weight has rows or columns (then by all singular values).
 
     Args:
-        shape: of the weight that it belongs to.
+        weight: that it belongs to; of kinds that add, only its shape is looked at.
 
     Raises:
-        AdapterError: a kind whose effect depends on the weight.
+        AdapterError: a kind of which no LoRA does exactly the same.
     """
+    shape = weight.shape
     if isinstance(layer, Pair) and layer.kind == "lora":
         return layer
     if isinstance(layer, Rows):
-        whole = as_lora(layer.whole, (layer.whole.size[0], *shape[1:]))
+        whole = as_lora(layer.whole, weight.new_empty((layer.whole.size[0], *shape[1:]), device="meta"))
         part = rows_of(whole, layer.start, layer.stop)
         assert isinstance(part, Pair)
         return part
@@ -44,6 +47,15 @@ def as_lora(layer: Layer, shape: Sequence[int]) -> Pair:
         if len(down) >= min(layer.size):
             return nearest(layer.delta(shape), min(layer.size))[0]
         return _pair(up * layer.scale, down, shape)
+    if isinstance(layer, Vera):
+        return Pair(
+            layer.down[:, : shape[1]].float(),
+            layer.outs.float()[:, None] * layer.up[: shape[0]] * layer.ranks,
+            layer.rank,
+        )
+    if isinstance(layer, GLora):
+        pair = layer.pair(weight.float())
+        return pair if pair.rank < min(layer.size) else nearest(pair.delta(), min(layer.size))[0]
     raise AdapterError(
         f"what a {layer.kind} does to a weight is no product of small matrices, so no LoRA does exactly that",
         given=f"kind {layer.kind}",

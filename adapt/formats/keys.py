@@ -42,18 +42,13 @@ UNREAD: Mapping[str, str] = {
     "scale": "the scale of a norm",
     "on_input": "(IA)³",
     "weight": "a weight itself",
-    "a1.weight": "GLoRA",
-    "a2.weight": "GLoRA",
-    "b1.weight": "GLoRA",
-    "b2.weight": "GLoRA",
-    "oft_blocks": "OFT",
-    "oft_diag": "OFT",
-    "rescale": "OFT",
+    "bm.weight": "GLoRA with a core",
+    "oft_diag": "an older OFT",
     "set_weight": "a weight itself",
     "reshape_weight": "a weight of another shape",
 }
 """Ends of keys of adapters that change more than adapt applies: refused."""
-ZERO_IS_NOTHING = ("diff", "diff_b", "w_norm", "b_norm", "lora_B.bias", "lora_up.bias", "lora_down.bias", "oft_blocks")
+ZERO_IS_NOTHING = ("diff", "diff_b", "w_norm", "b_norm", "lora_B.bias", "lora_up.bias", "lora_down.bias")
 """Those of them that change nothing where they are all zero, as trainers write them for layers that they did not train."""
 _END = re.compile(
     r"^(.+?)\.(" + "|".join(re.escape(end) for end in sorted((*SPELLINGS, *UNREAD), key=len, reverse=True)) + r")$"
@@ -95,7 +90,7 @@ def _unread(path: Path, key: str, what: str) -> AdapterError:
     return AdapterError(
         f"the adapter changes {what}, which adapt does not apply",
         given=f"{key} in {path}",
-        allowed="LoRA, LoCon, DoRA, LoHa, LoKr",
+        allowed="LoRA, LoCon, DoRA, LoHa, LoKr, OFT, BOFT, GLoRA",
     )
 
 

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from adapt.errors import AdapterError
 from adapt.formats.boft import Boft
+from adapt.formats.diag_oft import DiagBoft, DiagOft
 from adapt.formats.dora import Dora
-from adapt.formats.layer import Layer
+from adapt.formats.glora import GLora
+from adapt.formats.layer import PEFT, Layer
 from adapt.formats.loha import LoHa
 from adapt.formats.lokr import LoKr
 from adapt.formats.lora_weights import Pair
@@ -19,12 +21,15 @@ from adapt.formats.vera import Vera
 if TYPE_CHECKING:
     from torch import Tensor
 
-KINDS: Mapping[str, type[Layer]] = {kind.kind: kind for kind in (Pair, Dora, LoHa, LoKr, Oft, Boft, Vera)}
+KINDS: Mapping[str, type[Layer]] = {
+    kind.kind: kind for kind in (Pair, Dora, LoHa, LoKr, Oft, Boft, Vera, DiagOft, DiagBoft, GLora)
+}
 
 
 def tensor_names(dialect: int) -> tuple[str, ...]:
     """Every name that a tensor of a layer can have in this dialect."""
-    return tuple(dict.fromkeys(pair[dialect] for kind in KINDS.values() for pair in kind.names.values()))
+    kinds = [kind for kind in KINDS.values() if kind.in_peft or dialect != PEFT]
+    return tuple(dict.fromkeys(pair[dialect] for kind in kinds for pair in kind.names.values()))
 
 
 def layer_of(
@@ -72,6 +77,6 @@ def _kind_of(parts: Mapping[str, Tensor], dialect: int) -> tuple[type[Layer] | N
     for kind in KINDS.values():
         fields = {pair[dialect]: field for field, pair in kind.names.items()}
         found = {fields[name]: tensor for name, tensor in parts.items() if name in fields}
-        if len(found) == len(parts) and frozenset(found) in kind.forms:
+        if len(found) == len(parts) and frozenset(found) in kind.forms and kind.is_kind(found):
             return kind, found
     return None, {}

@@ -2,9 +2,10 @@
 encoders.
 
 Keys `lora_unet_<layer with _ for .>.lora_down.weight` (r, in), `.lora_up.weight` (out, r) and `.alpha`, a scalar; ΔW is
-alpha / r · up @ down. LyCORIS's kinds likewise: `.hada_w1_a` …, `.lokr_w1` …, and DoRA's lengths as `.dora_scale`. Layers have
-diffusers' names in Stable Diffusion 1.x and 2.x and the models' own in the others. Text encoders: `lora_te_` in 1.x and 2.x,
-`lora_te1_`, `lora_te2_`, `lora_te3_` in the others. Which family it is, the shapes say.
+alpha / r · up @ down. LyCORIS's kinds likewise: `.hada_w1_a` …, `.lokr_w1` …, `.oft_blocks` (kohya's own: `oft_unet_…`),
+`.a1.weight` … of GLoRA, and DoRA's lengths as `.dora_scale`. Layers have diffusers' names in Stable Diffusion 1.x and 2.x and the
+models' own in the others. Text encoders: `lora_te_` in 1.x and 2.x, `lora_te1_`, `lora_te2_`, `lora_te3_` in the others. Which
+family it is, the shapes say.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from adapt.formats.placing import Place, at, denoiser, is_flux, native_layers, r
 if TYPE_CHECKING:
     from torch import Tensor
 
-PREFIX = "lora_unet_"
+PREFIX, OFT_PREFIX = "lora_unet_", "oft_unet_"
 KEY = re.compile(r"^(lora_unet|oft_unet|lora_te[123]?)_")
 TEXT = {"lora_te_": "text_encoder", "lora_te1_": "text_encoder", "lora_te2_": "text_encoder_2"}
 BASES = {
@@ -45,6 +46,9 @@ NETWORKS = {
     "dora": ("lycoris.kohya", '{"algo": "locon", "dora_wd": "True", "wd_on_output": "True"}'),
     "loha": ("lycoris.kohya", '{"algo": "loha"}'),
     "lokr": ("lycoris.kohya", '{"algo": "lokr"}'),
+    "diag-oft": ("lycoris.kohya", '{"algo": "diag-oft"}'),
+    "lycoris-boft": ("lycoris.kohya", '{"algo": "boft"}'),
+    "glora": ("lycoris.kohya", '{"algo": "glora"}'),
 }
 """Kind → `ss_network_module`, `ss_network_args`."""
 
@@ -92,11 +96,21 @@ def write_kohya(
 
 
 def tensors_of(layers: Mapping[str, Layer]) -> dict[str, Tensor]:
-    """By kohya's keys, alpha with them."""
+    """By kohya's keys, alpha with them.
+
+    Raises:
+        AdapterError: a kind that has no names there.
+    """
     import torch
 
     tensors: dict[str, Tensor] = {}
     for name, layer in layers.items():
+        if layer.kind not in NETWORKS:
+            raise AdapterError(
+                "LyCORIS and kohya have no names for adapters of this kind",
+                given=layer.kind,
+                next="--nearest RANK makes a plain LoRA of it",
+            )
         said = said_inside(layer)
         tensors |= {f"{name}.{part}": tensor for part, tensor in said.named(KOHYA).items()}
         tensors[f"{name}.alpha"] = torch.tensor(said.alpha, dtype=torch.float32)
@@ -132,14 +146,7 @@ def _in_diffusers_names(weights: LoraWeights, family: Family) -> Iterator[tuple[
 def _metadata(layers: Mapping[str, Layer], family: Family) -> dict[str, str]:
     version, architecture = BASES[family.name]
     ranks, alphas = ({getattr(layer, what) for layer in layers.values()} for what in ("rank", "alpha"))
-    kind = next(iter(layers.values())).kind
-    if kind not in NETWORKS:
-        raise AdapterError(
-            "kohya's format has no name for adapters of this kind",
-            given=kind,
-            next="--nearest RANK makes a plain LoRA of it",
-        )
-    module, arguments = NETWORKS[kind]
+    module, arguments = NETWORKS[next(iter(layers.values())).kind]
     own = {"sd3": "networks.lora_sd3", "flux": "networks.lora_flux"}.get(family.name, module)
     return {
         "format": "pt",
@@ -184,8 +191,9 @@ def placer(names: Mapping[str, Tensor]) -> Callable[[str], Place | None]:
     third = "text_encoder_2" if is_flux(names) else "text_encoder_3"
 
     def place(name: str) -> Place | None:
-        if name.startswith(PREFIX):
-            return denoiser(name.removeprefix(PREFIX), underscored=True)
+        for prefix in (PREFIX, OFT_PREFIX):
+            if name.startswith(prefix):
+                return denoiser(name.removeprefix(prefix), underscored=True)
         for prefix, component in {**TEXT, "lora_te3_": third}.items():
             if name.startswith(prefix):
                 return at(component, in_memory(component, dotted(name.removeprefix(prefix))))

@@ -24,12 +24,14 @@ class Layer(ABC):
         names: field → (peft's name, kohya's name) of each tensor.
         forms: which fields go together; a file with any other set holds a part of something.
         adds: whether W' is W + ΔW whatever W is.
+        in_peft: whether peft has layers of this kind.
     """
 
     kind: ClassVar[str]
     names: ClassVar[Mapping[str, tuple[str, str]]]
     forms: ClassVar[tuple[frozenset[str], ...]]
     adds: ClassVar[bool] = True
+    in_peft: ClassVar[bool] = True
     alpha: float
 
     @property
@@ -49,6 +51,11 @@ class Layer(ABC):
     @abstractmethod
     def misfit(self) -> str | None:
         """Why the shapes of its tensors cannot belong together, or None."""
+
+    @classmethod
+    def is_kind(cls, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether tensors of these fields are of this kind and not of another with the same names."""
+        return True
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], alpha: float | None, *, dialect: int, rank: int = 0) -> Self:

@@ -101,7 +101,7 @@ def read_placed(
 
 def apart(layer: Layer, native: Native) -> Iterator[tuple[str, Layer]]:
     """A native layer as diffusers' layers."""
-    whole = halves_swapped(layer) if native.halves and layer.size[0] == 2 * layer.size[1] else layer
+    whole = _turned_over(layer, native)
     if len(native.modules) == 1:
         yield native.modules[0], whole
         return
@@ -127,12 +127,22 @@ def together(layers: Mapping[str, Layer], names: Names) -> dict[str, Layer]:
 
 def _whole(native: Native, parts: Mapping[int, Layer]) -> Layer:
     if len(native.modules) == 1:
-        layer = parts[0]
-        return halves_swapped(layer) if native.halves and layer.size[0] == 2 * layer.size[1] else layer
+        return _turned_over(parts[0], native)
     try:
         return joined([parts.get(number) for number in range(len(native.modules))], native.shares)
     except AdapterError as error:
         raise AdapterError(error.message, given=native.name, next=error.next) from error
+
+
+def _turned_over(layer: Layer, native: Native) -> Layer:
+    """Shift and scale, which stand the other way round in diffusers."""
+    if native.halves and not layer.size[1]:
+        raise AdapterError(
+            f"a {layer.kind} over shift and scale cannot be reordered",
+            given=native.name,
+            next="--nearest RANK --base BASE",
+        )
+    return halves_swapped(layer) if native.halves and layer.size[0] == 2 * layer.size[1] else layer
 
 
 def native_layers(weights: LoraWeights, family: Family) -> Iterator[tuple[str, str, Layer]]:

@@ -9,11 +9,14 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from adapt.errors import AdapterError
+from adapt.formats.diag_oft import DiagOft
 from adapt.formats.dora import Dora
+from adapt.formats.glora import GLora
 from adapt.formats.layer import Layer, shaped
 from adapt.formats.loha import LoHa
 from adapt.formats.lokr import LoKr
 from adapt.formats.lora_weights import Pair
+from adapt.formats.relative import Relative
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -145,7 +148,18 @@ def rows_of(layer: Layer, start: int, stop: int) -> Layer:
             return _with_left(layer, _left(layer)[start // block : stop // block])
     if isinstance(layer, Rows):
         return replace(layer, start=layer.start + start, stop=layer.start + stop)
-    return Rows(layer, start, stop)
+    return _rows_of_relative(layer, start, stop) if isinstance(layer, Relative) else Rows(layer, start, stop)
+
+
+def _rows_of_relative(layer: Relative, start: int, stop: int) -> Layer:
+    if isinstance(layer, GLora):
+        return replace(layer, b1=layer.b1[start:stop])
+    if type(layer) is DiagOft:
+        block = layer.blocks.shape[1]
+        if start % block == 0 and stop % block == 0:
+            rescale = None if layer.rescale is None else layer.rescale[start:stop]
+            return replace(layer, blocks=layer.blocks[start // block : stop // block], rescale=rescale)
+    raise AdapterError(f"a {layer.kind} over fused layers turns rows of one into another, and cannot be taken apart")
 
 
 def joined(parts: Sequence[Layer | None], shares: Sequence[int]) -> Layer:
@@ -175,9 +189,13 @@ def joined(parts: Sequence[Layer | None], shares: Sequence[int]) -> Layer:
             next="export the nearest plain LoRA: --nearest RANK",
         )
     joining: Mapping[type[Layer], Callable[[Any], Layer]] = {
-        Dora: _joined_doras, LoHa: _joined_lohas, LoKr: _joined_lokrs,
+        Dora: _joined_doras, LoHa: _joined_lohas, LoKr: _joined_lokrs, DiagOft: _joined_ofts, GLora: _joined_gloras,
     }  # fmt: skip
-    return joining[kinds.pop()](there)
+    if (kind := kinds.pop()) not in joining:
+        raise AdapterError(
+            f"a {there[0].kind} of several layers is none of them together", next="--nearest RANK --base BASE"
+        )
+    return joining[kind](there)
 
 
 def _whole(parts: Sequence[Layer]) -> Layer:
@@ -261,6 +279,26 @@ def _joined_lokrs(parts: Sequence[LoKr]) -> LoKr:
             next="export the nearest plain LoRA: --nearest RANK",
         )
     return _with_left(first, torch.cat([_left(part) for part in parts]))
+
+
+def _joined_ofts(parts: Sequence[DiagOft]) -> DiagOft:
+    import torch
+
+    if len({part.blocks.shape[1] for part in parts}) > 1 or len({part.rescale is None for part in parts}) > 1:
+        raise AdapterError("OFT of several block sizes cannot be joined", next="--nearest RANK --base BASE")
+    lengths = [part.rescale for part in parts if part.rescale is not None]
+    blocks = torch.cat([part.blocks for part in parts])
+    return DiagOft(blocks, sum(part.alpha for part in parts), torch.cat(lengths) if lengths else None)
+
+
+def _joined_gloras(parts: Sequence[GLora]) -> GLora:
+    import torch
+
+    first = parts[0]
+    shared = ("a1", "a2", "b2")
+    if any(p.alpha != first.alpha or not all(p.tensors()[n].equal(first.tensors()[n]) for n in shared) for p in parts):
+        raise AdapterError("different GLoRAs cannot be joined into one", next="--nearest RANK --base BASE")
+    return replace(first, b1=torch.cat([part.b1 for part in parts]))
 
 
 def _left(layer: LoKr) -> Tensor:

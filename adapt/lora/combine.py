@@ -93,7 +93,7 @@ def _weight_of(layers: Sequence[Layer], modules: Modules | None, name: str) -> T
 
 def _stacked(layers: Sequence[tuple[Layer, float]], weight: Tensor) -> Pair:
     """Σ s B A, exactly: all A above each other, all s B beside each other."""
-    pairs = [(as_lora(layer, weight.shape), scale) for layer, scale in layers]
+    pairs = [(as_lora(layer, weight), scale) for layer, scale in layers]
     downs = torch.cat([pair.down.float() for pair, _ in pairs])
     ups = torch.cat([pair.up.float() * (pair.scale * scale) for pair, scale in pairs], 1)
     return Pair(downs, ups, float(len(downs)))

@@ -51,9 +51,7 @@ def each(weights: LoraWeights, smaller: Smaller) -> tuple[LoraWeights, float]:
 def nearest_of(layer: Layer, weight: Tensor, keep: int | Keep) -> tuple[Pair, float]:
     """The LoRA nearest to what a layer does to a weight, and ‖what is left out‖²."""
     exact = layer.adds and layer.rank and layer.rank**2 < min(layer.size)  # then no ΔW need be made
-    found, left_out = (
-        nearest_to(as_lora(layer, weight.shape), keep) if exact else nearest(difference(layer, weight), keep)
-    )
+    found, left_out = nearest_to(as_lora(layer, weight), keep) if exact else nearest(difference(layer, weight), keep)
     return found, float(left_out)
 
 

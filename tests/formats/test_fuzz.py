@@ -10,7 +10,9 @@ import torch
 from adapt import files
 from adapt.errors import AdapterError
 from adapt.formats import Dora, LoHa, LoKr, LoraWeights, Pair, write_kohya, write_lora
+from adapt.formats.diag_oft import DiagBoft, DiagOft
 from adapt.formats.dialects import WRITTEN, read, write
+from adapt.formats.glora import GLora
 from adapt.lora import Applied
 from adapt.lora.applied import STACK
 
@@ -50,8 +52,14 @@ def originals(tmp_path_factory, unet):
         "loha": {q: LoHa(randn(out, 2), randn(2, inside), randn(out, 2), randn(2, inside), 2.0)},
         "lokr": {q: LoKr(2.0, w1=randn(4, 4), w2_a=randn(out // 4, 2), w2_b=randn(2, inside // 4))},
     }
+    only_kohyas = {
+        "oft": {q: DiagOft(randn(out // 4, 4, 4), 9.0, randn(out, 1) + 1)},
+        "boft": {q: DiagBoft(randn(2, out // 4, 4, 4), 9.0)},
+        "glora": {q: GLora(randn(inside, 2), randn(2, inside), randn(out, 2), randn(2, inside), 2.0)},
+    }
     for kind, layers in kinds.items():
         write_lora(folder / f"{kind}.safetensors", LoraWeights({"unet": layers}), {})
+    for kind, layers in {**kinds, **only_kohyas}.items():
         write_kohya(folder / f"kohya-{kind}.safetensors", LoraWeights({"unet": layers}), width=768)
     for dialect in ("comfyui", "simpletuner"):
         write(folder / f"{dialect}.safetensors", LoraWeights({"unet": lora}), WRITTEN[dialect], {"note": "x"})

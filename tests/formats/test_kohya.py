@@ -91,11 +91,11 @@ def test_a_base_that_no_such_program_has_is_refused_and_nothing_written(tmp_path
     ("key", "reason"),
     [
         ("lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", "holds only lora_down"),
-        ("lora_unet_mid_block_attentions_0_proj_in.oft_blocks", "OFT"),
+        ("lora_unet_mid_block_attentions_0_proj_in.oft_diag", "an older OFT"),
         ("lora_unet_mid_block_attentions_0_proj_in.diff", "whole difference"),
         ("lora_unet_mid_block_attentions_0_norm.w_norm", "weight of a norm"),
         ("lora_unet_conv_in.diff_b", "a bias"),
-        ("lora_unet_mid_block_attentions_0_proj_in.a1.weight", "GLoRA"),
+        ("lora_unet_mid_block_attentions_0_proj_in.bm.weight", "GLoRA with a core"),
         ("lora_unet_mid_block_attentions_0_proj_in.something", "no part of an adapter's layer"),
     ],
 )

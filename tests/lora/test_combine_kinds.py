@@ -7,10 +7,12 @@ import torch
 
 from adapt.errors import AdapterError, SettingsError
 from adapt.formats import Dora, LoHa, LoKr, LoraWeights, Pair
+from adapt.formats.boft import Boft
 from adapt.formats.exactly import as_lora
 from adapt.formats.factorise import Keep
 from adapt.formats.oft import Oft
 from adapt.formats.rows import Rows
+from adapt.formats.vera import Vera
 from adapt.lora import Applied
 from adapt.lora.combine import METHODS, combined
 from adapt.lora.decompose import factors
@@ -39,6 +41,7 @@ ADDED = {
     "lokr with a core": (
         LoKr(3.0, w1=randn(2, 3), w2_a=randn(2, 8), w2_b=randn(2, 5), t2=randn(2, 2, 3, 3)), (16, 15, 3, 3), 4,
     ),
+    "vera": (Vera(randn(24), randn(3), randn(3, 40), randn(50, 3)), (24, 20), 3),
     "rows of a lokr": (Rows(KRONECKER, 3, 15), (12, 20), 6),
 }  # fmt: skip
 
@@ -46,7 +49,7 @@ ADDED = {
 @pytest.mark.parametrize("name", ADDED)
 def test_a_product_of_small_matrices_is_a_lora_exactly(name):
     layer, shape, rank = ADDED[name]
-    found = as_lora(layer, shape)
+    found = as_lora(layer, torch.empty(shape))
     assert found.kind == "lora" and found.rank == rank and found.fits(shape)
     wanted = layer.delta(shape)
     assert float((found.delta() - wanted).norm() / wanted.norm()) < 1e-5
@@ -76,6 +79,8 @@ KINDS = {
     "loha": HADAMARD,
     "lokr": KRONECKER,
     "oft": Oft(0.1 * randn(5, 6)),
+    "boft": Boft(0.1 * randn(1, 5, 4, 4), 1 + 0.1 * randn(24, 1)),
+    "vera": Vera(randn(24), randn(3), randn(3, 40), randn(50, 3)),
 }
 
 
@@ -103,7 +108,7 @@ def test_linear_of_kinds_that_add_is_the_exact_sum(base):
     assert close(found.modules["unet"]["a"].delta(), sum(effect(base, w, s) for w, s in three))
 
 
-@pytest.mark.parametrize("kind", ["dora", "oft"])
+@pytest.mark.parametrize("kind", ["dora", "oft", "boft"])
 def test_kinds_that_turn_the_weight_are_merged_by_what_they_do_to_it(base, kind):
     two = [(adapter(kind, names=("a",)), 0.6), (adapter("loha", names=("a",)), 0.5)]
     wanted = sum(effect(base, w, s) for w, s in two)
@@ -126,7 +131,7 @@ def test_rules_work_on_every_kind(base, method):
         assert close(whole.modules["unet"]["a"].delta(), sum(effect(base, adapter(kind), 0.5) for kind in KINDS))
 
 
-@pytest.mark.parametrize("kind", ["dora", "loha", "lokr", "oft"])
+@pytest.mark.parametrize("kind", ["dora", "loha", "lokr", "oft", "boft", "vera"])
 def test_without_its_base_it_is_refused(kind):
     for method in METHODS:
         with pytest.raises(AdapterError, match="without its base") as refused:
@@ -141,7 +146,7 @@ def test_another_base_is_refused():
 
 
 # ----------------------------------------------------------------------------------------------------------------- resize
-@pytest.mark.parametrize("kind", ["loha", "lokr", "oft"])
+@pytest.mark.parametrize("kind", ["loha", "lokr", "oft", "boft", "vera"])
 def test_another_kind_made_smaller_is_the_nearest_lora(base, kind):
     given = adapter(kind, names=("a",))
     wanted = effect(base, given, 1.0)

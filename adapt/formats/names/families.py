@@ -102,12 +102,13 @@ def _transformer(layers: Mapping[str, Layer]) -> Family:
     if len(fitting) == 1:
         return fitting[0]
     # the blocks with text and picture are called alike; Flux's are 3072 wide, and no Stable Diffusion 3's
-    width = next((layer.size[1] for name, layer in layers.items() if name.endswith(("attn.to_q", "attn.to_k"))), None)
+    named = ((layer, name.endswith(("attn.to_q", "attn.to_k"))) for name, layer in layers.items())
+    width = next((max(layer.size) for layer, told in named if told), None)  # a rotation says its outputs only
     return FAMILIES["sd3"] if width in (1536, 2432) else FAMILIES["flux"]
 
 
 def _unet(layers: Mapping[str, Layer]) -> Family:
-    if widths := {layer.size[1] for name, layer in layers.items() if re.search(r"attn2\.to_[kv]$", name)}:
+    if widths := {layer.size[1] for name, layer in layers.items() if re.search(r"attn2\.to_[kv]$", name)} - {0}:
         return _of_width(widths)
     if any(re.search(r"^add_embedding|transformer_blocks\.[1-9]", name) for name in layers):
         return FAMILIES["sdxl"]
