@@ -12,7 +12,7 @@ import typer
 from adapt.errors import RunError, SettingsError
 
 if TYPE_CHECKING:
-    from adapt.evaluation.swept import Swept
+    from adapt.evaluation.swept import Row, Swept
 
 Number = TypeVar("Number", int, float)
 
@@ -21,7 +21,13 @@ def sweep(
     adapter: Annotated[str, typer.Argument(help="An adapter, a run's folder, or user/name[@revision] on the Hub.")],
     prompt: Annotated[
         list[str] | None,
-        typer.Option(help="What is drawn; may be given several times. Default: the prompts of the adapter's samples."),
+        typer.Option(
+            help="What is drawn; may be given several times. Default: captions of --reference, else the samples'."
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Pictures of the style, best ones not trained on: what it is compared with and judged by."),
     ] = None,
     scale: Annotated[
         str | None,
@@ -34,7 +40,7 @@ def sweep(
         str | None, typer.Option(metavar="N,N…", help="Inference steps; default: 0.5, 1 and 1.5 × the recommended.")
     ] = None,
     count: Annotated[
-        int | None, typer.Option(help="Pictures of each prompt at every setting; default: eight or more in all.")
+        int | None, typer.Option(help="Pictures of each prompt at every setting; default: sixteen or more in all.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the first picture of a prompt.")] = 0,
     base: Annotated[str | None, typer.Option(help="Backbone; default: the adapter's.")] = None,
@@ -64,18 +70,20 @@ def sweep(
     path, given = scaled_adapter(adapter)
     if given is not None:
         raise SettingsError("a sweep's adapter has no scale", given=adapter, next=f"--scale {given:g}")
-    reference = base_of(base, [(path, None)])
-    read_index(find(reference))
+    name = base_of(base, [(path, None)])
+    read_index(find(name))
     _judge_output(output)
 
     from adapt.api import sweep as api
+    from adapt.api.reference import NONE, read_reference
     from adapt.backbones import Backbone
     from adapt.progress import Progress
 
-    loaded, backbone = Adapter.load(path), Backbone.load(reference, device=device_of(device))
+    compared = read_reference(reference) if reference else NONE
+    loaded, backbone = Adapter.load(path), Backbone.load(name, device=device_of(device))
     with Progress("drawing", 0) as bar:
         found = api.sweep(
-            backbone, loaded, prompt=prompt or (), count=count, seed=seed, batch_size=batch_size,
+            backbone, loaded, prompt=prompt or (), count=count, seed=seed, batch_size=batch_size, reference=compared,
             progress=lambda done, total, left: bar(done, total, left=left), **axes,
         )  # fmt: skip
     try:
@@ -113,10 +121,22 @@ def _judge_output(output: Path) -> None:
 
 
 def _table(swept: Swept) -> Sequence[str]:
-    """The figures as lines of text."""
-    head = f"{'scale':>6} {'guidance':>9} {'steps':>6} {'seconds':>8}"
-    rows = [
-        f"{row.setting.scale:6g} {row.setting.guidance_scale:9g} {row.setting.steps:6d} {row.seconds:8.2f}"
-        for row in (swept.base, *swept.rows)
-    ]
-    return [head, *rows]
+    """The figures as lines of text, and what they come to."""
+    columns = ("scale", "guidance", "steps", "seconds", "style", "±", "prompts", "diversity", "score")
+    rows = [_cells(row) for row in (swept.base, *swept.rows)]
+    shown = [i for i in range(len(columns)) if any(cells[i] for cells in rows)]
+    told = ["  ".join(f"{cells[i]:>{max(6, len(columns[i]))}}" for i in shown) for cells in (columns, *rows)]
+    advice = "recommended" if swept.recommended else "nothing is recommended"
+    few = " (so few pictures only indicate)" if swept.recommended and swept.indicative else ""
+    return [*told, f"{advice}: {swept.reason}{few}"]
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    figures = (row.seconds, row.style, row.style_error, row.prompt, row.diversity, row.score)
+    scale, guidance, steps = row.setting
+    return (
+        f"{scale:g}" if scale else "base",
+        f"{guidance:g}",
+        str(steps),
+        *("" if v is None else f"{v:.2f}" for v in figures),
+    )

@@ -8,6 +8,9 @@ from typing import Any
 
 from adapt.evaluation.grid import Grid, Setting
 
+INDICATIVE = 16
+"""Pictures below which figures only indicate."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -16,10 +19,20 @@ class Row:
     Attributes:
         setting: what was drawn with.
         seconds: a picture, on this machine.
+        style: 0 is the base, 1 is like the reference pictures; None: there are none.
+        style_error: its standard error.
+        prompt: share of pictures in which the base recognises their prompt; None: there is only one prompt.
+        diversity: effective number of different pictures ÷ the base's.
+        score: style + prompt + diversity up to 1.
     """
 
     setting: Setting
     seconds: float
+    style: float | None = None
+    style_error: float | None = None
+    prompt: float | None = None
+    diversity: float | None = None
+    score: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         values = {name: value for name, value in asdict(self).items() if name != "setting"}
@@ -39,6 +52,11 @@ class Swept:
     rows: one a setting, in the grid's order.
     base: the same prompts and seeds by the base without the adapter, at its own guidance and steps.
     present: the setting that was recommended before.
+    recommended: the setting that is recommended now; None: nothing can be.
+    reason: by which figures, or why nothing is.
+    references: number of reference pictures.
+    candidates: prompts that a picture is compared with, its own among them: chance is 1 in so many.
+    separation: how well the features tell reference pictures from the base's (area under the curve); None without reference.
     """
 
     adapter: str
@@ -51,11 +69,21 @@ class Swept:
     rows: tuple[Row, ...]
     base: Row
     present: Setting
+    recommended: Setting | None = None
+    reason: str = ""
+    references: int = 0
+    candidates: int = 1
+    separation: float | None = None
 
     @property
     def pictures(self) -> int:
         """Of each setting."""
         return len(self.prompts) * self.count
+
+    @property
+    def indicative(self) -> bool:
+        """Whether there are so few pictures that figures only indicate."""
+        return self.pictures < INDICATIVE or 0 < self.references < INDICATIVE
 
     def as_dict(self) -> dict[str, Any]:
         names = ("adapter", "digest", "reference", "seed", "count")
@@ -64,7 +92,11 @@ class Swept:
             **told,
             "prompts": list(self.prompts),
             "pictures": self.pictures,
+            **{
+                name: getattr(self, name) for name in ("references", "candidates", "separation", "indicative", "reason")
+            },
             "base": self.base.as_dict(),
             "present": self.present._asdict(),
+            "recommended": None if self.recommended is None else self.recommended._asdict(),
             "settings": [row.as_dict() for row in self.rows],
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
@@ -24,6 +24,7 @@ class Series:
     style: classes of the page: `c1` … `c4` colours, `thin`, `faint`, `dashed`.
     errors: half the length of the bar at each point, or none.
     dots: whether each point has a mark.
+    line: whether the points are joined.
     """
 
     points: Sequence[Point]
@@ -31,6 +32,7 @@ class Series:
     style: str = "c1"
     errors: Sequence[float | None] = ()
     dots: bool = False
+    line: bool = True
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def _finite(series: Series) -> Series:
     errors = [*series.errors, *[None] * (len(series.points) - len(series.errors))]
     kept = [(p, e) for p, e in zip(series.points, errors, strict=True) if all(map(math.isfinite, p))]
     kept = kept if len(kept) <= MOST_POINTS else kept[:: math.ceil(len(kept) / MOST_POINTS)]
-    return Series([p for p, _ in kept], series.label, series.style, [e for _, e in kept], series.dots)
+    return replace(series, points=[p for p, _ in kept], errors=[e for _, e in kept])
 
 
 def _frame(series: Sequence[Series], level: float | None) -> Frame:
@@ -161,9 +163,8 @@ def _mark(frame: Frame, mark: Mark) -> Markup:
 def _line(frame: Frame, series: Series) -> Markup:
     places = [frame.at(*point) for point in series.points]
     joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    parts = [
-        Markup('<polyline class="line {}" fill="none" stroke="currentColor" points="{}"/>').format(series.style, joined)
-    ]
+    polyline = Markup('<polyline class="line {}" fill="none" stroke="currentColor" points="{}"/>')
+    parts = [polyline.format(series.style, joined)] if series.line else []
     for (x, y), error in zip(series.points, series.errors, strict=True):
         if error:
             parts.append(_bar(series.style, frame.at(x, y - error), frame.at(x, y + error)))

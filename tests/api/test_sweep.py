@@ -3,6 +3,7 @@
 import html.parser
 import json
 import re
+import shutil
 from itertools import pairwise
 
 import numpy as np
@@ -15,7 +16,7 @@ from adapt.api.generate import generate
 from adapt.api.sweep import sweep
 from adapt.backbones import Backbone
 from adapt.cli.main import main
-from adapt.errors import AdapterError, SettingsError
+from adapt.errors import AdapterError, DataError, SettingsError
 from adapt.evaluation.grid import Setting
 from adapt.formats import LoraWeights, Pair
 from adapt.report.contact import side_of, strip
@@ -70,7 +71,8 @@ def test_the_base_is_bit_for_bit_what_it_was_and_the_sheet_the_same_again(found,
     again = sweep(backbone, adapter, **AXES, count=2, seed=5)
     assert all(torch.equal(p, before[name]) for name, p in backbone.denoiser.named_parameters())
     assert again.sheet.tobytes() == found.sheet.tobytes()
-    assert sweep(backbone, adapter, **AXES, count=2, seed=6).sheet.tobytes() != found.sheet.tobytes()
+    assert [row.score for row in again.swept.rows] == [row.score for row in found.swept.rows]
+    assert again.swept.rows[0].diversity == found.swept.rows[0].diversity
 
 
 def test_the_sheet_has_every_setting_at_its_place(found):
@@ -87,6 +89,31 @@ def test_the_sheet_has_every_setting_at_its_place(found):
         assert (xb > xa) if b.steps > a.steps else (yb > ya)
 
 
+def test_with_a_reference_style_is_told_and_its_captions_are_drawn(backbone, adapter, pictures):
+    axes = {"scales": (1.0,), "guidance_scales": (1.0,), "steps": (1,)}
+    one = sweep(backbone, adapter, **axes, reference=pictures)
+    swept = one.swept
+    assert swept.references == 12 and set(swept.prompts) == {f"picture {number}" for number in range(12)}
+    assert swept.pictures >= 16 and swept.base.style == 0 and swept.rows[0].style_error > 0
+    assert swept.recommended in (None, swept.grid.settings[0]) and swept.reason
+    told = swept.as_dict()
+    assert told["candidates"] == 4 and 0 <= told["settings"][0]["prompt"] <= 1
+    page = render_sweep(swept, one.strips)
+    assert "reference pictures" in page and swept.reason.split(":")[0] in page
+
+
+def test_reference_pictures_that_cannot_be_used_are_named(adapter, backbone, pictures, tmp_path):
+    with pytest.raises(DataError, match="too few reference"):
+        (tmp_path / "few").mkdir()
+        for number in range(3):
+            shutil.copy(pictures / f"{number:02d}.png", tmp_path / "few")
+        sweep(backbone, adapter, reference=tmp_path / "few")
+    shutil.copy(pictures / "03.png", tmp_path / "few")
+    (tmp_path / "few" / "04.png").write_bytes(b"GIF89a")
+    with pytest.raises(DataError, match=r"is a GIF.*04\.png"):
+        sweep(backbone, adapter, reference=tmp_path / "few")
+
+
 def test_seconds_are_taken_of_every_setting(found):
     assert len(found.swept.rows) == 8 and all(row.seconds > 0 for row in found.swept.rows)
     assert [row.setting for row in found.swept.rows] == found.swept.grid.settings
@@ -94,7 +121,7 @@ def test_seconds_are_taken_of_every_setting(found):
 
 
 def test_what_cannot_be_drawn_is_refused_before_anything_is(backbone, adapter, monkeypatch):
-    monkeypatch.setattr("adapt.api.sweep.draw", lambda *a, **k: pytest.fail("drawn"))
+    monkeypatch.setattr("adapt.api.sweeping.draw", lambda *a, **k: pytest.fail("drawn"))
     for wrong, told in (({"steps": (2000,)}, "steps"), ({"count": 0}, "count"), ({"prompt": [3]}, "prompt")):
         with pytest.raises(SettingsError, match=told):
             sweep(backbone, adapter, **{**AXES, **wrong})
