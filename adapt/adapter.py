@@ -53,7 +53,18 @@ INSIDE = (
 """Where the weights stand in an adapter's folder, a run's, or a folder of peft's."""
 CACHED = re.compile(r"/models--[^/]*--([^/]+)/snapshots/[^/]+(?:/|$)")
 """Where huggingface_hub's cache keeps a repository: its folders are called after commits."""
-MAPPINGS = ("base", "lora", "recommended", "data", "training", "proof", "words", "conditioning", "versions")
+MAPPINGS = (
+    "base",
+    "lora",
+    "recommended",
+    "distilled",
+    "data",
+    "training",
+    "proof",
+    "words",
+    "conditioning",
+    "versions",
+)
 LISTS = ("samples", "loads_in", "triggers")
 
 
@@ -70,6 +81,7 @@ class Facts:
         trigger: word that calls the style or subject, or None; of several, the first.
         triggers: all of them, where sources have their own.
         recommended: `scale`, `guidance_scale`, `steps` to draw with.
+        distilled: `guidance_scale` and `guidance_rescale` that were learned: guidance is inside, and drawn with at 1.
         data: the pictures: how many, of how many classes, under which `license`; nothing private.
         training: summary: pictures, steps, chosen step, losses; nothing private.
         samples: `file`, `prompt` (None where it is a training caption), `seed`, `steps` … of each picture in `samples/`.
@@ -87,6 +99,7 @@ class Facts:
     trigger: str | None = None
     triggers: tuple[str, ...] = ()
     recommended: Mapping[str, float] = field(default_factory=dict)
+    distilled: Mapping[str, float] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     samples: tuple[Mapping[str, Any], ...] = ()

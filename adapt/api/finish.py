@@ -11,6 +11,7 @@ from typing import Any
 
 from adapt import card, files, licences
 from adapt.adapter import FACTS_NAME, Adapter, Facts
+from adapt.api.distillation import remembered
 from adapt.api.generate import applied, with_scale
 from adapt.api.machine import in_full, in_precision
 from adapt.api.network import readers, text_width
@@ -165,6 +166,7 @@ def facts(trainer: Trainer, chosen: int) -> Facts:
             "steps": settings.sampling_steps or 1,
             **({"zero_terminal_snr": True} if settings.zero_terminal_snr else {}),
         },
+        distilled=remembered(settings),
         data=describe(course.examples.pictures),
         training=training,
         words={

@@ -10,6 +10,7 @@ import torch
 from PIL.Image import Image
 
 from adapt.adapter import Adapter
+from adapt.api.advice import advice_of, warn
 from adapt.api.weaker import weaker_of
 from adapt.backbones import Backbone
 from adapt.errors import SettingsError
@@ -56,7 +57,8 @@ def generate(
         prompt: one or several.
         adapters: each alone (at the scale that it recommends, else 1) or with a scale: 1 as trained, 0 nothing.
         negative_prompt: what is kept away from; "" is the family's null condition.
-        guidance_scale: ≥ 1, and 1 turns guidance off; None: as the first adapter recommends, else the family's.
+        guidance_scale: ≥ 1, and 1 turns guidance off; None: 1 where an adapter has guidance inside (`distill=guidance`), else as
+            the first adapter recommends, else the family's. Above 1 with guidance inside warns.
         embedded_guidance: what distilled families (Flux) take as a number; None: the family's.
         guidance_rescale: 0 … 1, how far the standard deviation is brought back to the unguided one's.
         guidance: how it is guided, `NAME[:key=value,…]`: `cfg`, `apg`, `cfg-zero`; and, adding to it, `domain`, `autoguidance`,
@@ -122,11 +124,13 @@ def generate(
         for number in range(count)
     ]
     scaled = [with_scale(adapter) for adapter in adapters]
+    worn = [adapter for adapter, _ in scaled]
     labels = labels_of(scaled)
     for request in requests:
         backbone.require_prompt(request.prompt)
-    advice = scaled[0][0].recommended if scaled else None
+    advice = advice_of(worn)
     drawings = [settle(request, backbone, advice, labels) for request in requests]
+    warn(worn, drawings)
     generators = _generators(generator, len(drawings))
     weaker = weaker_of(backbone, drawings, scaled)
     with applied(backbone, scaled):

@@ -7,7 +7,6 @@ from functools import partial
 
 import torch
 
-from adapt.api.objective import make_target
 from adapt.backbones import Backbone
 from adapt.config import TrainSettings
 from adapt.data import EncodedPictures
@@ -29,7 +28,7 @@ def make_judge(course: Course, held_out: EncodedPictures) -> Judge:
     settings, backbone = course.settings, course.backbone
     even = TimeSampling(backbone.time_sampling, low=settings.time_low, high=settings.time_high)
     objective = backbone.objective(even, zero_terminal_snr=settings.zero_terminal_snr)
-    target = make_target(objective, backbone, course.injection, settings)
+    target = course.target.under(objective)
     wanted = len(held_out) if settings.validation_members is None else settings.validation_members
     members = spread(taught(course.examples), wanted)
 

@@ -177,9 +177,9 @@ def start_of(path: str, backbone: Backbone, trained: Sequence[str]) -> Adapter:
 
 
 def digest_of(settings: TrainSettings) -> str | None:
-    """sha256 of the adapter that a run starts from, for `run.json`; None when it starts new."""
-    start = settings.init_from or settings.grow_from
-    return Adapter.digest_of(start) if start else None
+    """sha256 of the adapter that a run starts from and of the one that its teacher wears, for `run.json`; None without any."""
+    worn = dict.fromkeys(path for path in (settings.init_from or settings.grow_from, settings.distill_adapter) if path)
+    return " ".join(Adapter.digest_of(path) for path in worn) or None
 
 
 def text_width(backbone: Backbone) -> int | None:

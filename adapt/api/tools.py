@@ -9,6 +9,7 @@ from typing import Any
 
 from adapt import files
 from adapt.adapter import Adapter, Facts
+from adapt.api.advice import distilled_in
 from adapt.api.finish import public
 from adapt.backbones import Backbone
 from adapt.errors import AdapterError, AdaptError, RunError, SettingsError
@@ -77,8 +78,10 @@ def _common(adapters: Sequence[Adapter], base: Backbone | None) -> Facts:
         raise AdapterError("the adapters were made for different bases", given=", ".join(sorted(map(str, prints))))
     first = next((a.facts for a in adapters if a.facts.base), adapters[0].facts)
     triggers = tuple(dict.fromkeys(word for a in adapters for word in a.triggers))
-    recommended = {**first.recommended, "scale": 1.0} if first.recommended else {}
     by_pipeline = base.loader == "diffusers" if base else all("diffusers" in a.facts.loads_in for a in adapters)
+    inside = distilled_in(adapters)
+    unguided = {"guidance_scale": 1.0} if inside else {}
+    recommended = {**first.recommended, "scale": 1.0, **unguided} if first.recommended else unguided
     return Facts(
         base=first.base,
         objective=first.objective,
@@ -86,6 +89,7 @@ def _common(adapters: Sequence[Adapter], base: Backbone | None) -> Facts:
         trigger=triggers[0] if triggers else None,
         triggers=triggers if len(triggers) > 1 else (),
         recommended=recommended,
+        distilled=inside,
         loads_in=("adapt", "diffusers" if by_pipeline else "peft"),
     )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapt import files
 from adapt.api.classes import labels_of, require_slot
+from adapt.api.distillation import intent, settled_distillation
 from adapt.api.gather import Pictures, completed, gather
 from adapt.api.media import with_settings
 from adapt.api.network import digest_of, readers, settled_network
@@ -212,7 +213,7 @@ def _intent(backbone: Backbone, pictures: Pictures, settings: TrainSettings) -> 
     labels = labels_of(pictures.train) if settings.classes else []
     return (
         f"{backbone.reference}: {len(pictures.train)} pictures at {_sizes(backbone, pictures, settings)}, "
-        f"{len(pictures.held_out)} held out; "
+        f"{len(pictures.held_out)} held out; {intent(settings)}"
         f"{settings.steps} steps of {settings.batch_size}, each picture is seen {seen:.1f} times; {settings.kind} of rank "
         f"{settings.rank}{_beside(settings, labels)}, learning rate {settings.learning_rate:g}, seed {settings.seed}; "
         f"loads in {', '.join(readers(settings, backbone))}"
@@ -338,7 +339,7 @@ def settle(settings: TrainSettings, backbone: Backbone) -> TrainSettings:
     medium = with_settings(backbone.medium, settings)
     backbone.frames, backbone.fps = medium.frames, medium.fps
     require_slot(backbone, settings)
-    network = settled_network(settings, backbone)
+    network, distilled = settled_network(settings, backbone), settled_distillation(settings, backbone)
     make_objective(backbone, settings)
     resolution = medium.side
     backbone.require_size(resolution, resolution)
@@ -350,6 +351,7 @@ def settle(settings: TrainSettings, backbone: Backbone) -> TrainSettings:
             "time_sampling": settings.time_sampling or backbone.time_sampling,
             "guidance_scale": settings.guidance_scale or backbone.guidance_scale,
             "sampling_steps": settings.sampling_steps or backbone.sampling_steps,
+            **distilled,
         }
     )
 

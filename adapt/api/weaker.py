@@ -32,7 +32,7 @@ def weaker_of(backbone: Backbone, drawings: Iterable[Drawing], adapters: Scaled)
     return {
         BASE if named.name == "domain" else weak_name(named): Variant(
             _without_classes(backbone.predict) if named.name == "domain" else backbone.predict,
-            _values(backbone, _weak(named, adapters), adapters),
+            values_of(backbone, _weak(named, adapters), adapters),
         )
         for named in wanted
     }
@@ -62,8 +62,13 @@ def _weak(named: Named, adapters: Scaled) -> Scaled:
 
 
 @torch.no_grad()
-def _values(backbone: Backbone, weak: Scaled, adapters: Scaled) -> dict[nn.Parameter, Tensor]:
-    """The denoiser's touched weights as they are in the weaker model."""
+def values_of(backbone: Backbone, weak: Scaled, adapters: Scaled) -> dict[nn.Parameter, Tensor]:
+    """The denoiser's touched weights as they are with the adapters of `weak` alone.
+
+    Args:
+        weak: adapters and their scales.
+        adapters: those that are applied now: what they touch is the base's own in the weaker model.
+    """
     component = backbone.denoiser_name
     touched = {
         name: weight_of(backbone.modules, name, layer)

@@ -42,6 +42,7 @@ def render(name: str, facts: Facts, *, address: str | None = None) -> str:
         kind=KINDS.get(usage.kind, usage.kind),
         trigger=facts.trigger,
         recommended=recommended(facts),
+        distilled=facts.distilled.get("guidance_scale"),
         training=[(key.replace("_", " "), training[key]) for key in TABLE if training.get(key) is not None],
         held_out=training.get("held_out"),
         anchor_above=training.get("anchor_above"),

@@ -272,6 +272,7 @@ def _judge_base(job: Job) -> None:
 # ---------------------------------------------------------------------------------------------- drawn with torch
 def _run(job: Job, as_json: bool) -> None:
     from adapt.adapter import Adapter
+    from adapt.api.advice import advice_of, remarks
     from adapt.api.generate import applied, labels_of, with_scale
     from adapt.api.weaker import weaker_of
     from adapt.backbones import Backbone
@@ -285,10 +286,12 @@ def _run(job: Job, as_json: bool) -> None:
     backbone = Backbone.load(job.base, device=device_of(job.device))
     if job.allow_missing:
         adapters = [(adapter.fitting(backbone, job.allow_missing), scale) for adapter, scale in adapters]
-    advice = adapters[0][0].recommended if adapters else None
+    worn = [adapter for adapter, _ in adapters]
     for request in job.requests:
         backbone.require_prompt(request.prompt)
-    drawings = [settle(request, backbone, advice, labels_of(adapters)) for request in job.requests]
+    drawings = [settle(request, backbone, advice_of(worn), labels_of(adapters)) for request in job.requests]
+    for remark in remarks(worn, drawings):
+        typer.echo(remark, err=True)
     used = [Used(adapter.name, adapter.digest, scale) for adapter, scale in adapters]
     weaker = weaker_of(backbone, drawings, adapters)
     with applied(backbone, adapters):

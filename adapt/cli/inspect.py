@@ -51,6 +51,8 @@ def _lines(adapter: Adapter, found: Inspection, each: bool) -> Iterator[str]:
         yield f"{label:9} {', '.join(told[:8])}" + (f" and {len(told) - 8} more" if len(told) > 8 else "")
     norms = sorted(layer.norm for layer in found.layers)
     yield f"‖ΔW‖      {norms[0]:.3g} to {norms[-1]:.3g}, median {norms[len(norms) // 2]:.3g}"
+    if scale := adapter.facts.distilled.get("guidance_scale"):
+        yield f"guidance  {scale:g} is inside: draw at scale 1"
     for problem in found.problems:
         yield f"note      {problem}"
     if each:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from adapt.config.distillation import distill_defaults
 from adapt.config.fields import Unsettled
 from adapt.config.learning import own_defaults
 from adapt.config.names import OTHER_NAMES
@@ -61,6 +62,8 @@ def resolve(
         origins[name] = f"preset={settings.preset}"
     for name in own_defaults(values):
         origins[name] = settings.optimizer
+    for name in distill_defaults(values):
+        origins[name] = f"distill={settings.distill}"
     return Resolved(settings, origins)
 
 

@@ -12,6 +12,7 @@ from pydantic import ValidationInfo, field_validator, model_validator
 
 from adapt.config.classes import ClassSettings
 from adapt.config.data import DataSettings
+from adapt.config.distillation import DistillationSettings, distill_clashes, distill_defaults
 from adapt.config.fields import COURSE, Section
 from adapt.config.learning import LearningSettings, own_defaults
 from adapt.config.network import FROM_DATA, SPLITS, NetworkSettings
@@ -32,6 +33,7 @@ class TrainSettings(
     ClassSettings,
     LearningSettings,
     ObjectiveSettings,
+    DistillationSettings,
     WatchingSettings,
 ):
     """Everything that a training run can be told."""
@@ -40,7 +42,9 @@ class TrainSettings(
     @classmethod
     def _as_the_optimizer_wants(cls, values: Any) -> Any:
         """Presets and some optimizers have defaults of their own; what is given goes before them."""
-        return {**preset_defaults(values), **own_defaults(values), **values} if isinstance(values, dict) else values
+        if not isinstance(values, dict):
+            return values
+        return {**preset_defaults(values), **own_defaults(values), **distill_defaults(values), **values}
 
     @model_validator(mode="after")
     def _one_average(self) -> Self:
@@ -76,6 +80,13 @@ class TrainSettings(
                 )
         if self.compile:
             raise ValueError(f"compile does not go with quantize={self.quantize}: leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _one_teacher(self) -> Self:
+        """What is learned from a teacher is not learned from something else beside."""
+        if faults := list(distill_clashes(self)):
+            raise ValueError("; ".join(faults))
         return self
 
     @model_validator(mode="after")

@@ -12,7 +12,7 @@ from adapt.objectives.losses import Loss
 from adapt.objectives.noise import PLAIN, Noise
 from adapt.objectives.prior import Prior
 from adapt.objectives.shift import by_size, own_shift
-from adapt.objectives.targets import Anchored, Plain, Target
+from adapt.objectives.targets import Anchored, Guided, Plain, Target
 from adapt.objectives.times import TimeSampling
 from adapt.objectives.variance_preserving import Epsilon, Sample, VariancePreserving, Velocity
 from adapt.objectives.weights import Weighting, weighting
@@ -101,6 +101,7 @@ __all__ = [
     "Anchored",
     "Epsilon",
     "Flow",
+    "Guided",
     "Loss",
     "Noise",
     "Objective",

@@ -1,21 +1,25 @@
-"""What a prediction is compared with: the objective's own target, or what the base says."""
+"""What a prediction is compared with: the objective's own target, what the base says, or what guidance makes of that."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from adapt.objectives.base import Objective
-from conditioning import Condition, Predictor
+from conditioning import ClassifierFreeGuidance, Condition, Moment, Predictor
 
 
 class Target(Protocol):
     """`target(x, noise, t, condition) -> Tensor` shaped like x; without gradient."""
 
     def __call__(self, x: Tensor, noise: Tensor, t: Tensor, condition: Condition) -> Tensor: ...
+
+    def under(self, objective: Objective) -> Target:
+        """The same, where another objective spreads times and weighs them."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,9 @@ class Plain:
 
     def __call__(self, x: Tensor, noise: Tensor, t: Tensor, condition: Condition) -> Tensor:
         return self.objective.target(x, noise, t)
+
+    def under(self, objective: Objective) -> Target:
+        return replace(self, objective=objective)
 
 
 @dataclass(frozen=True)
@@ -54,3 +61,33 @@ class Anchored:
             x_t = self.objective.noised(x, noise, t)
             taught = self.teacher(x_t[index], t[index], condition.rows(index))
         return target.index_copy(0, index, taught.to(target))
+
+    def under(self, objective: Objective) -> Target:
+        return replace(self, objective=objective)
+
+
+@dataclass(frozen=True)
+class Guided:
+    """The teacher's guided prediction, so that the adapter alone does what takes the teacher two forward passes: n + s (c - n)
+    (Meng et al. 2023, arXiv 2210.03142, section 3.1 and equation 5, at one scale s, which the student is not told).
+
+    Attributes:
+        teacher: predicts without what is trained.
+        guidance: its scale s, its rescale, and what the family does to a guided prediction.
+        null: the condition n, one row; facts are those of each picture.
+    """
+
+    objective: Objective
+    teacher: Predictor
+    guidance: ClassifierFreeGuidance
+    null: Condition
+
+    def __call__(self, x: Tensor, noise: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        x_t = self.objective.noised(x, noise, t)
+        null = Condition(self.null.expand(len(x)).parts, condition.facts)
+        with torch.no_grad():
+            conditional = self.teacher(x_t, t, condition)
+            return self.guidance.combined(Moment(0, 1, t), conditional, [self.teacher(x_t, t, null)])
+
+    def under(self, objective: Objective) -> Target:
+        return replace(self, objective=objective)
