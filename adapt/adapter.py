@@ -32,6 +32,7 @@ from adapt.formats.header import read_metadata
 from adapt.formats.opening import check_file
 from adapt.formats.peft_folder import CONFIG_NAME, FOLDER, WEIGHTS_NAME, folders, of_one_adapter, read_config
 from adapt.formats.readers import LOADER
+from adapt.formats.tlora import TimeLora
 from adapt.licences import Licence
 
 if TYPE_CHECKING:
@@ -257,7 +258,7 @@ class Adapter:
 
     @property
     def loader(self) -> str:
-        """`diffusers` or `peft`: the library that loads its own file.
+        """`diffusers` or `peft`: the library that loads its own file; `adapt` where none does.
 
         Raises:
             AdapterError: it mixes kinds that no one library loads.
@@ -272,6 +273,8 @@ class Adapter:
                 )
             if len({LOADER.get(kind, kind) for kind in kinds}) > 1:
                 raise AdapterError("no library loads an adapter of several kinds", given=", ".join(sorted(kinds)))
+        if any(LOADER.get(kind) == "adapt" for kind in self.weights.kinds):
+            return "adapt"
         if self.facts.loads_in and "diffusers" not in self.facts.loads_in:
             return "peft"  # some families' pipelines have no loader
         return "diffusers" if all(_by_diffusers(c, layers) for c, layers in self.weights.modules.items()) else "peft"
@@ -288,6 +291,9 @@ class Adapter:
         Raises:
             AdapterError: the format cannot express this adapter, or what was written reads differently; no file is left.
         """
+        if self.loader == "adapt":
+            raise AdapterError("only adapt draws with this adapter", given=", ".join(sorted(self.weights.kinds)),
+                               next="train kind=lora for other programs")  # fmt: skip
         if format == "diffusers" and self.loader != "diffusers":
             raise AdapterError(
                 "diffusers' LoRA file cannot hold this adapter: its pipelines take no key without lora in it, and of text "
@@ -361,13 +367,17 @@ class Adapter:
             AdapterError: made for another base, or classes where there are some already; the backbone is then untouched.
         """
         from adapt.lora import Applied
+        from adapt.lora.by_time import Following, at_share
         from adapt.lora.words import Words
 
         self.check(backbone)
         if both := set(self.conditioners) & set(backbone.conditioners):
             raise AdapterError("another adapter with classes is on this base already", given=", ".join(sorted(both)),
                                allowed="one at a time", next="adapt classes A --merge B")  # fmt: skip
-        applied = Applied(backbone.modules, self.layers(), scale)
+        applied = Applied(backbone.modules, at_share(self.layers(), 0.0), scale)
+        if "tlora" in self.weights.kinds:
+            following = Following(applied, self.layers(), backbone.objective().share, 0.0)
+            applied.then.append(backbone.listen(following))
         if self.words:
             try:
                 applied.then.append(Words(backbone.pipeline, self.words).remove)
@@ -417,7 +427,14 @@ class Adapter:
         return {f"{c}.{name}": layer for c, layers in self.weights.modules.items() for name, layer in layers.items()}
 
     def merge(self, backbone: Backbone, scale: float = 1.0) -> None:
-        """Adds it to the backbone's weights for good."""
+        """Adds it to the backbone's weights for good.
+
+        Raises:
+            AdapterError: made for another base; a T-LoRA, whose weights are others at every time.
+        """
+        for layer in self.layers().values():
+            if isinstance(layer, TimeLora):
+                layer.delta()
         self.apply(backbone, scale).keep()
 
     def to_diffusers(self, backbone: Backbone) -> DiffusionPipeline:

@@ -97,6 +97,10 @@ def put_in(
     if settings.grow_from:
         return Network(denoiser, {denoiser: put_on(settings.grow_from, backbone, settings)}, classes=classes)
     parts = {denoiser: install(backbone.denoiser, settings, settings.targets or backbone.lora_targets, settings.seed)}
+    if settings.kind == "tlora":
+        clock = parts[denoiser].dice.clock
+        clock.share_of = backbone.objective().share
+        parts[denoiser].then.append(backbone.listen(clock))
     for name in text_encoders.trained(settings, backbone.modules):
         module = backbone.modules[name]
         targets = text_encoders.targets_of(settings, module)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
@@ -63,6 +63,13 @@ class Backbone(ABC):
     prompt_syntax: ClassVar[str] = "plain text"
     full_precision: ClassVar[tuple[str, ...]] = ()
     """Components that stay in float32 whatever the base is held in: some VAEs (SDXL's) overflow in float16."""
+    listeners: Sequence[Callable[[Tensor], None]] = ()
+    """Told t (B,) before each prediction."""
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        if "predict" in cls.__dict__:
+            cls.predict = _telling(cls.__dict__["predict"])  # type: ignore[method-assign]
 
     def __init__(self, pipeline: DiffusionPipeline, reference: str, config: Mapping[str, Any] | None = None) -> None:
         self.pipeline, self.reference, self._config = pipeline, reference, config
@@ -76,6 +83,7 @@ class Backbone(ABC):
         for module in self.modules.values():
             module.requires_grad_(False).eval()
         self.text = TextConditioner(self.encode_text, self.null_kind)
+        self.listeners = []
 
     @staticmethod
     def load(
@@ -202,6 +210,15 @@ class Backbone(ABC):
             return {}
         shift = by_size(self.scheduler_config, dims, self.entry.patch)
         return {"mu": shift.mu(dims)} if isinstance(shift, LinearShift) else {}
+
+    def listen(self, listener: Callable[[Tensor], None]) -> Callable[[], None]:
+        """`listener` is told t (B,) before each prediction, until what is returned is called."""
+        self.listeners = [*self.listeners, listener]
+
+        def stop() -> None:
+            self.listeners = [each for each in self.listeners if each is not listener]
+
+        return stop
 
     @property
     def normalise(self) -> Normalise | None:
@@ -436,6 +453,18 @@ class Backbone(ABC):
         from adapt.backbones.perturb import Perturbed
 
         return Perturbed(self.predict, self.modules[self.denoiser_name], kind, layers)
+
+
+def _telling(predict: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A family's `predict`, which says its times to those who listen first."""
+
+    @wraps(predict)
+    def told(self: Backbone, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        for listener in self.listeners:
+            listener(t)
+        return predict(self, x_t, t, condition)
+
+    return told
 
 
 def side_of(sample_size: Any) -> int:

@@ -22,7 +22,7 @@ def notebook(name: str, facts: Facts, address: str) -> str:
     cells = [
         _words(f"# {name}\n\nAn adapter for `{usage.reference or 'a local base'}`, trained with adapt. Run the cells in order."),
         _code("%pip install -q adapt-diffusion"),
-        _code(f"{usage.imports}\n\n{usage.load}{'' if usage.labels else TO_GPU}"),
+        _code(f"{usage.imports}\n\n{usage.load}{'' if usage.in_python else TO_GPU}"),
         _code(f"{usage.draw}\npicture"),
         *([_code(_strengths(usage.draw))] if usage.by_diffusers and not usage.labels else []),
         _words("## Train your own\n\nPut pictures, each with a caption in a text file of the same name, into `my-pictures`."),

@@ -12,7 +12,8 @@ from adapt.card.usage import Usage, cell, shown, task_of, usage_of
 from adapt.licences import Licence
 
 TEMPLATE = Path(__file__).with_name("template.md")
-KINDS = {"lora": "LoRA", "dora": "DoRA", "loha": "LoHa", "lokr": "LoKr", "oft": "OFT", "boft": "BOFT", "vera": "VeRA"}
+KINDS = {"lora": "LoRA", "dora": "DoRA", "loha": "LoHa", "lokr": "LoKr", "oft": "OFT", "boft": "BOFT", "vera": "VeRA",
+         "tlora": "T-LoRA"}  # fmt: skip
 """As they are written."""
 GALLERY = 8
 """The Hub's gallery shows four to eight pictures well."""
@@ -83,7 +84,9 @@ def front_matter(facts: Facts, usage: Usage) -> str:
 def _tags(facts: Facts, usage: Usage) -> list[str]:
     family = facts.base.get("family")
     kind = (
-        ["diffusers", "diffusers-training", "lora", "template:sd-lora"] if usage.by_diffusers else ["peft", usage.kind]
+        ["diffusers", "diffusers-training", "lora", "template:sd-lora"]
+        if usage.by_diffusers
+        else [*([] if usage.by_adapt else ["peft"]), usage.kind]
     )
     return [task_of(usage.pipeline), *kind, *([family] if family else []), "adapt"]
 

@@ -72,8 +72,18 @@ class Usage:
         return "`, `".join(f"{inside}/{WEIGHTS_NAME}" for inside in self.peft_folders.values())
 
     @property
+    def by_adapt(self) -> bool:
+        """Whether no library draws with it."""
+        return LOADER[self.kind] == "adapt"
+
+    @property
+    def in_python(self) -> bool:
+        """Whether the snippet is adapt's: diffusers cannot do all of it."""
+        return bool(self.labels) or self.by_adapt
+
+    @property
     def imports(self) -> str:
-        if self.labels:
+        if self.in_python:
             return "import adapt"
         lines = ["import torch"]
         if self.reference and not self.hub_base:
@@ -84,8 +94,8 @@ class Usage:
 
     @property
     def load(self) -> str:
-        """Makes `pipeline`, with the adapter in it; for classes, `base` and `adapter`."""
-        if self.labels:
+        """Makes `pipeline`, with the adapter in it; for adapt, `base` and `adapter`."""
+        if self.in_python:
             reference = self.reference or "folder-of-the-base"
             return f'base = adapt.Backbone.load("{reference}")\nadapter = adapt.Adapter.load("{self.address}")'
         made = f"pipeline = {self.pipeline}.from_pretrained({self.base}, use_safetensors=True)"
@@ -127,6 +137,9 @@ class Usage:
         if self.labels:
             said = f"prompt={_text(str(sample.get('prompt') or ''))}, class_name={_text(self.label)}"
             return f"picture = adapt.generate(base, adapters=[adapter], {said}, seed={sample.get('seed', 0)})[0]"
+        if self.by_adapt:
+            seed = sample.get("seed", 0)
+            return f"picture = adapt.generate(base, prompt={_text(self.prompt)}, adapters=[adapter], seed={seed})[0]"
         lines = [f"    {_text(self.prompt)},"]
         if sample.get("negative_prompt"):
             lines.append(f"    negative_prompt={_text(sample['negative_prompt'])},")

@@ -136,6 +136,11 @@ OTHER_NAMES = {
     **{"embedding_learning_rate": "new_token_learning_rate", "train_text_encoder_ti": "new_tokens"},
     **{"clip_learning_rate": "text_encoder_learning_rate", "text_encoder_lora_rank": "text_encoder_rank"},
     **{"sample_prompts": "previews", "random_flip": "flip", "flip_aug": "flip", "target_modules": "targets"},
-    **{"oft_block_size": "rank", "boft_block_size": "rank", "boft_n_butterfly_factor": "boft_factors"},
+    **{
+        "oft_block_size": "rank",
+        "boft_block_size": "rank",
+        "boft_n_butterfly_factor": "boft_factors",
+        "min_rank": "tlora_min_rank",
+    },
 }
 """What diffusers' scripts, peft and kohya call these settings."""

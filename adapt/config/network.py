@@ -35,7 +35,7 @@ FROM_DATA = ("eva", "lora_ga")
 class NetworkSettings(Section):
     """What is trained: kind, size and place of the adapter."""
 
-    kind: Literal["lora", "dora", "loha", "lokr", "oft", "boft", "vera"] = Field(
+    kind: Literal["lora", "dora", "loha", "lokr", "oft", "boft", "vera", "tlora"] = Field(
         "lora", description="kind of adapter; see docs/adapter-types.md"
     )
     rank: int = Field(16, ge=1, le=1024, description="r of LoRA; of OFT and BOFT: inputs that are rotated together")
@@ -69,6 +69,9 @@ class NetworkSettings(Section):
     lokr_factor: int | None = Field(
         None, ge=1, description="LoKr: size of the first factor; None: near the square root"
     )
+    tlora_min_rank: int | None = Field(
+        None, ge=1, le=1024, description="T-LoRA: components that are left in pure noise; None: half the rank"
+    )
     boft_factors: int = Field(
         1, ge=1, le=8, description="BOFT: rotations one after another; each reaches twice as far as the one before"
     )
@@ -76,6 +79,11 @@ class NetworkSettings(Section):
     alpha_pattern: dict[str, Positive] = Field({}, description="alpha by layer, likewise")
     learning_rate_pattern: dict[str, Rate] = Field({}, description="learning rate by layer, likewise")
     ema: float = Field(0.98, ge=0, lt=1, description="decay of the moving average that is kept as the adapter; 0: off")
+
+    @property
+    def least_rank(self) -> int:
+        """T-LoRA's components in pure noise."""
+        return self.tlora_min_rank or max(1, self.rank // 2)
 
     @model_validator(mode="after")
     def _known_patterns(self) -> Self:
@@ -114,6 +122,10 @@ def _clashes(s: NetworkSettings) -> Iterator[str]:
         yield f"boft_factors is of kind=boft, not of kind={s.kind}"
     if s.init == "eva" and s.kind not in ("lora", "dora"):
         yield f"init=eva is a start of A: kind=lora or dora, not kind={s.kind}"
+    if s.kind != "tlora" and s.tlora_min_rank is not None:
+        yield f"tlora_min_rank is of kind=tlora, not of kind={s.kind}"
+    if s.kind == "tlora":
+        yield from _of_tlora(s)
     if s.kind in ONE_SIZE:
         yield from _of_one_size(s)
     if s.init in SPLITS:
@@ -133,6 +145,15 @@ def _of_one_size(s: NetworkSettings) -> Iterator[str]:
     for name in others:
         if getattr(s, name):
             yield f"{name}: {what} has none; leave it out"
+
+
+def _of_tlora(s: NetworkSettings) -> Iterator[str]:
+    if s.least_rank > s.rank:
+        yield f"tlora_min_rank ({s.tlora_min_rank}): the rank is {s.rank}, and noise leaves fewer components, not more"
+    if s.rank_dropout:
+        yield "rank_dropout: T-LoRA's components go by the time; use dropout or module_dropout"
+    if s.init_from is not None:
+        yield "init_from: a T-LoRA starts with A at right angles; leave it out"
 
 
 def _of_splits(s: NetworkSettings) -> Iterator[str]:

@@ -92,6 +92,8 @@ class TrainSettings(
     @model_validator(mode="after")
     def _compiled(self) -> Self:
         """Dropout masks come from the Plan, one row at a time, which torch.compile would trace anew at every step."""
+        if self.compile and self.kind == "tlora":
+            raise ValueError("compile does not go with kind=tlora, whose components change with the time: leave it out")
         for name in ("dropout", "rank_dropout", "module_dropout"):
             if self.compile and getattr(self, name):
                 raise ValueError(f"compile does not go with LoRA {name} ({getattr(self, name)}): set one of them off")

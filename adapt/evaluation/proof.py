@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,11 @@ from adapt.adapter import Adapter
 from adapt.backbones import Backbone
 from adapt.data.plan import normal
 from adapt.errors import AdapterError
+from adapt.formats import LoraWeights
 from adapt.formats.dialects import dialect_of
 from adapt.formats.opening import check_file
+from adapt.lora.by_time import Clock, at_share, listening
+from adapt.lora.text_encoders import inner
 
 TOLERANCE = 1e-3
 BY_DIFFUSERS, FLUX_BY_DIFFUSERS = ("diffusers", "kohya", "dotted"), ("comfyui", "xlabs")
@@ -47,7 +50,21 @@ def prove(adapter: Adapter, backbone: Backbone, prompt: str = "") -> Proof:
     Raises:
         AdapterError: it did not take every layer, or predicts something else; the file is left for inspection.
     """
+    if adapter.loader == "adapt":
+        return _by_time(adapter, backbone, prompt)
     return _agreement(adapter, backbone, adapter.to_diffusers(backbone), adapter.loader, prompt)
+
+
+def _by_time(adapter: Adapter, backbone: Backbone, prompt: str) -> Proof:
+    """A T-LoRA, of which no library knows: it is given the LoRA with all components, and each row's are left out behind A, as in
+    training; ours are the weights of each time."""
+    whole = {c: at_share(layers, 0.0) for c, layers in adapter.weights.modules.items()}
+    facts = replace(adapter.facts, lora={}, loads_in=("adapt", backbone.loader))
+    pipeline = replace(adapter, weights=LoraWeights(whole), facts=facts).to_diffusers(backbone)
+    clock = Clock(backbone.objective().share)
+    for component, layers in adapter.weights.modules.items():
+        listening(inner(getattr(pipeline, component)), layers, clock)
+    return _agreement(adapter, backbone, pipeline, f"{backbone.loader}, components left out by time", prompt, clock)
 
 
 def prove_file(path: Path, adapter: Adapter, backbone: Backbone, prompt: str = "") -> Proof:
@@ -63,7 +80,6 @@ def prove_file(path: Path, adapter: Adapter, backbone: Backbone, prompt: str = "
     if not reads(path, adapter):
         return prove(adapter, backbone, prompt)
     from adapt.loading import find, load_pipeline
-    from adapt.lora.text_encoders import inner
     from adapt.lora.through_peft import require_layers
     from adapt.quiet import quiet_libraries
 
@@ -90,10 +106,14 @@ def reads(path: Path, adapter: Adapter) -> bool:
     return dialect in BY_DIFFUSERS or (dialect in FLUX_BY_DIFFUSERS and component == {"transformer"})
 
 
-def _agreement(adapter: Adapter, backbone: Backbone, pipeline: Any, reader: str, prompt: str) -> Proof:
+def _agreement(
+    adapter: Adapter, backbone: Backbone, pipeline: Any, reader: str, prompt: str, clock: Clock | None = None
+) -> Proof:
     prompt = " ".join([*adapter.words, prompt])
     other = type(backbone)(pipeline, backbone.reference)
     other.max_tokens, other.frames, other.fps = backbone.max_tokens, backbone.frames, backbone.fps
+    if clock is not None:
+        other.listen(clock)
     theirs = predictions(other, prompt)
     plain = predictions(backbone, prompt)
     with adapter.apply(backbone):

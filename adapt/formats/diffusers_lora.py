@@ -76,9 +76,11 @@ SAID_OF: Mapping[str, Mapping[str, Any]] = {
     "oft": {"peft_type": "OFT", "use_cayley_neumann": False, "r": 0},
     "boft": {"peft_type": "BOFT", "boft_block_num": 0},
     "vera": {"peft_type": "VERA", "save_projection": True},
+    "tlora": {"peft_type": "TLORA"},
 }
 """What the configuration says of a kind."""
-ALPHA: Mapping[str, str] = {"lora": "lora_alpha", "dora": "lora_alpha", "loha": "alpha", "lokr": "alpha"}
+ALPHA: Mapping[str, str] = {"lora": "lora_alpha", "dora": "lora_alpha", "loha": "alpha", "lokr": "alpha",
+                             "tlora": "lora_alpha"}  # fmt: skip
 """What it calls alpha."""
 
 

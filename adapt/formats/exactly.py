@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 
 def as_lora(layer: Layer, weight: Tensor) -> Pair:
-    """The LoRA with the same ΔW: of LoHa at rank r², of LoKr at the product of both factors' ranks, of GLoRA at 2 r; at most as
-    many as the weight has rows or columns (then by all singular values).
+    """The LoRA with the same ΔW: of VeRA at its own rank, of LoHa at rank r², of LoKr at the product of both factors' ranks, of
+    GLoRA at 2 r; at most as many as the weight has rows or columns (then by all singular values).
 
     Args:
         weight: that it belongs to; of kinds that add, only its shape is looked at.

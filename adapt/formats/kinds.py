@@ -16,13 +16,14 @@ from adapt.formats.loha import LoHa
 from adapt.formats.lokr import LoKr
 from adapt.formats.lora_weights import Pair
 from adapt.formats.oft import Oft
+from adapt.formats.tlora import TimeLora
 from adapt.formats.vera import Vera
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 KINDS: Mapping[str, type[Layer]] = {
-    kind.kind: kind for kind in (Pair, Dora, LoHa, LoKr, Oft, Boft, Vera, DiagOft, DiagBoft, GLora)
+    kind.kind: kind for kind in (Pair, Dora, LoHa, LoKr, Oft, Boft, Vera, TimeLora, DiagOft, DiagBoft, GLora)
 }
 
 

@@ -30,7 +30,8 @@ PREFIX, COMPONENT = "base_model.model.", "adapt.component"
 OF_ALL = {f"base_model.{name}": name for name in SHARED}
 """Keys of what all layers of a network share."""
 LARGEST_CONFIG = 16 * 2**20
-TYPES = ("LORA", "LOHA", "LOKR", "OFT", "BOFT", "VERA")
+TYPES = ("LORA", "LOHA", "LOKR", "OFT", "BOFT", "VERA", "TLORA")
+"""peft's own, and T-LoRA, which peft refuses by this name instead of drawing it wrongly."""
 
 
 def write_peft(folder: Path, weights: LoraWeights, configs: Mapping[str, Mapping[str, Any]]) -> None:

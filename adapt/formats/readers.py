@@ -13,8 +13,9 @@ from collections.abc import Mapping
 UIS = ("ComfyUI", "A1111", "Forge", "InvokeAI")
 """Programs that take the file in `kohya/`."""
 LOADER: Mapping[str, str] = {"lora": "diffusers", "dora": "diffusers", "loha": "peft", "lokr": "peft",
-                              "oft": "peft", "boft": "peft", "vera": "peft"}  # fmt: skip
-"""Which library loads the adapter's own file: diffusers by `load_lora_weights`, or peft by `PeftModel.from_pretrained`."""
+                              "oft": "peft", "boft": "peft", "vera": "peft", "tlora": "adapt"}  # fmt: skip
+"""Which library loads the adapter's own file: diffusers by `load_lora_weights`, peft by `PeftModel.from_pretrained`, or adapt
+alone."""
 IN_UIS = ("lora", "loha", "lokr")
 
 
@@ -25,6 +26,8 @@ def loads_in(kind: str, speaks_kohya: bool, by_diffusers: bool = True) -> tuple[
         speaks_kohya: whether the programs that read kohya's dialect have bases of this family.
         by_diffusers: whether diffusers' loader takes all components of it: of text encoders, it takes CLIP only.
     """
-    if not by_diffusers:
+    if not by_diffusers and LOADER[kind] != "adapt":
         return ("adapt", "peft")
+    if LOADER[kind] == "adapt":
+        return ("adapt",)
     return ("adapt", LOADER[kind], *(UIS if speaks_kohya and kind in IN_UIS else ()))

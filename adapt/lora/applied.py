@@ -53,11 +53,13 @@ class Applied:
         self.then: list[Callable[[], object]] = []
         """Called before the weights come off: what takes off the rest of an adapter."""
         self._touched: list[Tensor] = []
+        self._weights: Mapping[str, Tensor] = {}
         if not isfinite(scale):
             raise AdapterError("the adapter's scale is not finite", given=scale, allowed="1 as trained, 0 nothing")
         weights = {
             name: weight_of(modules, name, layer) for name, layer in layers.items()
         }  # judged before one is touched
+        self._weights = weights
         try:
             for name, weight in weights.items():
                 self._add(name, weight, layers[name], scale)
@@ -80,6 +82,15 @@ class Applied:
                 given=f"{name} at scale {scale:g}",
                 next="a smaller scale, or the base in bfloat16 or float32",
             )
+
+    @torch.no_grad()
+    def become(self, layers: Mapping[str, Layer]) -> None:
+        """Puts these in the place of its own layers of the same names, at its scale."""
+        for name, layer in layers.items():
+            weight = self._weights[name]
+            stack: Stack = getattr(weight, STACK)
+            stack.layers = [(h, layer if h is self else other, scale) for h, other, scale in stack.layers]
+            _pile(weight, stack)
 
     @torch.no_grad()
     def unload(self) -> None:
@@ -124,10 +135,15 @@ def _take_off(weight: Tensor, handle: Applied) -> None:
     """One adapter off one weight: the base again, and the others on it in their order."""
     stack: Stack = getattr(weight, STACK)
     stack.layers = [entry for entry in stack.layers if entry[0] is not handle]
+    _pile(weight, stack)
+    _forget(weight, stack)
+
+
+def _pile(weight: Tensor, stack: Stack) -> None:
+    """The base again, and what is on it in its order."""
     weight.copy_(stack.base)
     for _, layer, scale in stack.layers:
         layer.merge_into(weight, scale)
-    _forget(weight, stack)
 
 
 def _forget(weight: Tensor, stack: Stack) -> None:

@@ -61,4 +61,7 @@ DECOMPOSITIONS: Mapping[str, Decomposition] = {"lora": as_lora, "dora": as_dora,
 NO_FORM = {
     "loha": "the nearest product of two LoRAs entry by entry has no closed form; it is trained, not extracted",
     "oft": "no rotation of its inputs turns one weight into another in general",
+    "boft": "no rotation of its inputs turns one weight into another in general",
+    "vera": "its two matrices are random, and two vectors between them say no difference in general",
+    "tlora": "two bases differ in the same way at every time",
 }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from adapt.data.plan import even
+from adapt.lora.by_time import Clock
 
 
 @dataclass
@@ -20,12 +21,14 @@ class Dice:
         step: optimizer step.
         positions: position of each row in the global batch.
         scope: of which network, so that layers of one number in different ones differ.
+        clock: at which times rows are, for T-LoRA.
     """
 
     seed: int = 0
     step: int = 0
     positions: Sequence[int] = ()
     scope: str = ""
+    clock: Clock = field(default_factory=Clock)
 
     def rows_of(self, x: Tensor) -> Sequence[int]:
         """The position of each row of x (B, …)."""

@@ -38,6 +38,7 @@ class Injection(Held):
         places: layer → rank, alpha and learning rate.
         dice: to be moved before every forward when there is dropout.
         principal: by layer, what PiSSA or LoRA-GA took out of the base's weights; empty otherwise.
+        then: called when it is taken out.
     """
 
     module: nn.Module
@@ -46,6 +47,7 @@ class Injection(Held):
     places: Mapping[str, Place]
     dice: Dice = field(default_factory=Dice)
     principal: dict[str, Principal] = field(default_factory=dict)
+    then: list[Callable[[], None]] = field(default_factory=list)
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -192,6 +194,8 @@ class Injection(Held):
 
     def remove(self) -> None:
         """Takes the adapter out again; the base is what it was, bit for bit."""
+        while self.then:
+            self.then.pop()()
         self.__dict__.pop("_tuners", None)
         for name, layer in list(tuned(self.module)):
             parent, _, child = name.rpartition(".")

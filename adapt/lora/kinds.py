@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from adapt.config.network import NetworkSettings
+from adapt.formats.tlora import LEAST
 from adapt.lora.boft import put_boft
+from adapt.lora.by_time import ActiveComponents, leave_out, orthonormal
 from adapt.lora.dropout import Dice, ModuleDropout, PlannedDropout, RankDropout
 from adapt.lora.layout import CONVOLUTIONS, Place
 
@@ -145,6 +147,15 @@ def _drop_lora(layer: Any, number: int, settings: NetworkSettings, dice: Dice) -
         down.register_forward_hook(lambda module, given, out: module.components(out))
 
 
+def _drop_tlora(layer: Any, number: int, settings: NetworkSettings, dice: Dice) -> None:
+    """As LoRA; and behind A, only the components of each row's time."""
+    _drop_lora(layer, number, settings, dice)
+    down = layer.lora_A[NAME]
+    least = min(settings.least_rank, len(down.weight))
+    layer.time_min_rank = torch.tensor([float(least)])
+    leave_out(down, ActiveComponents(dice.clock, least, _axis(down)))
+
+
 def _drop_lycoris(layer: Any, number: int, settings: NetworkSettings, dice: Dice) -> None:
     """peft's own module dropout asks a global generator, also when it is off; below 0 its answer never matters."""
     layer.module_dropout[NAME] = -1.0
@@ -199,6 +210,13 @@ KINDS: Mapping[str, Kind] = {
     "lokr": Kind(_lokr, ("lokr_w1", "lokr_w1_a"), _drop_lycoris),
     "oft": Kind(_oft, ("oft_R",), _undropped),
     "boft": Kind(_boft, ("boft_R",), _undropped, kept=("boft_s",), put=put_boft),
+    "tlora": Kind(
+        _lora,
+        ("lora_B",),
+        _drop_tlora,
+        lambda layer: orthonormal(layer, NAME),
+        shared=lambda layer: {LEAST: layer.time_min_rank},
+    ),
     "vera": Kind(_vera, ("vera_lambda_b",), _drop_vera, kept=("vera_lambda_d",), put=_put_vera, shared=_projections),
 }
 """By the setting `kind`."""

@@ -64,8 +64,8 @@ def trained(settings: TrainSettings, modules: Mapping[str, nn.Module]) -> tuple[
 def settings_of(settings: TrainSettings) -> TrainSettings:
     """What stands for a text encoder, where the denoiser has its own: patterns and convolutions are the denoiser's.
 
-    Beside OFT, BOFT and VeRA it is LoRA, whose ranks fit everywhere; beside DoRA too: transformers (5.23) does not find the
-    lengths in diffusers' file and takes the base's own.
+    Beside OFT, BOFT and VeRA it is LoRA, whose ranks fit everywhere, and beside T-LoRA, as captions have no time; beside DoRA
+    too: transformers (5.23) does not find the lengths in diffusers' file and takes the base's own.
     """
     rank = settings.text_encoder_rank or settings.rank
     alpha = settings.text_encoder_alpha or (settings.alpha if settings.text_encoder_rank is None else None)
