@@ -17,6 +17,7 @@ __version__ = "0.3.0"
 if TYPE_CHECKING:
     from adapt.adapter import Adapter
     from adapt.api.generate import generate
+    from adapt.api.scored import guided_by
     from adapt.api.share import pull, push
     from adapt.api.sweep import sweep
     from adapt.api.train import TrainingResult, train
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         Branch,
         ClassConditioner,
         ClassifierFreeGuidance,
+        ClassifierGuidance,
         Composition,
         Condition,
         Conditioner,
@@ -52,7 +54,7 @@ if TYPE_CHECKING:
 _HOMES = {
     **{"Adapter": "adapt.adapter", "AdaptError": "adapt.errors", "Backbone": "adapt.backbones"},
     **{"TrainSettings": "adapt.config", "TrainingResult": "adapt.api.train"},
-    **{"generate": "adapt.api.generate", "train": "adapt.api.train"},
+    **{"generate": "adapt.api.generate", "train": "adapt.api.train", "guided_by": "adapt.api.scored"},
     **{"pull": "adapt.api.share", "push": "adapt.api.share", "sweep": "adapt.api.sweep"},
     **dict.fromkeys(
         (
@@ -60,6 +62,7 @@ _HOMES = {
             "Branch",
             "ClassConditioner",
             "ClassifierFreeGuidance",
+            "ClassifierGuidance",
             "Composition",
             "Condition",
             "Conditioner",
@@ -92,6 +95,7 @@ __all__ = [
     "Branch",
     "ClassConditioner",
     "ClassifierFreeGuidance",
+    "ClassifierGuidance",
     "Composition",
     "Condition",
     "Conditioner",
@@ -115,6 +119,7 @@ __all__ = [
     "ZeroStarGuidance",
     "__version__",
     "generate",
+    "guided_by",
     "pull",
     "push",
     "sweep",

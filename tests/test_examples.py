@@ -53,7 +53,7 @@ def is_grey(picture):
 
 def test_the_examples_are_these_and_each_is_short():
     assert EXAMPLES == ["01_train.py", "02_generate.py", "03_plain_diffusers.py", "04_class_folders.py", "05_share.py",
-                        "10_your_own_family.py"]  # fmt: skip
+                        "10_your_own_family.py", "11_any_score.py"]  # fmt: skip
     for name in EXAMPLES:
         lines = (ROOT / "examples" / name).read_text("utf-8").splitlines()
         assert len(lines) <= (80 if name.startswith("10_") else 60), name  # that one has a family and its loop in it
@@ -85,6 +85,16 @@ def test_generating_shows_base_half_and_whole_adapter(run, trained):
 def test_without_an_adapter_there_is_one_column(run):
     run("02_generate.py", "--prompt", "penguin", "--steps", "1", "--output", "plain.png")
     assert Image.open("plain.png").size == (64, 64)
+
+
+def test_a_score_turns_a_drawing_red(run):
+    import numpy as np
+
+    run("11_any_score.py", "--prompt", "fish", "--steps", "3", "--output", "red.png")
+    sheet = np.asarray(Image.open("red.png"), float)
+    assert sheet.shape == (64, 128, 3)
+    plain, red = (side[..., 0].mean() - side[..., 1:].mean() for side in (sheet[:, :64], sheet[:, 64:]))
+    assert red > plain + 5
 
 
 def test_plain_diffusers_draws_what_adapt_draws(run, trained):

@@ -1,6 +1,7 @@
 """Guidance: how named predictors and their nulls become one prediction. One small file each."""
 
 from conditioning.guidance.base import Branch, Contrast, Guidance, Moment, Predictor
+from conditioning.guidance.classifier import ClassifierGuidance
 from conditioning.guidance.classifier_free import ClassifierFreeGuidance
 from conditioning.guidance.composed import Composition
 from conditioning.guidance.dial import SCHEDULES, Dial
@@ -16,6 +17,7 @@ __all__ = [
     "AutoGuidance",
     "Branch",
     "ClassifierFreeGuidance",
+    "ClassifierGuidance",
     "Composition",
     "Contrast",
     "Dial",
