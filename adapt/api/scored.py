@@ -29,8 +29,8 @@ def guided_by(
     """Classifier guidance by any differentiable score, for `adapt.generate(…, guidance=…)`.
 
     Args:
-        score: `score(x) -> (B,)`, higher is better, log p(y | x) say. It sees the clean pictures that the prediction stands for, (B,
-            3, H, W) in [0, 1] and a little beyond, or their latents.
+        score: `score(x) -> (B,)`, higher is better, log p(y | x) say. It sees the clean pictures that the prediction stands for,
+            (B, 3, H, W) in [0, 1] and a little beyond, or their latents.
         scale: 1 is neutral; the papers' is this minus 1.
         on: what the score sees. Pictures go through the base's decoder, and the gradient back through it.
         guidance_scale: classifier-free guidance beside it, ≥ 1; None: the family's.
