@@ -118,8 +118,8 @@ def merge_into_base(adapters: Sequence[tuple[Adapter, float]], backbone: Backbon
         )
     for adapter, _ in adapters:
         adapter.check(backbone)
-    for adapter, scale in adapters:
-        adapter.merge(backbone, scale)
+    for on in [adapter.apply(backbone, scale) for adapter, scale in adapters]:  # each by what it does to the base
+        on.keep()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with files.whole_folder(folder) as temporary:
         backbone.pipeline.save_pretrained(temporary, safe_serialization=True)

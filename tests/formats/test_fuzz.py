@@ -14,7 +14,7 @@ from adapt.formats.diag_oft import DiagBoft, DiagOft
 from adapt.formats.dialects import WRITTEN, read, write
 from adapt.formats.glora import GLora
 from adapt.lora import Applied
-from adapt.lora.applied import STACK
+from adapt.lora.stack import STACK
 
 LIMIT = 10.0
 """Seconds a file may take."""

@@ -8,7 +8,7 @@ import torch
 from adapt.errors import AdapterError
 from adapt.formats import Dora, LoHa, Pair
 from adapt.lora import Applied
-from adapt.lora.applied import STACK
+from adapt.lora.stack import STACK
 
 NAMES = ("mid_block.attentions.0.transformer_blocks.0.attn1.to_q", "conv_in")
 
@@ -53,6 +53,57 @@ def test_three_come_off_in_any_order(unet, plain, order):
         handles = {k: Applied({"unet": unet}, layers_of(unet, k), scales[k]) for k in sorted(handles)}
         assert same(bits(unet), left)
     assert same(bits(unet), before)
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(range(3))])
+def test_the_order_means_nothing_and_each_does_what_it_does_to_the_base(unet, plain, order):
+    scales, base = (1.0, 0.5, -0.3), {name: plain.get_submodule(name).weight for name in NAMES}
+    wanted = {name: weight.clone() for name, weight in base.items()}
+    for k, scale in enumerate(scales):
+        for name, weight in base.items():
+            wanted[name] += layers_of(unet, k)[f"unet.{name}"].merged(weight, scale) - weight
+    for k in order:
+        Applied({"unet": unet}, layers_of(unet, k), scales[k])
+    for name in NAMES:
+        assert (unet.get_submodule(name).weight - wanted[name]).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("below", [0, 1])
+def test_another_scale_or_adapter_in_its_place_is_bit_for_bit_a_new_one(unet, below):
+    before = bits(unet)
+    with Applied({"unet": unet}, layers_of(unet, below), 1.0):
+        with Applied({"unet": unet}, layers_of(unet, 2), 0.7), Applied({"unet": unet}, layers_of(unet, 0), 0.2):
+            wanted = bits(unet)
+        fewer = {name: layer for name, layer in layers_of(unet, 1).items() if "conv" not in name}
+        with Applied({"unet": unet}, fewer, 0.1) as on, Applied({"unet": unet}, layers_of(unet, 0), 0.2):
+            on.rescale(-3.0)
+            on.change(layers_of(unet, 2), 2.0)
+            on.rescale(0.7)
+            assert torch.equal(unet.get_submodule(NAMES[0]).weight, wanted[f"{NAMES[0]}.weight"])
+            assert torch.allclose(
+                unet.conv_in.weight, wanted["conv_in.weight"], atol=1e-6
+            )  # there it is the highest now
+            on.change(fewer, 1.0)
+            assert len(getattr(unet.conv_in.weight, STACK).layers) == 2
+    assert same(bits(unet), before) and not hasattr(unet.conv_in.weight, STACK)
+
+
+def test_a_change_that_does_not_fit_leaves_what_was_on_and_one_that_overflows_leaves_the_base(unet):
+    before = bits(unet)
+    with Applied({"unet": unet}, layers_of(unet, 0), 1.0) as on:
+        there = bits(unet)
+        wrong = {f"unet.{NAMES[0]}": Pair(torch.ones(2, 3), torch.ones(5, 2), 1.0)}
+        for change in (lambda: on.change(wrong, 1.0), lambda: on.rescale(float("nan"))):
+            with pytest.raises(AdapterError):
+                change()
+            assert same(bits(unet), there)
+    assert same(bits(unet), before)
+    half = unet.half()
+    before = bits(half)
+    on = Applied({"unet": half}, layers_of(half, 0), 1.0)
+    with pytest.raises(AdapterError, match="float16"):
+        on.rescale(1e6)
+    assert same(bits(half), before) and not hasattr(half.conv_in.weight, STACK)
 
 
 def test_one_copy_is_kept_however_many_are_applied(unet):
