@@ -52,7 +52,7 @@ MARGIN, NINETY = 0.05, 1.729
 """Share of base-to-guided that counts as none; Student's t of a 90 % interval over the jackknife's 20 groups."""
 WAYS = ("unguided", "guided", "distilled")
 RECIPE = ("learning_rate=1e-3", "schedule=cosine", "rank=32", "conv_rank=16", "validation=0.05", "validation_members=0",
-          "previews=[red apple, penguin]", "flip=0.5", "ema=0.98")  # fmt: skip
+          "previews=[red apple, penguin]", "ema=0.98")  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------- what is learned
@@ -162,7 +162,8 @@ def draw(backbone: adapt.Backbone, adapter: adapt.Adapter, way: str, words: Sequ
     generators = [torch.Generator().manual_seed(seed) for seed in range(len(words))]
 
     def report(done: int, total: int) -> None:
-        print(f"\r{way} {100 * done // total} %", end="", file=sys.stderr, flush=True)
+        if done % STEPS == 0:
+            print(f"\r{way} {100 * done // total} %", end="\n" * (done == total), file=sys.stderr, flush=True)
 
     return tensors(adapt.generate(backbone, prompt=list(words), adapters=adapters, guidance_scale=scales[way], steps=STEPS,
                                   generator=generators, batch_size=20, progress=report))  # fmt: skip

@@ -10,11 +10,12 @@ from adapt.sampling.request import Drawing
 
 
 def advice_of(adapters: Sequence[Adapter]) -> Mapping[str, float] | None:
-    """What the first adapter recommends; guidance at 1 where any of them has guidance inside. None without adapters."""
+    """What the first adapter recommends; guidance at 1 where another has guidance inside. None without adapters."""
     if not adapters:
         return None
-    inside = {"guidance_scale": 1.0} if distilled_in(adapters) else {}
-    return {**adapters[0].recommended, **inside}
+    first, *others = adapters
+    own = {"guidance_scale": 1.0, **first.recommended} if first.facts.distilled else first.recommended
+    return {**own, "guidance_scale": 1.0} if distilled_in(others) else own
 
 
 def distilled_in(adapters: Sequence[Adapter]) -> Mapping[str, float]:

@@ -68,7 +68,9 @@ def worn_by_teacher(settings: TrainSettings, backbone: Backbone) -> Adapter | No
         )
     if adapter.facts.distilled:
         raise SettingsError(
-            "distill_adapter has guidance inside already", given=adapter.name, next="give the one that it was made from"
+            "distill_adapter has guidance inside already",
+            given=adapter.name,
+            next="give the one that it was made from, or none for the bare base: distill_adapter=",
         )
     return adapter
 
@@ -104,6 +106,17 @@ def remembered(settings: TrainSettings) -> dict[str, float]:
     if settings.distill is None:
         return {}
     return {SCALE: float(settings.distill_scale or 1.0), "guidance_rescale": settings.distill_rescale}
+
+
+def worn_off(settings: TrainSettings) -> list[str]:
+    """A warning where pictures are learned on top of guidance that is inside: the adapter would be neither."""
+    if settings.distill is not None or settings.init_from is None:
+        return []
+    from adapt.adapter import Adapter
+
+    inside = Adapter.read_facts(settings.init_from).distilled.get(SCALE)
+    told = "which learning pictures wears off, and the new adapter does not tell of: learn first, distil then"
+    return [f"init_from has guidance at {inside:g} inside, {told}"] if inside else []
 
 
 def intent(settings: TrainSettings) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapt import files
 from adapt.api.classes import labels_of, require_slot
-from adapt.api.distillation import intent, settled_distillation
+from adapt.api.distillation import intent, settled_distillation, worn_off
 from adapt.api.gather import Pictures, completed, gather
 from adapt.api.media import with_settings
 from adapt.api.network import digest_of, readers, settled_network
@@ -197,6 +197,7 @@ def begin(
         say(_intent(backbone, pictures, settings))
         sizes = remarks(pictures.train, settings, backbone.multiple)
         findings = [*pictures.warnings, *sizes, *lines(long_captions(pictures.train, backbone.count_tokens))]
+        findings += worn_off(settings)
         for warning in findings:
             say(f"warning: {warning}")
         record |= {"findings": findings, "origins": origins_of(settings, origins, before.get("origins"))}

@@ -28,7 +28,7 @@ class DistillationSettings(Section):
     )
     distill_rescale: Share = Field(0.0, description="guidance rescale that is taken over with it")
     distill_adapter: str | None = Field(
-        None, min_length=1, description="adapter that the teacher wears; init_from where nothing else is said"
+        None, min_length=1, description="adapter that the teacher wears; this and init_from: one goes for both"
     )
 
 
@@ -39,6 +39,8 @@ def distill_defaults(values: Any) -> dict[str, Any]:
     own: dict[str, Any] = {"caption_dropout": 0.0, "anchor_above": None}
     if values.get("distill_adapter") and "init_from" not in values:
         own |= {"init_from": values["distill_adapter"], "init_resize": True}
+    if values.get("init_from"):  # a bare teacher would take away again what it starts with
+        own |= {"distill_adapter": values["init_from"]}
     return {name: value for name, value in own.items() if name not in values}
 
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import adapt
 from adapt.api.advice import advice_of
+from adapt.api.distillation import worn_off
 from adapt.api.tools import merge
 from adapt.api.train import settle
 from adapt.backbones import Backbone
@@ -116,6 +117,8 @@ def test_presets_and_defaults_give_way_to_what_is_distilled():
         and found.origins["init_from"] == "distill=guidance"
     )
     assert resolve(overrides=["distill=guidance", "distill_adapter=x", "init_from="]).settings.init_from is None
+    assert resolve(overrides=["distill=guidance", "init_from=x"]).settings.distill_adapter == "x"
+    assert resolve(overrides=["distill=guidance", "init_from=x", "distill_adapter="]).settings.distill_adapter is None
 
 
 REFUSED = [
@@ -187,6 +190,7 @@ def test_it_is_drawn_at_scale_1_and_a_second_guidance_is_warned_of(distilled, ti
 
 def test_beside_another_adapter_the_scale_is_1_too(distilled, style):
     assert advice_of([style.adapter, distilled.adapter])["guidance_scale"] == 1.0
+    assert advice_of([distilled.adapter, style.adapter])["guidance_scale"] == 1.0
     loud = replace(style.adapter, facts=replace(style.adapter.facts, recommended={"guidance_scale": 5.0}))
     assert advice_of([loud])["guidance_scale"] == 5.0
     merged = merge([(loud, 1.0), (distilled.adapter, 1.0)]).adapter.facts
@@ -208,6 +212,13 @@ def test_what_was_distilled_is_not_distilled_again(distilled, make_tiny):
     backbone = StableDiffusion(make_tiny("epsilon"), "tiny")
     with pytest.raises(SettingsError, match="has guidance inside already"):
         settle(tiny(**DISTIL, distill_adapter=str(distilled.folder)), backbone)
+
+
+def test_learning_pictures_on_top_of_it_is_warned_of(distilled, style):
+    (warning,) = worn_off(tiny(init_from=str(distilled.folder)))
+    assert "guidance at 4 inside" in warning
+    assert not worn_off(tiny(init_from=str(style.folder)))
+    assert not worn_off(tiny(**DISTIL, init_from=str(distilled.folder), distill_adapter=None))
 
 
 def test_a_teachers_adapter_that_changed_meanwhile_is_another_course(style):
