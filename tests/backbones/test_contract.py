@@ -10,6 +10,7 @@ import torch
 from tiny_families import CASES, pixart_alpha
 
 from adapt.adapter import Adapter, Facts
+from adapt.api.classes import put_in_classes
 from adapt.api.network import put_in, readers, settled_network
 from adapt.api.objective import make_objective
 from adapt.backbones.registry import FAMILIES
@@ -310,3 +311,31 @@ def test_a_base_in_bfloat16_encodes_predicts_and_decodes(folders, backbones, nam
     expected = whole.predict(x_t, t, whole.condition(case.prompts[:1]))
     assert found.shape == expected.shape
     assert (found.float() - expected).norm() <= 0.1 * expected.norm()
+
+
+@families
+def test_classes_of_ones_own_are_null_at_first_move_the_prediction_and_learn(backbone, name):
+    settings = settled(backbone).model_copy(update={"classes": True})
+    classes = put_in_classes(backbone, settings, ["finch", "owl"])
+    try:
+        condition, x = backbone.condition(CASES[name].prompts[:2]), noise(backbone, 2)
+        t = times(backbone, 2)
+
+        def said(*labels):
+            told = classes.told(condition, labels).to(backbone.device, backbone.dtype)
+            return backbone.predict(x, t, told)
+
+        null = said(None, None)
+        assert torch.equal(said("finch", "owl"), null)
+        if classes.conditioner.slot == "embedding":
+            assert torch.equal(null, backbone.predict(x, t, condition)), "null adds nothing yet"
+        with torch.no_grad():
+            classes.conditioner.table.copy_(normal(0, "table", 0, 0, classes.conditioner.table.shape))
+        moved = said("finch", "owl")
+        assert (moved - null).flatten(1).abs().amax(1).min() > 1e-5
+        torch.testing.assert_close(said("owl", None)[1], null[1], atol=1e-5, rtol=1e-4)
+        moved.square().mean().backward()
+        gradient = classes.conditioner.table.grad
+        assert gradient is not None and (gradient.abs().amax(1) > 0).all()
+    finally:
+        backbone.conditioners.clear()
