@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from adapt import files
 from adapt.errors import AdapterError
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from adapt.backbones import Backbone
     from adapt.lora import Applied
-    from conditioning import ClassConditioner
+    from conditioning import ClassConditioner, LearnedConditioner
 
 SCHEMA = 1
 FACTS_NAME = "adapter.json"
@@ -132,12 +132,17 @@ class Adapter:
     name: str = "adapter"
     digest: str = ""
     words: Embeddings = field(default_factory=dict)
-    conditioners: Mapping[str, ClassConditioner] = field(default_factory=dict)
+    conditioners: Mapping[str, LearnedConditioner] = field(default_factory=dict)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The classes that it draws; none in most."""
-        return self.conditioners["class"].labels if "class" in self.conditioners else ()
+        return self.classes.labels if self.classes is not None else ()
+
+    @property
+    def classes(self) -> ClassConditioner | None:
+        """What draws them."""
+        return cast("ClassConditioner | None", self.conditioners.get("class"))
 
     @property
     def trigger(self) -> str | None:
@@ -372,8 +377,8 @@ class Adapter:
 
         self.check(backbone)
         if both := set(self.conditioners) & set(backbone.conditioners):
-            raise AdapterError("another adapter with classes is on this base already", given=", ".join(sorted(both)),
-                               allowed="one at a time", next="adapt classes A --merge B")  # fmt: skip
+            raise AdapterError("another adapter with such a conditioner is on this base already", given=", ".join(sorted(both)),
+                               allowed="one at a time", next="of classes: adapt classes A --merge B")  # fmt: skip
         applied = Applied(backbone.modules, at_share(self.layers(), 0.0), scale)
         if "tlora" in self.weights.kinds:
             following = Following(applied, self.layers(), backbone.objective().share, 0.0)

@@ -26,7 +26,9 @@ from conditioning.guidance import (
     WithParts,
     ZeroStarGuidance,
 )
+from conditioning.image import ImageConditioner
 from conditioning.joint import JointConditioner
+from conditioning.learned import LearnedConditioner
 from conditioning.text import TextConditioner
 
 __all__ = [
@@ -44,7 +46,9 @@ __all__ = [
     "Dropout",
     "Guidance",
     "Guided",
+    "ImageConditioner",
     "JointConditioner",
+    "LearnedConditioner",
     "Moment",
     "Part",
     "PartGuidance",

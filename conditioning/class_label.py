@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from conditioning.condition import Part
+from conditioning.learned import LearnedConditioner, copied, load
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
-KIND, SCHEMA = "ClassConditioner", 1
 SLOTS = ("tokens", "embedding")
 
 Mixture = Mapping[str, float]
 """Class → its share: `{"finch": 0.7, "canary": 0.3}`."""
 
 
-class ClassConditioner(nn.Module):
+class ClassConditioner(LearnedConditioner):
     """A class is null + its embedding · projector: tokens beside the text's (B, n, D), or one embedding (B, D) that is added to
     the time's (Dhariwal & Nichol 2021, arXiv 2105.05233, appendix B).
 
@@ -95,13 +92,8 @@ class ClassConditioner(nn.Module):
 
     @property
     def learned(self) -> dict[str, nn.Parameter]:
-        """What is taught, by name: of one that grows, only the new rows."""
+        """Of one that grows, only the new rows."""
         return {"table": self.table, **({} if len(self.known) else {"projector": self.projector, "null": self.empty})}
-
-    @property
-    def size(self) -> int:
-        """Numbers that it holds."""
-        return self.embeddings.numel() + self.projector.numel() + self.empty.numel()
 
     def encode(self, raw: Sequence[str | Mixture]) -> Part:
         """One row a class, or a mixture of classes; "" is null.
@@ -185,17 +177,17 @@ class ClassConditioner(nn.Module):
 
     # ------------------------------------------------------------------------------------------------ files
     def state(self) -> dict[str, Tensor]:
-        """Everything that it has learned, by the names in its file."""
-        held = {"table": self.embeddings, "projector": self.projector, "null": self.empty}
-        return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in held.items()}
+        return copied({"table": self.embeddings, "projector": self.projector, "null": self.empty})
 
-    def save(self, folder: str | Path) -> None:
-        """`model.safetensors` and `config.json`; equal conditioners are equal bytes."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(self.state(), folder / WEIGHTS, {"format": "pt"})
-        told = {"kind": KIND, "schema": SCHEMA, "slot": self.slot, "labels": list(self.labels)}
-        (folder / CONFIG).write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    @torch.no_grad()
+    def having(self, values: Mapping[str, Tensor]) -> ClassConditioner:
+        held = {**self.state(), **copied(values)}
+        if "table" in values:
+            held["table"] = torch.cat([self.known.cpu(), held["table"]])
+        return ClassConditioner(self.labels, held["table"], held["projector"], held["null"], self.slot)
+
+    def told(self) -> dict[str, Any]:
+        return {"slot": self.slot, "labels": list(self.labels)}
 
     @staticmethod
     def load(folder: str | Path) -> ClassConditioner:
@@ -204,18 +196,11 @@ class ClassConditioner(nn.Module):
         Raises:
             ValueError: something else, damaged, or with values that are not finite.
         """
-        folder = Path(folder)
-        try:
-            told = json.loads((folder / CONFIG).read_text("utf-8"))
-            tensors = load_file(folder / WEIGHTS)
-            if (told["kind"], told["schema"]) != (KIND, SCHEMA):
-                raise ValueError(f"{told['kind']} of schema {told['schema']}, not {KIND} of schema {SCHEMA}")
-            if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-                raise ValueError("values that are not finite")
-            found = tensors["table"], tensors["projector"], tensors["null"]
-            return ClassConditioner(told["labels"], *found, slot=told["slot"])
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"{folder.name}/ holds no classes that can be read: {error}") from error
+        return load(
+            folder, ClassConditioner.__name__,
+            lambda told, held: ClassConditioner(told["labels"], held["table"], held["projector"], held["null"], told["slot"]),
+            "classes",
+        )  # fmt: skip
 
 
 def _labels(labels: Sequence[str]) -> tuple[str, ...]:

@@ -43,9 +43,9 @@ def edited(
 
 
 def _classes_of(adapter: Adapter) -> ClassConditioner:
-    if "class" not in adapter.conditioners:
+    if adapter.classes is None:
         raise AdapterError("the adapter has no classes", given=adapter.name, next="train one with classes=true")
-    return adapter.conditioners["class"]
+    return adapter.classes
 
 
 def _require_known(label: str, labels: Sequence[str]) -> None:

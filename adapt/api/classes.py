@@ -16,8 +16,8 @@ from adapt.errors import AdapterError, DataError
 if TYPE_CHECKING:  # pictures are judged before torch is imported
     from adapt.adapter import Adapter
     from adapt.backbones import Backbone
-    from adapt.lora.classes import LearnedClasses
     from adapt.lora.grown import Fixed
+    from adapt.lora.taught import Taught
 
 
 # ------------------------------------------------------------------------------------------------ without torch
@@ -94,14 +94,14 @@ def balanced(pictures: Sequence[Picture], repeats: Sequence[float]) -> list[floa
 
 
 # ------------------------------------------------------------------------------------------------ with torch
-def put_in_classes(backbone: Backbone, settings: TrainSettings, labels: Sequence[str]) -> LearnedClasses | None:
+def put_in_classes(backbone: Backbone, settings: TrainSettings, labels: Sequence[str]) -> Taught | None:
     """The classes at their start; the backbone draws with them. None where no classes are taught.
 
     Raises:
         SettingsError: the family has no place for them.
     """
     from adapt.backbones.class_slot import slot_of
-    from adapt.lora.classes import teach
+    from adapt.lora.taught import teach
     from conditioning import ClassConditioner
 
     if not settings.classes:
@@ -112,10 +112,11 @@ def put_in_classes(backbone: Backbone, settings: TrainSettings, labels: Sequence
             labels, slot.empty, slot=slot.kind, spread=slot.spread, seed=settings.seed % 2**63
         )
     else:
-        conditioner = grown(settings.grow_from, backbone).conditioners["class"].grown(labels)
-    taught = teach(conditioner, backbone.device)
+        known = grown(settings.grow_from, backbone).classes
+        assert known is not None, "judged"
+        conditioner = known.grown(labels)
     backbone.conditioners["class"] = conditioner
-    return taught
+    return teach(conditioner, settings.class_learning_rate, ("table",), backbone.device)
 
 
 def grown(path: str, backbone: Backbone) -> Adapter:
@@ -128,7 +129,7 @@ def grown(path: str, backbone: Backbone) -> Adapter:
 
     adapter = Adapter.load(path)
     adapter.check(backbone)
-    if "class" not in adapter.conditioners:
+    if adapter.classes is None:
         raise AdapterError("grow_from has no classes to add others to", given=path)
     if strange := sorted(set(adapter.weights.modules) - {backbone.denoiser_name}) or sorted(adapter.words):
         raise AdapterError("grow_from has more than a denoiser's layers and classes, which cannot be grown yet",

@@ -12,7 +12,7 @@ from typing import Any
 from adapt import card, files, licences
 from adapt.adapter import FACTS_NAME, Adapter, Facts
 from adapt.api.distillation import remembered
-from adapt.api.generate import applied, with_scale
+from adapt.api.generate import applied, known_of, with_scale
 from adapt.api.machine import in_full, in_precision
 from adapt.api.network import readers, text_width
 from adapt.api.previews import captions_of, requests
@@ -106,7 +106,7 @@ def _samples(
         public: whether the prompts are the user's own. If not, only the trigger is told.
     """
     (folder / "samples").mkdir()
-    drawings = [settle(request, backbone, adapter.recommended, adapter.labels) for request in asked]
+    drawings = [settle(request, backbone, adapter.recommended, known_of([(adapter, 1.0)])) for request in asked]
     with applied(backbone, [with_scale(adapter)]):
         drawn = draw(backbone, drawings)
     found = []
@@ -174,7 +174,7 @@ def facts(trainer: Trainer, chosen: int) -> Facts:
             for word, found in course.injection.vectors().items()
         },
         conditioning={
-            part: {"labels": list(found.labels), "slot": found.slot, "shape": list(found.empty.shape)}
+            part: {**found.told(), "shape": next(list(x.shape[1:]) for x in found.null(1).values())}
             for part, found in course.injection.conditioners().items()
         },
         versions=versions(),

@@ -33,7 +33,7 @@ from adapt.training.update import Update
 MEASURES = ("accumulation", "gradient_checkpointing", "base_precision", "quantize")
 STILL: dict[str, Any] = {
     **{"dropout": 0.0, "rank_dropout": 0.0, "module_dropout": 0.0, "init": "default", "init_from": None},
-    **{"classes": False, "grow_from": None},
+    **{"classes": False, "grow_from": None, "image_prompts": False},
 }
 """There is no Plan here to ask, a start takes no memory of its own that stays, and classes take next to none."""
 

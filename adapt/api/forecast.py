@@ -80,8 +80,9 @@ def forecast(base: str, pictures: Pictures, settings: TrainSettings) -> tuple[Tr
         lambda: backbone.encode_media(torch.zeros(1, backbone.medium.channels, *backbone.medium.dims(width, height)))
     )
     loads_in = readers(settings, backbone)
-    # There is no Plan here to ask, and classes cost next to nothing.
-    still = {**{"dropout": 0.0, "rank_dropout": 0.0, "module_dropout": 0.0}, "classes": False, "grow_from": None}
+    # There is no Plan here to ask, and conditioners cost next to nothing.
+    still: dict[str, Any] = dict.fromkeys(("dropout", "rank_dropout", "module_dropout"), 0.0)
+    still |= {"classes": False, "grow_from": None, "image_prompts": False}
     injection = put_in(backbone, settings.model_copy(update=still))
     tune(backbone.denoiser, settings, accelerator.device)
     require_same_gradients(backbone, injection, settings, accelerator)

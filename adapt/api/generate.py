@@ -18,7 +18,7 @@ from adapt.sampling.clip import Drawn
 from adapt.sampling.draw import draw
 from adapt.sampling.loop import silent
 from adapt.sampling.pictures import load_image, load_mask
-from adapt.sampling.request import Request, settle
+from adapt.sampling.request import Known, Request, settle
 from conditioning import Guidance
 
 
@@ -35,6 +35,8 @@ def generate(
     compose: Sequence[tuple[str, float]] = (),
     class_name: str | Mapping[str, float] | Sequence[str] | None = None,
     class_scale: float | None = None,
+    image_prompt: Image | str | Path | None = None,
+    image_prompt_scale: float | None = None,
     steps: int | None = None,
     seed: int = 0,
     count: int = 1,
@@ -67,6 +69,8 @@ def generate(
         class_name: of an adapter that knows classes: one, or shares of several (`finch:0.7,canary:0.3`, or a mapping), or "" for
             none; a list of such: each of them with each prompt.
         class_scale: how strongly the class guides by itself, 1 is off; None: `guidance_scale` is for prompt and class together.
+        image_prompt: a reference picture or its path, for adapters that were taught with `image_prompts=true`.
+        image_prompt_scale: how strongly it guides by itself, as `class_scale`.
         steps: inference steps, ≥ 1; None as above.
         seed: 0 … 2**63 - 1. The pictures of one prompt have the seeds `seed`, `seed + 1` …; each seed gives the same
             picture alone and among others.
@@ -96,6 +100,7 @@ def generate(
         raise SettingsError("there is nothing to draw", given=given, allowed="1 or more each")
     pixels = None if image is None else load_image(image)
     hole = None if mask is None else load_mask(mask)
+    reference = None if image_prompt is None else load_image(image_prompt)
     requests = [
         Request(
             prompt=text,
@@ -107,6 +112,8 @@ def generate(
             compose=compose,
             class_name=label,
             class_scale=class_scale,
+            image_prompt=reference,
+            image_prompt_scale=image_prompt_scale,
             steps=steps,
             seed=seed + number,
             height=height,
@@ -125,11 +132,11 @@ def generate(
     ]
     scaled = [with_scale(adapter) for adapter in adapters]
     worn = [adapter for adapter, _ in scaled]
-    labels = labels_of(scaled)
+    known = known_of(scaled)
     for request in requests:
         backbone.require_prompt(request.prompt)
     advice = advice_of(worn)
-    drawings = [settle(request, backbone, advice, labels) for request in requests]
+    drawings = [settle(request, backbone, advice, known) for request in requests]
     warn(worn, drawings)
     generators = _generators(generator, len(drawings))
     weaker = weaker_of(backbone, drawings, scaled)
@@ -144,9 +151,9 @@ def with_scale(adapter: Adapter | tuple[Adapter, float]) -> tuple[Adapter, float
     return adapter if isinstance(adapter, tuple) else (adapter, float(adapter.recommended.get("scale", 1.0)))
 
 
-def labels_of(adapters: Sequence[tuple[Adapter, float]]) -> tuple[str, ...]:
-    """The classes that these adapters know; one at scale 0 knows none."""
-    return next((adapter.labels for adapter, scale in adapters if adapter.labels and scale), ())
+def known_of(adapters: Sequence[tuple[Adapter, float]]) -> Known:
+    """What these adapters know beside words; one at scale 0 knows nothing."""
+    return Known.of({part: c for adapter, scale in adapters if scale for part, c in adapter.conditioners.items()})
 
 
 @contextmanager

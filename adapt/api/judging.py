@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -11,13 +12,16 @@ from adapt.backbones import Backbone
 from adapt.config import TrainSettings
 from adapt.data import EncodedPictures
 from adapt.evaluation.held_out import HeldOut
-from adapt.lora.classes import LearnedClasses
+from adapt.lora.taught import Taught
 from adapt.objectives import TimeSampling
 from adapt.training.hearing import Hearing
+from adapt.training.raw import RAW
 from adapt.training.step import Course
 from adapt.training.validation import Judge, Measured, measure_base
 from adapt.types import Sizes
 from conditioning import Condition
+
+NOTHING: Mapping[str, Taught] = {}
 
 
 def make_judge(course: Course, held_out: EncodedPictures) -> Judge:
@@ -33,7 +37,7 @@ def make_judge(course: Course, held_out: EncodedPictures) -> Judge:
     members = spread(taught(course.examples), wanted)
 
     def measured(examples: EncodedPictures, indices: Sequence[int]) -> Measured:
-        pictures = grid(backbone, examples, indices, settings, course.hearing, course.injection.classes)
+        pictures = grid(backbone, examples, indices, settings, course.hearing, course.injection.taught)
         return measure_base(pictures, backbone, objective, target, settings.anchor_above)
 
     with course.injection.disabled():
@@ -58,13 +62,13 @@ def grid(
     indices: Sequence[int],
     settings: TrainSettings,
     hearing: Hearing | None = None,
-    classes: LearnedClasses | None = None,
+    taught: Mapping[str, Taught] = NOTHING,
 ) -> HeldOut:
     """These pictures at fixed times and noise: means of their posteriors, first captions, nothing dropped or mirrored.
 
     Args:
         hearing: encodes the captions anew at each measurement, where encoders are trained.
-        classes: tell each picture's class, where classes are taught.
+        taught: tell what else is taught of each picture: its class, itself as a reference.
     """
     x, areas = [examples.latents(i)[0] for i in indices], [examples.weight(i) for i in indices]
     captions, sizes = [examples.captions(i)[0] for i in indices], [examples.sizes(i) for i in indices]
@@ -74,9 +78,9 @@ def grid(
         hear = None
     else:
         condition, hear = hearing.base(captions, sizes), partial(_heard, hearing, captions, sizes)
-    if classes is not None:
-        labels = [examples.pictures[i].label for i in indices]
-        hear = partial(_told, classes, labels, backbone, hear or partial(_rows, condition, backbone))
+    for part, each in taught.items():
+        raw = RAW[part](examples, [(i, False, 0) for i in indices])
+        hear = partial(_told, each, raw, backbone, hear or partial(_rows, condition, backbone))
     return HeldOut(x, condition, settings.validation_times, settings.batch_size, settings.validation_pairs, areas, hear)
 
 
@@ -89,7 +93,10 @@ def _rows(condition: Condition, backbone: Backbone, rows: Sequence[int]) -> Cond
 
 
 def _told(
-    classes: LearnedClasses, labels: Sequence[str | None], backbone: Backbone,
-    hear: Callable[[Sequence[int]], Condition], rows: Sequence[int],
-) -> Condition:  # fmt: skip
-    return classes.told(hear(rows), [labels[i] for i in rows]).to(backbone.device, backbone.dtype)
+    taught: Taught,
+    raw: Sequence[Any],
+    backbone: Backbone,
+    hear: Callable[[Sequence[int]], Condition],
+    rows: Sequence[int],
+) -> Condition:
+    return taught.told(hear(rows), [raw[i] for i in rows]).to(backbone.device, backbone.dtype)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapt.adapter import Adapter
 from adapt.api.classes import grown, put_in_classes, put_on
+from adapt.api.image_prompts import put_in_image_prompts
 from adapt.config import TrainSettings
 from adapt.config.network import ONE_SIZE
 from adapt.errors import SettingsError
@@ -93,9 +94,13 @@ def put_in(
     from adapt.lora.warm_start import begin
 
     denoiser, own = backbone.denoiser_name, text_encoders.settings_of(settings)
-    classes = put_in_classes(backbone, settings, labels)
+    found = {
+        "class": put_in_classes(backbone, settings, labels),
+        "image": put_in_image_prompts(backbone, settings),
+    }
+    taught = {part: each for part, each in found.items() if each is not None}
     if settings.grow_from:
-        return Network(denoiser, {denoiser: put_on(settings.grow_from, backbone, settings)}, classes=classes)
+        return Network(denoiser, {denoiser: put_on(settings.grow_from, backbone, settings)}, taught=taught)
     parts = {denoiser: install(backbone.denoiser, settings, settings.targets or backbone.lora_targets, settings.seed)}
     if settings.kind == "tlora":
         clock = parts[denoiser].dice.clock
@@ -109,7 +114,7 @@ def put_in(
         for part in parts.values():
             lean(part.module)
     rates, until = _paces(settings, tuple(parts)[1:])
-    network = Network(denoiser, parts, rates, _words(backbone, settings), until, classes)
+    network = Network(denoiser, parts, rates, _words(backbone, settings), until, taught)
     if settings.init_from:
         start = start_of(settings.init_from, backbone, tuple(parts))
         for name, layers in start.weights.modules.items():
@@ -201,7 +206,7 @@ def readers(settings: TrainSettings, backbone: Backbone) -> tuple[str, ...]:
     kohya = (
         text_width(backbone) is not None
         and set(encoders) <= set(backbone.entry.kohya or ())
-        and not (settings.new_tokens or settings.classes)
+        and not (settings.new_tokens or settings.taught_parts)
     )
     if settings.boft_factors > 1:
         return "adapt", "peft with its CUDA extension"  # without, peft makes one factor of them and cannot load it

@@ -12,6 +12,7 @@ from adapt import files
 from adapt.api.classes import labels_of, require_slot
 from adapt.api.distillation import intent, settled_distillation, worn_off
 from adapt.api.gather import Pictures, completed, gather
+from adapt.api.image_prompts import require_pictures
 from adapt.api.media import with_settings
 from adapt.api.network import digest_of, readers, settled_network
 from adapt.api.origins import origins_of, said_of
@@ -225,6 +226,7 @@ def _beside(settings: TrainSettings, labels: Sequence[str]) -> str:
     """Which text encoders and classes are taught too, for settled settings."""
     names = settings.train_text_encoder or ()
     encoders = f" (also in {', '.join(names)})" if isinstance(names, tuple) and names else ""
+    encoders += " and reference pictures" if settings.image_prompts else ""
     further = ", which stays as it is, and further classes" if settings.grow_from else " and classes"
     return encoders + (f"{further} ({listed(labels)})" if labels else "")
 
@@ -340,6 +342,7 @@ def settle(settings: TrainSettings, backbone: Backbone) -> TrainSettings:
     medium = with_settings(backbone.medium, settings)
     backbone.frames, backbone.fps = medium.frames, medium.fps
     require_slot(backbone, settings)
+    require_pictures(backbone, settings)
     network, distilled = settled_network(settings, backbone), settled_distillation(settings, backbone)
     make_objective(backbone, settings)
     resolution = medium.side

@@ -80,6 +80,12 @@ def generate(
     class_scale: Annotated[
         float | None, typer.Option(help="How strongly the class guides by itself, from 1; default: as the prompt does.")
     ] = None,
+    image_prompt: Annotated[
+        Path | None, typer.Option(help="A reference picture, for adapters taught with image_prompts=true.")
+    ] = None,
+    image_prompt_scale: Annotated[
+        float | None, typer.Option(help="How strongly --image-prompt guides by itself; default: as the prompt does.")
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(help="Inference steps; default: the adapter's, else the family's.")
     ] = None,
@@ -110,6 +116,7 @@ def generate(
     ] = "a1111",
 ) -> None:
     """Draw pictures from prompts, with or without adapters."""
+    from adapt.sampling.pictures import load_image
     from adapt.sampling.prompts import read_prompts
     from adapt.sampling.request import Request
 
@@ -123,6 +130,8 @@ def generate(
         guidance=tuple(guidance or ()),
         compose=tuple(_weighted(text) for text in compose or ()),
         class_scale=class_scale,
+        image_prompt=load_image(image_prompt) if image_prompt else None,
+        image_prompt_scale=image_prompt_scale,
         steps=steps,
         seed=seed,
         width=width,
@@ -134,7 +143,7 @@ def generate(
     )
     adapters = [scaled_adapter(text) for text in adapter or []]
     rows = [*({"prompt": text} for text in prompt or []), *(read_prompts(prompts) if prompts else [])]
-    rows = rows_of(rows, class_name, class_scale, known_classes(adapters))
+    rows = rows_of(rows or [{"prompt": ""}] if image_prompt else rows, class_name, class_scale, known_classes(adapters))
     requests = _requests(template, rows, count, image, strength, mask)
     _judge(len(requests), output, batch_size, device, metadata)
     ending = _ending(format, output)
@@ -273,7 +282,7 @@ def _judge_base(job: Job) -> None:
 def _run(job: Job, as_json: bool) -> None:
     from adapt.adapter import Adapter
     from adapt.api.advice import advice_of, remarks
-    from adapt.api.generate import applied, labels_of, with_scale
+    from adapt.api.generate import applied, known_of, with_scale
     from adapt.api.weaker import weaker_of
     from adapt.backbones import Backbone
     from adapt.sampling.png import Used
@@ -289,7 +298,8 @@ def _run(job: Job, as_json: bool) -> None:
     worn = [adapter for adapter, _ in adapters]
     for request in job.requests:
         backbone.require_prompt(request.prompt)
-    drawings = [settle(request, backbone, advice_of(worn), labels_of(adapters)) for request in job.requests]
+    known = known_of(adapters)
+    drawings = [settle(request, backbone, advice_of(worn), known) for request in job.requests]
     for remark in remarks(worn, drawings):
         typer.echo(remark, err=True)
     used = [Used(adapter.name, adapter.digest, scale) for adapter, scale in adapters]

@@ -10,7 +10,7 @@ from typing import Any, Self, get_args
 
 from pydantic import ValidationInfo, field_validator, model_validator
 
-from adapt.config.classes import ClassSettings
+from adapt.config.conditions import ConditionSettings
 from adapt.config.data import DataSettings
 from adapt.config.distillation import DistillationSettings, distill_clashes, distill_defaults
 from adapt.config.fields import COURSE, Section
@@ -30,7 +30,7 @@ class TrainSettings(
     NetworkSettings,
     TextEncoderSettings,
     TokenSettings,
-    ClassSettings,
+    ConditionSettings,
     LearningSettings,
     ObjectiveSettings,
     DistillationSettings,
@@ -101,10 +101,12 @@ class TrainSettings(
 
     @model_validator(mode="after")
     def _dropouts(self) -> Self:
-        """A row goes without its caption, its class, or both: the three exclude each other."""
-        together = self.caption_dropout + self.class_dropout + self.joint_dropout
-        if self.classes and together > 1:
-            raise ValueError(f"caption_dropout, class_dropout and joint_dropout add up to more than 1 ({together:g})")
+        """What a row goes without, excludes each other."""
+        together = sum(self.dropouts.values())
+        if self.taught_parts and together > 1:
+            raise ValueError(
+                f"the dropouts of caption, class, image and joint_dropout add up to more than 1 ({together:g})"
+            )
         return self
 
     @model_validator(mode="after")
@@ -112,7 +114,7 @@ class TrainSettings(
         """Further classes are all that is learned: the network is the grown adapter's."""
         if self.grow_from is None:
             return self
-        for name in ("init_from", "train_text_encoder", "new_tokens"):
+        for name in ("init_from", "train_text_encoder", "new_tokens", "image_prompts"):
             if getattr(self, name):
                 raise ValueError(f"{name} does not go with grow_from, which teaches nothing but classes: leave it out")
         if self.init != "default":
@@ -136,6 +138,14 @@ class TrainSettings(
             raise ValueError("takes a value, not true or false")
         whole = int in (annotation, *get_args(annotation))
         return number(value) if whole else value
+
+    @property
+    def dropouts(self) -> dict[tuple[str, ...], float]:
+        """Which parts of the condition a row goes without, and how often."""
+        own = {"class": self.class_dropout, "image": self.image_prompt_dropout}
+        found: dict[tuple[str, ...], float] = {("caption",): self.caption_dropout}
+        found |= {(part,): own[part] for part in self.taught_parts}
+        return {**found, **self.joint_dropouts}
 
     @property
     def hears_itself(self) -> bool:

@@ -16,7 +16,8 @@ from adapt.errors import DataError
 
 FILES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 CAPTION_COLUMNS = ("text", "caption", "captions")
-_ALLOWED = "columns file_name and text (or caption, or label)"
+LABEL_COLUMNS = ("label", "class")
+_ALLOWED = "columns file_name and text (or caption, label, class)"
 
 
 @dataclass(frozen=True)
@@ -47,22 +48,23 @@ def read_metadata(path: Path) -> list[Row]:
 def _check_columns(path: Path, columns: Sequence[str]) -> None:
     if not columns:
         raise DataError(f"{path.name} has no rows", given=path, allowed=_ALLOWED, next="fill or remove it")
-    if "file_name" not in columns or not {*CAPTION_COLUMNS, "label"} & set(columns):
+    if "file_name" not in columns or not {*CAPTION_COLUMNS, *LABEL_COLUMNS} & set(columns):
         given = f"{path} with columns {', '.join(columns)}"
         raise DataError(f"{path.name} lacks a column", given=given, allowed=_ALLOWED, next="rename its columns")
 
 
 def _row(line: int, row: dict[str, Any], columns: Sequence[str]) -> Row | str:
     """The row, or what is wrong with it."""
-    name, label = row.get("file_name"), row.get("label")
+    name, told = row.get("file_name"), next((name for name in LABEL_COLUMNS if name in columns), "label")
+    label = row.get(told)
     if not isinstance(name, str) or not name:
         return f"line {line}: no file_name"
-    column = next((column for column in CAPTION_COLUMNS if column in columns), "label")
+    column = next((column for column in CAPTION_COLUMNS if column in columns), told)
     try:
         captions = captions_of(row.get(column))
     except TypeError as error:
         return f"line {line}: {error}"
-    if column == "label":
+    if column == told:
         captions = tuple(caption_of_label(caption) for caption in captions)
     return Row(name, captions, None if label in (None, "") else clean(str(label)))
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from adapt.data.captions import caption_of_label, captions_of, clean
+from adapt.data.metadata import LABEL_COLUMNS
 from adapt.data.picture import Found, Picture
 from adapt.data.wording import listed
 from adapt.errors import DataError
@@ -25,7 +26,7 @@ PICTURE_COLUMNS = ("image", "img", "picture", "jpg", "png", "webp")
 CAPTION_COLUMNS = ("text", "caption", "captions", "prompt")
 SHARED = "ADAPT_SHARED"
 """In the environment of processes of one run: a folder of their launcher's, which is removed when all have ended."""
-_ALLOWED = "a column of pictures (image), and one of captions (text, caption) or labels (label)"
+_ALLOWED = "a column of pictures (image), and one of captions (text, caption) or labels (label, class)"
 
 
 def is_saved(root: Path) -> bool:
@@ -153,12 +154,13 @@ def _found(
     if isinstance(features[column], datasets.Image):
         split = split.cast_column(column, datasets.Image(decode=False))
     text = next((name for name in CAPTION_COLUMNS if name in features), None)
-    label_of = _label_reader(features.get("label"))
+    told = next((name for name in LABEL_COLUMNS if name in features), "label")
+    label_of = _label_reader(features.get(told))
     table = Table(split.select_columns([column]), column, folder)
-    words = split.select_columns([name for name in dict.fromkeys((text, "label")) if name in features])
+    words = split.select_columns([name for name in dict.fromkeys((text, told)) if name in features])
     rows = zip(_places(table), _rows(words, len(split)), strict=True)
     pictures = [
-        _picture(root, Row(table, i), place, row.get(text or ""), label_of(row.get("label")))
+        _picture(root, Row(table, i), place, row.get(text or ""), label_of(row.get(told)))
         for i, (place, row) in enumerate(rows)
     ]
     if not pictures:

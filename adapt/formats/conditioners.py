@@ -10,32 +10,33 @@ from typing import TYPE_CHECKING
 from adapt.errors import AdapterError
 
 if TYPE_CHECKING:
-    from conditioning import ClassConditioner
+    from conditioning import LearnedConditioner
 
-FOLDER, CLASS = "conditioning", "class"
+FOLDER, CLASS, IMAGE = "conditioning", "class", "image"
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
 
 
-def write_conditioners(folder: Path, conditioners: Mapping[str, ClassConditioner]) -> None:
+def write_conditioners(folder: Path, conditioners: Mapping[str, LearnedConditioner]) -> None:
     """Writes each below the adapter's folder; equal ones give equal bytes."""
     for part, conditioner in conditioners.items():
         conditioner.save(folder / FOLDER / part)
 
 
-def read_conditioners(folder: Path) -> dict[str, ClassConditioner]:
+def read_conditioners(folder: Path) -> dict[str, LearnedConditioner]:
     """The learned conditioners of an adapter's folder; none without `conditioning/`.
 
     Raises:
         AdapterError: one that is damaged, or of a part that is not known.
     """
-    found = sorted(path.name for path in (folder / FOLDER).glob("*") if path.is_dir())
-    if strange := set(found) - {CLASS}:
-        raise AdapterError("the adapter has a conditioner that this version does not know", given=", ".join(strange),
-                           allowed=CLASS, next="update adapt")  # fmt: skip
-    from conditioning import ClassConditioner
+    from conditioning import ClassConditioner, ImageConditioner
 
+    readers = {CLASS: ClassConditioner.load, IMAGE: ImageConditioner.load}
+    found = sorted(path.name for path in (folder / FOLDER).glob("*") if path.is_dir())
+    if strange := set(found) - set(readers):
+        raise AdapterError("the adapter has a conditioner that this version does not know", given=", ".join(strange),
+                           allowed=", ".join(readers), next="update adapt")  # fmt: skip
     try:
-        return {part: ClassConditioner.load(folder / FOLDER / part) for part in found}
+        return {part: readers[part](folder / FOLDER / part) for part in found}
     except ValueError as error:
         raise AdapterError(str(error), given=folder, next="take the whole adapter folder again") from error
 

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from adapt.formats import Layer
-from adapt.lora.classes import LearnedClasses
 from adapt.lora.grown import Fixed
 from adapt.lora.held import Held
 from adapt.lora.injection import Injection, tuned
+from adapt.lora.taught import Taught
 from adapt.lora.words import NewWords
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from adapt.config import TrainSettings
-    from conditioning import ClassConditioner
+    from conditioning import LearnedConditioner
 
-WORDS, CLASSES, SEPARATOR = "words", "class", ":"
+WORDS, SEPARATOR = "words", ":"
 """The last stands between a text encoder's name and a parameter's; the denoiser's parameters have their own names."""
 
 
@@ -34,8 +34,8 @@ class Network:
     parts: component → its adapter; the denoiser's first.
     rates: learning rates of components that have their own.
     words: new words that are taught; None: there are none.
-    classes: classes that are taught; None: there are none.
-    until: component, `words`, or `class` → the step before which it learns; others learn to the end.
+    taught: conditioners that are taught, by the part that they make.
+    until: component, `words`, or a taught part → the step before which it learns; others learn to the end.
     """
 
     denoiser: str
@@ -43,7 +43,7 @@ class Network:
     rates: Mapping[str, float] = field(default_factory=dict)
     words: NewWords | None = None
     until: Mapping[str, float] = field(default_factory=dict)
-    classes: LearnedClasses | None = None
+    taught: Mapping[str, Taught] = field(default_factory=dict)
 
     @property
     def encoders(self) -> dict[str, Injection | Fixed]:
@@ -51,15 +51,14 @@ class Network:
         return {name: part for name, part in self.parts.items() if name != self.denoiser}
 
     @property
-    def beside_layers(self) -> dict[str, NewWords | LearnedClasses]:
-        """What is taught beside layers: `words`, `class`."""
-        found = {WORDS: self.words, CLASSES: self.classes}
-        return {name: part for name, part in found.items() if part is not None}
+    def beside_layers(self) -> dict[str, NewWords | Taught]:
+        """What is taught beside layers: `words`, and parts of the condition."""
+        return {**({WORDS: self.words} if self.words is not None else {}), **self.taught}
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
         """Every parameter by name; those of text encoders as `text_encoder:name`, new words as `words:text_encoder`,
-        classes as `class:table`."""
+        conditioners as `class:table`."""
         return {
             self._full(component, name): parameter
             for component, found in self._held().items()
@@ -72,7 +71,7 @@ class Network:
         return [p for component, found in self._held().items() if component != self.denoiser for p in found.values()]
 
     def _held(self) -> dict[str, dict[str, nn.Parameter]]:
-        """Component, `words`, or `class` → its parameters."""
+        """Component, `words`, or a taught part → its parameters."""
         return {name: part.parameters for name, part in self._all().items()}
 
     @property
@@ -85,8 +84,7 @@ class Network:
         groups = {name: part.groups(settings) for name, part in self.parts.items()}
         if self.words is not None:
             groups[WORDS] = [(list(self.words.parameters.values()), 1.0)]
-        if self.classes is not None:
-            groups[CLASSES] = self.classes.groups(settings)
+        groups |= {part: taught.groups(settings) for part, taught in self.taught.items()}
         return [
             (found, factor * self.rates.get(component, settings.learning_rate) / settings.learning_rate)
             for component, each in groups.items()
@@ -114,11 +112,12 @@ class Network:
             return {}
         return self.words.words.vectors(None if values is None else self._of(values, WORDS))
 
-    def conditioners(self, values: Mapping[str, Tensor] | None = None) -> dict[str, ClassConditioner]:
-        """Part of the condition → what has learned to make it; none without classes."""
-        if self.classes is None:
-            return {}
-        return {CLASSES: self.classes.frozen(None if values is None else self._of(values, CLASSES))}
+    def conditioners(self, values: Mapping[str, Tensor] | None = None) -> dict[str, LearnedConditioner]:
+        """Part of the condition → what has learned to make it."""
+        return {
+            part: taught.frozen(None if values is None else self._of(values, part))
+            for part, taught in self.taught.items()
+        }
 
     def assign(self, values: Mapping[str, Tensor]) -> None:
         """Copies values into the parameters, bit for bit."""
@@ -148,13 +147,13 @@ class Network:
         return self.parts[self.denoiser].dice.step
 
     def learns(self, name: str) -> bool:
-        """Whether a component, `words`, or `class`, still learns at this step."""
+        """Whether a component, `words`, or a taught part, still learns at this step."""
         return self.step < self.until.get(name, math.inf)
 
     @property
     def listens(self) -> bool:
         """Whether anything that encodes captions is still learned."""
-        return any(self.learns(name) for name in self._held() if name not in (self.denoiser, CLASSES))
+        return any(self.learns(name) for name in self._held() if name not in (self.denoiser, *self.taught))
 
     def rest(self) -> None:
         """What no longer learns gets no gradient: optimizers leave it as it is, to the bit."""
@@ -176,8 +175,8 @@ class Network:
                 stack.enter_context(part.disabled())
             if self.words is not None:
                 stack.enter_context(self.words.words.disabled())
-            if self.classes is not None:
-                stack.enter_context(self.classes.disabled())
+            for taught in self.taught.values():
+                stack.enter_context(taught.disabled())
             yield
 
     @contextmanager

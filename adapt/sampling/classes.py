@@ -5,14 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adapt.data.wording import listed
 from adapt.errors import SettingsError, did_you_mean
-
-if TYPE_CHECKING:
-    from adapt.backbones import Backbone
-    from conditioning import Condition
 
 Mixture = tuple[tuple[str, float], ...]
 """Classes and their shares; empty: no class."""
@@ -97,12 +93,3 @@ def written(mixture: Mixture) -> str:
     if len(mixture) == 1 and mixture[0][1] == 1:
         return mixture[0][0]
     return ",".join(f"{label}:{weight:g}" for label, weight in mixture)
-
-
-def told(backbone: Backbone, condition: Condition, mixtures: Sequence[Mixture]) -> Condition:
-    """The condition with the class of each row, where the adapter on the base knows classes."""
-    conditioner = backbone.conditioners.get("class")
-    if conditioner is None:
-        return condition
-    part = conditioner.encode([dict(mixture) for mixture in mixtures])
-    return condition.replaced({"class": {key: x.detach() for key, x in part.items()}})

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from adapt.backbones import Backbone
 from adapt.errors import BackboneError, SettingsError
-from adapt.sampling import classes, schedulers
+from adapt.sampling import parts, schedulers
 from adapt.sampling.clip import Drawn
 from adapt.sampling.guided import guidance_of, perturbed_of
 from adapt.sampling.loop import NONE, Progress, denoise, silent
@@ -100,9 +100,9 @@ def draw_latents(
     stepper = _stepper(backbone, first, generators)
     sizes = [_whole(backbone, first)] * len(drawings)
     condition = backbone.condition([d.prompt for d in drawings], sizes, first.embedded_guidance)
-    condition = classes.told(backbone, condition, [d.classes for d in drawings]).to(device, dtype)
+    condition = parts.told(backbone, condition, drawings).to(device, dtype)
     negative = _negative(backbone, [d.negative_prompt for d in drawings])
-    negative = classes.told(backbone, negative, [()] * len(drawings)).to(device, dtype)
+    negative = parts.nothing(backbone, negative).to(device, dtype)
     negative = Condition(negative.parts, condition.facts)  # facts are told to both: only parts are kept away from
     guidance = guidance_of(first, backbone, _further(backbone, drawings, condition))
     others = {**weaker, **perturbed_of(first, backbone)}
@@ -116,7 +116,7 @@ def _further(backbone: Backbone, drawings: Sequence[Drawing], first: Condition) 
     found = []
     for number, (_, weight) in enumerate(drawings[0].compose):
         condition = backbone.condition([drawing.compose[number][0] for drawing in drawings])
-        condition = classes.told(backbone, condition, [()] * len(drawings))
+        condition = parts.nothing(backbone, condition)
         condition = Condition(condition.to(backbone.device, backbone.dtype).parts, first.facts)
         found.append((condition, weight))
     return found

@@ -46,19 +46,19 @@ def guidance_of(drawing: Drawing, backbone: Backbone, further: Sequence[tuple[Co
         return drawing.guidance
     free = next((one for one in drawing.guidance if one.kind.classifier_free), Named("cfg"))
     flow = schedulers.is_flow(backbone.scheduler_config)
-    contrasts = _of_classes(drawing, backbone, _free(free, drawing.guidance_scale, flow, backbone.normalise))
+    contrasts = _by_parts(drawing, backbone, _free(free, drawing.guidance_scale, flow, backbone.normalise))
     contrasts += [_other(one) for one in drawing.guidance if not one.kind.classifier_free]
     contrasts += [Composition(further)] if further else []
     return Guided(contrasts, drawing.guidance_rescale)
 
 
-def _of_classes(drawing: Drawing, backbone: Backbone, words: Contrast) -> list[Contrast]:
-    """Words and class guide each on their own, where the class has a scale; without words only the class does."""
-    if drawing.class_scale is None or "class" not in backbone.conditioners:
-        return [words]
-    own = PartGuidance("class", Dial(drawing.class_scale))
-    silent = drawing.wordless and backbone.null_kind == "empty"
-    return [own] if silent else [WithParts(words, ("class",)), own]
+def _by_parts(drawing: Drawing, backbone: Backbone, words: Contrast) -> list[Contrast]:
+    """Parts that have a scale guide on their own, and the words with the rest; without words or rest, only those parts do."""
+    scales = {part: s for part, s in drawing.part_scales.items() if s is not None and part in backbone.conditioners}
+    own = [PartGuidance(part, Dial(scale)) for part, scale in scales.items()]
+    if drawing.wordless and backbone.null_kind == "empty" and scales.keys() == backbone.conditioners.keys() != set():
+        return list(own)
+    return [WithParts(words, tuple(scales)) if scales else words, *own]
 
 
 def _dial(named: Named, scale: float) -> Dial:

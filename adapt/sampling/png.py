@@ -110,8 +110,13 @@ def guided_by(drawing: Drawing) -> dict[str, str]:
         **({"Guidance": " + ".join(named)} if named else {}),
         **({"Compose": " + ".join(further)} if further else {}),
         **({"Class": written(drawing.classes)} if drawing.classes else {}),
+        **({} if drawing.image_prompt is None else {"Image prompt": _scale(drawing.image_prompt_scale)}),
         **({} if drawing.class_scale is None else {"Class scale": f"{drawing.class_scale:g}"}),
     }
+
+
+def _scale(scale: float | None) -> str:
+    return "yes" if scale is None else f"scale {scale:g}"
 
 
 def png_bytes(picture: Image.Image, parameters: Parameters | None = None) -> bytes:

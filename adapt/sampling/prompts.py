@@ -33,6 +33,8 @@ OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
 """kohya's options, as its sample-prompt files have them."""
 
 KEYS = [*Request.names(), "count"]
+PICTURES = ("image", "mask", "image_prompt")
+"""Settings that are files, from the prompt file's folder."""
 
 
 def read_prompts(path: Path) -> list[Row]:
@@ -91,7 +93,7 @@ def _json_row(folder: Path, line: str, where: str) -> Row:
         if name not in KEYS:
             raise unknown_setting(name, where, KEYS)
     said = {name: value for name, value in row.items() if value is not None}
-    return {**said, **{name: folder / str(said[name]) for name in ("image", "mask") if name in said}}
+    return {**said, **{name: folder / str(said[name]) for name in PICTURES if name in said}}
 
 
 def requests_of(template: Request, rows: Sequence[Row]) -> list[Request]:
@@ -112,11 +114,12 @@ def requests_of(template: Request, rows: Sequence[Row]) -> list[Request]:
 def _pictures_of(
     template: Request, row: Row, images: Callable[[Path], Image], masks: Callable[[Path], Image]
 ) -> list[Request]:
-    settings = {name: value for name, value in row.items() if name not in ("count", "image", "mask")}
+    settings = {name: value for name, value in row.items() if name not in ("count", *PICTURES)}
     count: Any = row.get("count", 1)
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise SettingsError("count is out of range", given=repr(count), allowed="a whole number from 1")
     image = images(row["image"]) if "image" in row else None
     mask = masks(row["mask"]) if "mask" in row else None
-    first = replace(template, **settings, image=image, mask=mask)
+    reference = images(row["image_prompt"]) if "image_prompt" in row else template.image_prompt
+    first = replace(template, **settings, image=image, mask=mask, image_prompt=reference)
     return [replace(first, seed=first.seed + number) for number in range(count)]

@@ -39,6 +39,8 @@ class Request:
         class_name: of an adapter that knows classes: one, several with shares (`finch:0.7,canary:0.3`), or "" for none.
         class_scale: ≥ 0, how strongly the class guides, by itself: `guidance_scale` is then the prompt's alone. 1 turns it off.
             None: `guidance_scale` guides by prompt and class together.
+        image_prompt: a reference picture, for adapters that were taught with `image_prompts=true`: what it shows is drawn anew.
+        image_prompt_scale: ≥ 0, how strongly it guides by itself; as `class_scale`.
         steps: inference steps, ≥ 1.
         seed: 0 … 2**63 - 1.
         height, width: in pixels; multiples of the backbone's `multiple`. With `image` and neither given: the
@@ -62,6 +64,8 @@ class Request:
     compose: Sequence[tuple[str, float]] = ()
     class_name: str | Mapping[str, float] | None = None
     class_scale: float | None = None
+    image_prompt: Image | None = None
+    image_prompt_scale: float | None = None
     steps: int | None = None
     seed: int = 0
     height: int | None = None
@@ -80,6 +84,9 @@ class Request:
         _number("guidance_scale", self.guidance_scale, 1, None, next="1 turns guidance off")
         _number("guidance_rescale", self.guidance_rescale, 0, 1)
         _number("class_scale", self.class_scale, 0, LARGEST_WEIGHT)
+        _number("image_prompt_scale", self.image_prompt_scale, 0, LARGEST_WEIGHT)
+        if self.image_prompt_scale is not None and self.image_prompt is None:
+            raise SettingsError("image_prompt_scale needs a reference picture", next="give image_prompt too")
         _number("embedded_guidance", self.embedded_guidance, 0, None)
         guidance_named(self.guidance)
         for text, weight in further(self.compose):
@@ -180,6 +187,8 @@ class Drawing:
     compose: tuple[tuple[str, float], ...]
     classes: Mixture
     class_scale: float | None
+    image_prompt: Image | None
+    image_prompt_scale: float | None
     steps: int
     seed: int
     height: int
@@ -205,6 +214,11 @@ class Drawing:
         return not self.prompt and not self.negative_prompt
 
     @property
+    def part_scales(self) -> dict[str, float | None]:
+        """Part of the condition → how strongly it guides by itself; None: with the words."""
+        return {"class": self.class_scale, "image": self.image_prompt_scale}
+
+    @property
     def kind(self) -> tuple[object, ...]:
         """Pictures of one kind can be drawn in one batch."""
         start = () if self.image is None else (self.strength, id(self.image), id(self.mask))
@@ -216,8 +230,8 @@ class Drawing:
             self.embedded_guidance,
             guidance,
             weights,
-            self.class_scale,
-            self.class_scale is not None and self.wordless,
+            *self.part_scales.values(),
+            any(scale is not None for scale in self.part_scales.values()) and self.wordless,
             self.frames,
             self.fps,
             self.seconds,
@@ -230,17 +244,42 @@ class Drawing:
         )
 
 
+@dataclass(frozen=True)
+class Known:
+    """What adapters know beside words.
+
+    Attributes:
+        labels: classes that they draw.
+        images: whether they take a reference picture.
+    """
+
+    labels: tuple[str, ...] = ()
+    images: bool = False
+
+    @staticmethod
+    def of(conditioners: Mapping[str, Any]) -> Known:
+        """What these conditioners know, by the part that they make."""
+        return Known(tuple(getattr(conditioners.get("class"), "labels", ())), "image" in conditioners)
+
+    def judged(self, image_prompt: Image | None) -> Image | None:
+        """The reference picture. Raises `SettingsError` when no adapter takes one."""
+        if image_prompt is not None and not self.images:
+            raise SettingsError("there is no adapter that takes a reference picture", given="image_prompt",
+                                next="--adapter PATH of one that was trained with image_prompts=true")  # fmt: skip
+        return image_prompt
+
+
 def settle(
     request: Request,
     backbone: Backbone,
     recommended: Mapping[str, float] | None = None,
-    labels: Sequence[str] | None = None,
+    known: Known | None = None,
 ) -> Drawing:
     """Fills what was left open, and judges the request against the backbone.
 
     Args:
         recommended: an adapter's `guidance_scale`, `steps` and `zero_terminal_snr`; the family's stand in.
-        labels: the classes that the adapters know, which are not on the backbone yet; None: those on it.
+        known: what the adapters know that are not on the backbone yet; None: those on it.
 
     Raises:
         SettingsError: a size, step count or scheduler that this backbone cannot draw with.
@@ -248,8 +287,7 @@ def settle(
     advice = {"guidance_scale": backbone.guidance_scale, "steps": backbone.sampling_steps, **(recommended or {})}
     scale, steps = request.guidance_scale, request.steps
     height, width = _size(request, backbone.resolution, backbone.multiple)
-    if labels is None:
-        labels = getattr(backbone.conditioners.get("class"), "labels", ())
+    known = Known.of(backbone.conditioners) if known is None else known
     drawing = Drawing(
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
@@ -257,8 +295,10 @@ def settle(
         guidance_rescale=float(request.guidance_rescale),
         guidance=guidance_named(request.guidance),
         compose=further(request.compose),
-        classes=classes.judged(request.class_name, request.class_scale, labels),
+        classes=classes.judged(request.class_name, request.class_scale, known.labels),
         class_scale=request.class_scale,
+        image_prompt=known.judged(request.image_prompt),
+        image_prompt_scale=request.image_prompt_scale,
         steps=int(advice["steps"] if steps is None else steps),
         seed=int(request.seed),
         width=width,

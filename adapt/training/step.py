@@ -15,7 +15,8 @@ from adapt.data.plan import Plan, Rows
 from adapt.lora import Network
 from adapt.objectives import PLAIN, Noise, Objective, Prior, Target
 from adapt.training.hearing import Hearing
-from conditioning import Condition, Dropout
+from adapt.training.raw import RAW
+from conditioning import Condition, Dropout, Part
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def row_losses(course: Course, rows: Rows) -> Tensor:
     course.injection.move(rows.step, rows.positions)
     x = latents(course, rows)  # (n, C, *dims)
     heard = conditions(course, rows)  # n rows; some are null
-    condition = with_classes(course, rows, heard)
+    condition = with_taught(course, rows, heard)
     t = objective.times(rows.quantiles(), x.shape[2:]).to(x.device)  # (n,)
     noise = noises(course, rows, x)  # (n, C, *dims)
     x_t = objective.noised(x, course.noise.perturbed(noise, rows.noise), t)  # (n, C, *dims)
@@ -99,32 +100,26 @@ def conditions(course: Course, rows: Rows) -> Condition:
     return with_nulls(course, rows, found.to(course.backbone.device, course.backbone.dtype))
 
 
-def with_classes(course: Course, rows: Rows, condition: Condition) -> Condition:
-    """The condition with the class of each picture, where classes are taught; dropped ones are null."""
-    classes = course.injection.classes
-    if classes is None:
+def with_taught(course: Course, rows: Rows, condition: Condition) -> Condition:
+    """The condition with the parts that are taught (class, reference picture) of each row; dropped ones are null."""
+    if not course.injection.taught:
         return condition
-    pictures = [course.examples.pictures[i] for i in rows.items()]
-    told = classes.told(condition, [None if picture.prior else picture.label for picture in pictures])
-    dropped = {"class": dropped_rows(course, rows)["class"].to(course.backbone.device)}
-    return told.drop(dropped, Condition(classes.null(len(told)))).to(course.backbone.device, course.backbone.dtype)
+    nulls: dict[str, Part] = {}
+    for name, taught in course.injection.taught.items():
+        condition = taught.told(condition, RAW[name](course.examples, views(course, rows)))
+        nulls |= taught.null(len(condition))
+    dropped = {name: x.to(course.backbone.device) for name, x in dropped_rows(course, rows).items() if name in nulls}
+    return condition.drop(dropped, Condition(nulls)).to(course.backbone.device, course.backbone.dtype)
 
 
 def dropout(settings: TrainSettings, part: str) -> Dropout:
-    """How often each part of the condition is dropped.
+    """How often each part of the condition is dropped, alone and with others.
 
     Args:
         part: the one that captions become.
     """
-    if not settings.classes:
-        return Dropout({(part,): settings.caption_dropout})
-    return Dropout(
-        {
-            (part,): settings.caption_dropout,
-            ("class",): settings.class_dropout,
-            (part, "class"): settings.joint_dropout,
-        }
-    )
+    named = {"caption": part}
+    return Dropout({tuple(named.get(p, p) for p in parts): share for parts, share in settings.dropouts.items()})
 
 
 def dropped_rows(course: Course, rows: Rows) -> dict[str, Tensor]:

@@ -11,11 +11,13 @@ from tiny_families import CASES, pixart_alpha
 
 from adapt.adapter import Adapter, Facts
 from adapt.api.classes import put_in_classes
+from adapt.api.image_prompts import require_pictures
 from adapt.api.network import put_in, readers, settled_network
 from adapt.api.objective import make_objective
 from adapt.backbones.registry import FAMILIES
 from adapt.config import TrainSettings
 from adapt.data.plan import normal
+from adapt.errors import SettingsError
 from adapt.evaluation.proof import prove
 from adapt.formats import LoraWeights
 from adapt.lora.injection import tuned
@@ -339,3 +341,10 @@ def test_classes_of_ones_own_are_null_at_first_move_the_prediction_and_learn(bac
         assert gradient is not None and (gradient.abs().amax(1) > 0).all()
     finally:
         backbone.conditioners.clear()
+
+
+def test_families_without_tokens_refuse_references(backbones):
+    for name in ("dit", "ltx-video"):
+        with pytest.raises(SettingsError, match="image_prompts are tokens"):
+            require_pictures(backbones(name), TrainSettings(image_prompts=True))
+    require_pictures(backbones("pixart-alpha"), TrainSettings(image_prompts=True))

@@ -18,10 +18,10 @@ from adapt.backbones import Backbone
 from adapt.cli.main import main
 from adapt.config import validate
 from adapt.data import Picture
+from adapt.data.augment import Augmentation
 from adapt.errors import AdapterError, AdaptError, DataError, RunError, SettingsError
-from adapt.lora.classes import LearnedClasses
 from adapt.sampling.classes import read, written
-from adapt.training.step import with_classes
+from adapt.training.step import with_taught
 
 OWN = {"classes": True, "class_learning_rate": 3e-2, "class_dropout": 0.2, "previews": (), "ema": 0.0}
 SHORT = {"steps": 4, "batch_size": 4, "validate_every": 2, "save_every": 2, **OWN}
@@ -138,9 +138,9 @@ class Pieces:
     def __init__(self, backbone, labels, settings, plan):
         self.backbone, self.settings, self.plan = backbone, settings, plan
         classes = put_in_classes(backbone, settings, LABELS)
-        self.injection = type("Network", (), {"classes": classes})()
+        self.injection = type("Network", (), {"taught": {"class": classes}})()
         pictures = [Picture(str(i), None, b"", (), label) for i, label in enumerate(labels)]
-        self.examples = type("Examples", (), {"pictures": pictures})()
+        self.examples = type("Examples", (), {"pictures": pictures, "augmentation": Augmentation()})()
 
 
 def test_every_row_is_told_its_own_class_and_dropped_rows_none(tiny_base):
@@ -150,11 +150,11 @@ def test_every_row_is_told_its_own_class_and_dropped_rows_none(tiny_base):
     settings = tiny(**{**OWN, "caption_dropout": 0.2, "class_dropout": 0.2, "joint_dropout": 0.2})
     plan = Plan(seed=1, size=3, batch=60)
     pieces = Pieces(backbone, LABELS, settings, plan)
-    classes = pieces.injection.classes
+    classes = pieces.injection.taught["class"]
     with torch.no_grad():
         classes.conditioner.table.normal_()
     rows = plan.rows(0, range(60))
-    condition = with_classes(pieces, rows, backbone.condition([""] * 60))
+    condition = with_taught(pieces, rows, backbone.condition([""] * 60))
     u, null = rows.uniform("drop"), classes.conditioner.null(1)["tokens"][0]
     gone = (u >= 0.2) & (u < 0.6)
     assert 0 < int(gone.sum()) < 60
@@ -166,7 +166,7 @@ def test_every_row_is_told_its_own_class_and_dropped_rows_none(tiny_base):
 def test_the_base_is_told_no_class(tiny_base):
     backbone = Backbone.load(str(tiny_base))
     condition = backbone.condition([""])
-    classes = LearnedClasses(put_in_classes(backbone, tiny(**OWN), LABELS).conditioner)
+    classes = put_in_classes(backbone, tiny(**OWN), LABELS)
     with classes.disabled():
         assert classes.told(condition, ["finch"]) is condition
         assert classes.null(1) == {}
@@ -246,7 +246,7 @@ def test_adapters_trained_apart_and_clashes_are_refused(result, grown, data, tin
     clashing = edited(grown.adapter, remove=["finch"], rename={"owl": "finch"})
     with pytest.raises(AdapterError, match=r"mean something else.*finch"):
         edited(result.adapter, merge=clashing)
-    with pytest.raises(AdapterError, match="another adapter with classes"):
+    with pytest.raises(AdapterError, match="another adapter with such a conditioner"):
         drawn(tiny_base, result.adapter) if False else adapt.generate(
             Backbone.load(str(tiny_base)),
             prompt="",

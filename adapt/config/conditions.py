@@ -1,0 +1,79 @@
+"""What is taught beside captions and layers: classes, reference pictures, and how often each part is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from adapt.config.fields import Section, Share
+
+OF_CLASSES = ("class_tokens", "class_learning_rate", "class_dropout", "class_balance", "grow_from")
+OF_IMAGES = ("image_prompt_tokens", "image_prompt_learning_rate", "image_prompt_dropout")
+PARTS = ("caption", "class", "image")
+
+
+class ConditionSettings(Section):
+    """Classes and reference pictures that are taught beside the captions."""
+
+    classes: bool = Field(
+        False, description="true: teach the pictures' classes (folders, or the column label); drawn with --class"
+    )
+    class_tokens: int = Field(4, ge=1, le=64, description="tokens that a class becomes, beside the caption's")
+    class_learning_rate: float = Field(
+        1e-2, gt=0, le=10, allow_inf_nan=False, description="of the classes' embeddings, at its highest"
+    )
+    class_dropout: Share = Field(
+        0.1, description="share of rows without their class alone, so that --class-scale can guide"
+    )
+    class_balance: bool = Field(True, description="every class is seen equally often, however many pictures it has")
+    grow_from: str | None = Field(
+        None, description="a class adapter that learns these further classes; all else in it stays as it is, to the bit"
+    )
+    image_prompts: bool = Field(
+        False, description="true: teach to draw what a reference picture shows; drawn with --image-prompt"
+    )
+    image_prompt_tokens: int = Field(8, ge=1, le=64, description="tokens that a reference picture becomes")
+    image_prompt_learning_rate: float = Field(
+        1e-3, gt=0, le=10, allow_inf_nan=False, description="of the reference pictures' projector, at its highest"
+    )
+    image_prompt_dropout: Share = Field(0.1, description="share of rows without their reference picture alone")
+    joint_dropout: Share | dict[str, Share] = Field(
+        0.05, description="share of rows without any part; or of those without some: {caption+class: 0.05}"
+    )
+
+    @field_validator("joint_dropout")
+    @classmethod
+    def _parts(cls, value: float | Mapping[str, float]) -> Any:
+        for name in value if isinstance(value, Mapping) else ():
+            parts = name.split("+")
+            if len(parts) < 2 or len(set(parts)) < len(parts) or set(parts) - set(PARTS):
+                raise ValueError(f"{name!r}: several of {', '.join(PARTS)}, with + between them")
+        return value
+
+    @model_validator(mode="after")
+    def _of_what_is_taught(self) -> Self:
+        for switch, names in (("classes", OF_CLASSES), ("image_prompts", OF_IMAGES)):
+            for name in names:
+                if not getattr(self, switch) and getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} ({getattr(self, name)}) is of {switch}=true")
+        if not self.taught_parts and self.joint_dropout != type(self).model_fields["joint_dropout"].default:
+            raise ValueError(f"joint_dropout ({self.joint_dropout}) is of classes=true or image_prompts=true")
+        if strange := {part for name in self.joint_dropouts for part in name} - {"caption", *self.taught_parts}:
+            raise ValueError(f"joint_dropout names {', '.join(sorted(strange))}, which this run does not teach")
+        return self
+
+    @property
+    def taught_parts(self) -> tuple[str, ...]:
+        """Parts of the condition that are taught."""
+        return tuple(part for part, on in (("class", self.classes), ("image", self.image_prompts)) if on)
+
+    @property
+    def joint_dropouts(self) -> dict[tuple[str, ...], float]:
+        """Which parts are left out together, and how often."""
+        if not self.taught_parts:
+            return {}
+        if isinstance(self.joint_dropout, Mapping):
+            return {tuple(name.split("+")): share for name, share in self.joint_dropout.items()}
+        return {("caption", *self.taught_parts): self.joint_dropout}

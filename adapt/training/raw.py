@@ -1,0 +1,29 @@
+"""Raw conditions of the parts that are taught: what a row is told, before its conditioner makes tensors of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from adapt.backbones.features import features_of
+from adapt.data import EncodedPictures
+
+View = tuple[int, bool, int]
+"""Which example, whether it is mirrored, which variant."""
+
+
+def labels(examples: EncodedPictures, views: Sequence[View]) -> list[str]:
+    """The class of each; none of those that only keep what the base knows."""
+    pictures = [examples.pictures[index] for index, _, _ in views]
+    return ["" if picture.prior else picture.label or "" for picture in pictures]
+
+
+def references(examples: EncodedPictures, views: Sequence[View]) -> list[Tensor | None]:
+    """Features of each picture, as it is seen: it is its own reference."""
+    return [None if examples.pictures[view[0]].prior else features_of(examples.latents(*view)[0]) for view in views]
+
+
+RAW: Mapping[str, Callable[[EncodedPictures, Sequence[View]], Sequence[Any]]] = {"class": labels, "image": references}
+"""By the part."""
