@@ -1,15 +1,19 @@
-"""Loading, swapping and drawing with an adapter of rank 16 on UNets of the real sizes with random weights, against diffusers.
+"""Loading, swapping and drawing with an adapter of rank 16 on UNets of the real sizes, against diffusers. Synthetic: the shapes
+are those of Stable Diffusion 1.5 and XL, every number in base and adapter is random.
 
     python benchmarks/adapter_io.py --family sd15 --repeat 3
     python benchmarks/adapter_io.py --family sdxl --repeat 3 --json adapter_io.json
+    python benchmarks/adapter_io.py --family sdxl --depth 1   # XL's widths, one transformer layer where it has up to ten: 3 GB
 
 Printed are seconds (best of the repetitions) and ratios. `load` is the file to weights that are ready to draw with: ours
-reads, checks and adds ΔW; diffusers' is `load_lora_weights`, and with `fuse_lora` for the same state. `swap` is one adapter
-off and another on: ours from memory, diffusers' `unfuse_lora`, `set_adapters`, `fuse_lora`. `inference` is a forward with the
-adapter in the weights over one of the base.
+reads, checks and adds ΔW; diffusers' is `load_lora_weights`, and with `fuse_lora` for the same state. `swap` is another
+adapter in the place of one: ours is `Applied.change`, diffusers' `unfuse_lora`, `set_adapters`, `fuse_lora`. `unload` is the
+base again: ours bit for bit, diffusers' `unfuse_lora` and `unload_lora_weights`. `inference` is a forward with the adapter in
+the weights over one of the base.
 """
 
 import argparse
+import itertools
 import json
 import tempfile
 import time
@@ -38,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    parser.add_argument("--depth", type=int, help="transformer layers in each block; default: as the model has")
     parser.add_argument("--small", action="store_true", help="narrow layers: to see that it runs")
     parser.add_argument("--json", type=Path)
     return parser
@@ -48,6 +53,8 @@ def make_unet(options: argparse.Namespace) -> UNet2DConditionModel:
     if options.small:
         arguments["block_out_channels"] = [32 * 2**i for i in range(len(arguments.get("block_out_channels", [0] * 4)))]
         arguments["attention_head_dim"] = 8
+    if options.depth:
+        arguments["transformer_layers_per_block"] = options.depth
     torch.manual_seed(0)
     dtype = getattr(torch, options.dtype)
     return UNet2DConditionModel(**arguments).to(options.device, dtype).requires_grad_(False).eval()
@@ -71,7 +78,6 @@ class Theirs(StableDiffusionXLLoraLoaderMixin):
     def __init__(self, unet: nn.Module) -> None:
         self.unet, self.text_encoder, self.text_encoder_2, self.components = unet, None, None, {"unet": unet}
         self.hf_device_map, self._merged_adapters = None, set()
-        self.num_fused_loras = 0
 
 
 def loader_of(unet: nn.Module, family: str) -> Any:
@@ -84,12 +90,19 @@ def best(repeat: int, run: Callable[[], Undo]) -> float:
     """The shortest of several, in seconds; `run` returns what undoes it."""
     found = []
     for _ in range(repeat):
-        started = time.perf_counter()
-        undo = run()
-        synchronise()
-        found.append(time.perf_counter() - started)
+        seconds, undo = timed(run)
+        found.append(seconds)
         undo()
     return min(found)
+
+
+def timed(run: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds, and what it returns."""
+    synchronise()
+    started = time.perf_counter()
+    result = run()
+    synchronise()
+    return time.perf_counter() - started, result
 
 
 def synchronise() -> None:
@@ -116,15 +129,13 @@ def load_theirs(pipeline: Any, path: Path, fuse: bool) -> Undo:
 
 
 def swap_ours(unet: nn.Module, both: Sequence[Mapping[str, Layer]]) -> tuple[Callable[[], Undo], Undo]:
-    on = Applied({"unet": unet}, both[0], 1.0)
+    on, turn = Applied({"unet": unet}, both[0], 1.0), itertools.cycle((1, 0))
 
     def swap() -> Undo:
-        nonlocal on
-        on.unload()
-        on = Applied({"unet": unet}, both[1], 1.0)
+        on.change(both[next(turn)], 1.0)
         return lambda: None
 
-    return swap, lambda: on.unload()
+    return swap, on.unload
 
 
 def swap_theirs(pipeline: Any, paths: Sequence[Path]) -> tuple[Callable[[], Undo], Undo]:
@@ -132,11 +143,13 @@ def swap_theirs(pipeline: Any, paths: Sequence[Path]) -> tuple[Callable[[], Undo
         pipeline.load_lora_weights(path.parent, weight_name=path.name, adapter_name=name)
     pipeline.unet.set_adapters(["a"])
     pipeline.unet.fuse_lora(adapter_names=["a"])
+    turn = itertools.cycle("ba")
 
     def swap() -> Undo:
+        name = next(turn)
         pipeline.unet.unfuse_lora()
-        pipeline.unet.set_adapters(["b"])
-        pipeline.unet.fuse_lora(adapter_names=["b"])
+        pipeline.unet.set_adapters([name])
+        pipeline.unet.fuse_lora(adapter_names=[name])
         return lambda: None
 
     def end() -> None:
@@ -165,7 +178,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     both = [{f"unet.{n}": layer for n, layer in read(path).modules["unet"].items()} for path in paths]
     swap, end = swap_ours(unet, both)
     found["swap ours"] = best(options.repeat, swap)
-    end()
+    found["unload ours"] = timed(end)[0]
     base = [best(1, lambda: (forward(unet, options), lambda: None)[1]) for _ in range(options.repeat + 1)]
     with load_ours(unet, paths[0]):
         merged = [best(1, lambda: (forward(unet, options), lambda: None)[1]) for _ in range(options.repeat + 1)]
@@ -174,10 +187,12 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     found["load theirs"] = best(options.repeat, lambda: load_theirs(pipeline, paths[0], fuse=False))
     found["load and fuse theirs"] = best(options.repeat, lambda: load_theirs(pipeline, paths[0], fuse=True))
     swap, end = swap_theirs(pipeline, paths)
-    found["swap theirs"] = best(1, swap)
-    end()
+    found["swap theirs"] = best(options.repeat, swap)
+    found["unload theirs"] = timed(end)[0]
     found["load ratio"] = found["load ours"] / found["load theirs"]
+    found["load and fuse ratio"] = found["load ours"] / found["load and fuse theirs"]
     found["swap ratio"] = found["swap ours"] / found["swap theirs"]
+    found["unload ratio"] = found["unload ours"] / found["unload theirs"]
     return found
 
 

@@ -58,9 +58,7 @@ class Applied:
         """
         if not isfinite(scale):
             raise AdapterError("the adapter's scale is not finite", given=scale, allowed="1 as trained, 0 nothing")
-        weights = {
-            name: weight_of(self._modules, name, layer) for name, layer in layers.items()
-        }  # judged before one is touched
+        weights = {name: self._weight_of(name, layer) for name, layer in layers.items()}  # judged before one is touched
         try:
             for name in [name for name in self._touched if name not in weights]:
                 take_off(self._touched.pop(name), self)
@@ -71,6 +69,12 @@ class Applied:
         except BaseException:  # out of memory, say: whole or not at all
             self.unload()
             raise
+
+    def _weight_of(self, name: str, layer: Layer) -> Tensor:
+        """See `weight_of`; those that it is on already are known."""
+        weight = self._touched.get(name)
+        fits = weight is not None and layer.fits(weight.shape)
+        return weight if weight is not None and fits else weight_of(self._modules, name, layer)
 
     def become(self, layers: Mapping[str, Layer]) -> None:
         """Puts these in the place of its own layers of the same names, at its scale."""
