@@ -53,7 +53,7 @@ def is_grey(picture):
 
 def test_the_examples_are_these_and_each_is_short():
     assert EXAMPLES == ["01_train.py", "02_generate.py", "03_plain_diffusers.py", "04_class_folders.py", "05_share.py",
-                        "10_your_own_family.py", "11_any_score.py"]  # fmt: skip
+                        "06_classes.py", "07_class_growth.py", "10_your_own_family.py", "11_any_score.py"]  # fmt: skip
     for name in EXAMPLES:
         lines = (ROOT / "examples" / name).read_text("utf-8").splitlines()
         assert len(lines) <= (80 if name.startswith("10_") else 60), name  # that one has a family and its loop in it
@@ -119,6 +119,22 @@ def test_class_folders_become_captions_and_the_trigger_is_kept(run):
     assert facts["trigger"] == "openmoji"
     assert facts["training"]["pictures"] == 12
     assert not is_grey(Image.open("classes/adapter/samples/01.png"))
+
+
+def test_classes_are_learned_and_one_row_is_drawn_for_each(run):
+    told = run("06_classes.py", "--steps", "2", "--sampling-steps", "2", "--output", "animals")
+    assert "bear, cat, chicken, fish, horse, insect, monkey, whale" in told
+    assert Image.open("animals/classes.png").size == (2 * 64, 8 * 64)
+
+
+def test_classes_are_added_and_the_old_ones_stay_byte_for_byte(run):
+    if not Path("animals").exists():
+        run("06_classes.py", "--steps", "1", "--sampling-steps", "1", "--output", "animals")
+    told = run(
+        "07_class_growth.py", "--adapter", "animals", "--steps", "2", "--sampling-steps", "2", "--output", "more"
+    )
+    assert "cat before and after: the same bytes" in told
+    assert not is_grey(Image.open("more/pig.png")) and not is_grey(Image.open("more/mouse.png"))
 
 
 def test_a_push_is_shown_without_network_or_login(run, trained):
