@@ -16,6 +16,7 @@ __version__ = "0.3.0"
 
 if TYPE_CHECKING:
     from adapt.adapter import Adapter
+    from adapt.api.explain import Explanation, explain
     from adapt.api.generate import generate
     from adapt.api.scored import guided_by
     from adapt.api.share import pull, push
@@ -57,6 +58,7 @@ _HOMES = {
     **{"Adapter": "adapt.adapter", "AdaptError": "adapt.errors", "Backbone": "adapt.backbones"},
     **{"TrainSettings": "adapt.config", "TrainingResult": "adapt.api.train"},
     **{"generate": "adapt.api.generate", "train": "adapt.api.train", "guided_by": "adapt.api.scored"},
+    **{"Explanation": "adapt.api.explain", "explain": "adapt.api.explain"},
     **{"pull": "adapt.api.share", "push": "adapt.api.share", "sweep": "adapt.api.sweep"},
     **dict.fromkeys(
         (
@@ -107,6 +109,7 @@ __all__ = [
     "Dial",
     "DomainGuidance",
     "Dropout",
+    "Explanation",
     "Guidance",
     "Guided",
     "ImageConditioner",
@@ -124,6 +127,7 @@ __all__ = [
     "WithParts",
     "ZeroStarGuidance",
     "__version__",
+    "explain",
     "generate",
     "guided_by",
     "pull",

@@ -68,7 +68,7 @@ ELSEWHERE = "docs/sharing.md"
 def test_the_collectors_find_something():
     pages = {page for page, _ in commands(*PROGRAMS)}
     assert {"README.md", "docs/data.md", "docs/training.md", "docs/generating.md"} <= pages
-    known = {"ask", "report", "check", "train", "generate", "sweep", "export", "demo"}
+    known = {"ask", "report", "check", "train", "generate", "sweep", "explain", "export", "demo"}
     known |= {"classes", "bases", "card", "push", "pull", "caption", "mask", *TOOLS}
     assert {words[1] for _, words in ADAPT} == known
     assert len(of(ADAPT, "train")) >= 8 and len(of(ADAPT, "generate")) >= 10
@@ -275,6 +275,7 @@ def test_every_setting_that_is_named_exists():
     ("command", "pages"),
     [
         ("generate", ["docs/generating.md"]),
+        ("explain", ["docs/explain.md"]),
         ("train", ["docs/training.md", "docs/data.md", "README.md"]),
         ("demo", ["README.md", "docs/training.md"]),
         ("check", ["docs/data.md"]),

@@ -48,6 +48,11 @@ def _without_classes(predict: Predictor) -> Predictor:
     return base
 
 
+def bare_of(backbone: Backbone, adapters: Scaled) -> Predictor:
+    """What the base predicts without these adapters, also while they are on it. To be called on the bare base."""
+    return Variant(_without_classes(backbone.predict), values_of(backbone, [], adapters))
+
+
 def _weak(named: Named, adapters: Scaled) -> Scaled:
     """What is weaker: nothing at all, the same adapters at a share of their scales, or another one."""
     if not adapters:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from adapt.backbones.columns import Span, columns_of
 from adapt.backbones.registry import FAMILIES, Family, refusal_of
 from adapt.errors import SettingsError
 from adapt.medium import Medium
@@ -345,6 +346,15 @@ class Backbone(ABC):
         tokenizer = reader or self.pipeline.tokenizer
         tokens = tokenizer(caption, truncation=False, verbose=False).input_ids
         return len(tokens), int((reader and self.max_tokens) or tokenizer.model_max_length)
+
+    def columns(self, caption: str) -> Sequence[Span]:
+        """Of each token that the denoiser is given of a caption, the characters that it is about; (0, 0): none (start, end,
+        padding). Padding on the right may be left out.
+
+        Raises:
+            SettingsError: a tokenizer that does not say it.
+        """
+        return columns_of(self.pipeline, self.entry.tokenizer, caption, self.max_tokens)
 
     def require_caption(self, caption: str) -> None:  # noqa: B027 - most families take any caption
         """Raises `SettingsError` for a caption that the family cannot be taught with: a class that there is not."""

@@ -10,6 +10,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from adapt.backbones.base import Backbone
+from adapt.backbones.columns import NOTHING, Span, spans_of
 from adapt.quiet import quiet_libraries
 from conditioning import Condition, Part
 
@@ -39,6 +40,18 @@ class Sana(Backbone):
                 complex_human_instruction=self.instruction if all(captions) else None,
             )  # fmt: skip
         return {"tokens": tokens, "mask": mask}  # (B, L, D), (B, L)
+
+    def columns(self, caption: str) -> Sequence[Span]:
+        """The instruction is read and then left out: the first token stays, and as many of the last as captions have."""
+        reader, limit = self.pipeline.tokenizer, int(self.max_tokens or 300)
+        before = "\n".join(self.instruction or [])
+        text = caption.strip()
+        longest = len(reader.encode(before)) + limit - 2 if before else limit
+        spans = spans_of(reader, before + text.lower(), longest)
+        spans += [NOTHING] * (longest - len(spans))
+        back = len(caption) - len(caption.lstrip()) - len(before)
+        found = [(a + back, b + back) if b > a >= len(before) else NOTHING for a, b in spans]
+        return [found[0], *found[len(found) - limit + 1 :]]
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         tokens, mask = self.tokens_of(condition)

@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from adapt.backbones.base import Backbone
+from adapt.backbones.columns import NOTHING, Span, columns_of
 from adapt.quiet import quiet_libraries
 from conditioning import Condition, Part
 
@@ -43,6 +44,12 @@ class StableDiffusion3(Backbone):
                 max_sequence_length=self.max_tokens,
             )  # fmt: skip
         return {"tokens": tokens, "pooled": pooled}  # (B, 77 + L, D), (B, P)
+
+    def columns(self, caption: str) -> Sequence[Span]:
+        """CLIP's, padded, then T5's, where there is one."""
+        clip = columns_of(self.pipeline, "tokenizer", caption)
+        t5 = super().columns(caption) if self.pipeline.tokenizer_3 is not None else []
+        return [*clip, *[NOTHING] * (self.pipeline.tokenizer_max_length - len(clip)), *t5]
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         prediction: Tensor = self.denoiser(

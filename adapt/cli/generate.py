@@ -16,6 +16,7 @@ import typer
 from adapt.cli.classes_asked import known_classes, rows_of
 from adapt.cli.device import device_of, judge_device
 from adapt.cli.scaled import base_of, scaled_adapter
+from adapt.cli.size import size_of
 from adapt.errors import RunError, SettingsError
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from conditioning import Predictor
 
 METADATA = ("a1111", "none")
-SIZE = re.compile(r"^(\d+)(?:x(\d+))?$")
 
 
 def generate(
@@ -120,7 +120,7 @@ def generate(
     from adapt.sampling.prompts import read_prompts
     from adapt.sampling.request import Request
 
-    width, height = _size(size)
+    width, height = size_of(size)
     template = Request(
         prompt="",
         negative_prompt=negative_prompt,
@@ -179,16 +179,6 @@ class Job:
     metadata: bool
     allow_missing: Sequence[str] = ()
     ending: str = ""
-
-
-def _size(text: str | None) -> tuple[int | None, int | None]:
-    """`64` or `512x768` → (width, height)."""
-    if text is None:
-        return None, None
-    match = SIZE.match(text.strip().lower())
-    if match is None:
-        raise SettingsError("--size cannot be read", given=text, allowed="64 or WIDTHxHEIGHT, such as 512x768")
-    return int(match[1]), int(match[2] or match[1])
 
 
 def _weighted(text: str) -> tuple[str, float]:

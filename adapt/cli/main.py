@@ -19,6 +19,7 @@ from adapt.cli.classes import classes
 from adapt.cli.convert_embedding import convert_embedding
 from adapt.cli.demo import demo
 from adapt.cli.diff import diff
+from adapt.cli.explain import explain
 from adapt.cli.export import export
 from adapt.cli.extract import extract
 from adapt.cli.generate import generate
@@ -44,7 +45,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich help would take half of the time that `--help` has
 )
-for command in (check, caption, mask, train, ask, report, generate, sweep, export, card, push, pull, bases, demo):
+for command in (check, caption, mask, train, ask, report, generate, sweep, explain):
+    app.command()(command)
+for command in (export, card, push, pull, bases, demo):
     app.command()(command)
 for tool in (inspect, verify, diff, merge, resize, extract, classes, convert_embedding):  # on adapter files
     app.command()(tool)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -72,7 +72,7 @@ def draw_each(
         rows, work = [drawings[i] for i in places], sum(drawings[i].steps for i in places)
         report = partial(_report, progress, done, work, total)
         latents = draw_latents(backbone, rows, [sources[i] for i in places], report, weaker)
-        yield from zip(places, _decoded(backbone, latents, rows[0]), strict=True)
+        yield from zip(places, decoded(backbone, latents, rows[0]), strict=True)
         done += work
 
 
@@ -88,12 +88,17 @@ def _batches(drawings: Sequence[Drawing], size: int) -> list[list[int]]:
     return [places[i : i + size] for places in kinds.values() for i in range(0, len(places), size)]
 
 
+Watch = Callable[[Condition], Predictor]
+"""What is drawn (one row a picture) → what predicts in the backbone's place: it, and something that looks on."""
+
+
 def draw_latents(
     backbone: Backbone,
     drawings: Sequence[Drawing],
     generators: Sequence[torch.Generator],
     progress: Progress = silent,
     weaker: Mapping[str, Predictor] = NONE,
+    watch: Watch | None = None,
 ) -> Tensor:
     """One batch of drawings of one kind → clean latents (B, C, *dims)."""
     first, device, dtype = drawings[0], backbone.device, backbone.dtype
@@ -108,7 +113,8 @@ def draw_latents(
     others = {**weaker, **perturbed_of(first, backbone)}
     noise = Noise(generators, device, dtype)
     start = _start(backbone, first)
-    return denoise(backbone.predict, stepper, guidance, start, noise, condition, negative, progress, others)
+    predict = backbone.predict if watch is None else watch(condition)
+    return denoise(predict, stepper, guidance, start, noise, condition, negative, progress, others)
 
 
 def _further(backbone: Backbone, drawings: Sequence[Drawing], first: Condition) -> list[tuple[Condition, float]]:
@@ -156,7 +162,12 @@ def _start(backbone: Backbone, drawing: Drawing) -> Start:
     return Repaint(image, hole.to(mean), drawing.strength)
 
 
-def _decoded(backbone: Backbone, latents: Tensor, drawing: Drawing) -> Sequence[Drawn]:
+def decoded(backbone: Backbone, latents: Tensor, drawing: Drawing) -> Sequence[Drawn]:
+    """Clean latents (B, C, *dims) of drawings of one kind → what is shown.
+
+    Raises:
+        BackboneError: pixels that are not finite.
+    """
     pixels = backbone.decode(latents)
     if not bool(torch.isfinite(pixels).all()):
         given = f"{backbone.reference} in {backbone.dtype}"

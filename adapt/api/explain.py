@@ -1,0 +1,280 @@
+"""`adapt.explain`: a drawing taken apart: where its words are looked at, what adapters changed, what each piece contributes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from PIL.Image import Image
+
+from adapt.adapter import Adapter
+from adapt.api.generate import applied, with_scale
+from adapt.api.weaker import bare_of, weaker_of
+from adapt.backbones import Backbone
+from adapt.backbones.attention import Recorder, require_layers
+from adapt.errors import SettingsError
+from adapt.evaluation.explained import AdapterChange, Explained, Kind, LeftOut, distance
+from adapt.lora.change import changes
+from adapt.report.explained import save_explanation
+from adapt.sampling.draw import Watch, decoded, draw_latents
+from adapt.sampling.guidances import WEAKER
+from adapt.sampling.heat import Looked, elsewhere, looked_at
+from adapt.sampling.loop import silent
+from adapt.sampling.noise import generator_of
+from adapt.sampling.request import LARGEST_SEED, Drawing, Request, named_in, settle
+from adapt.sampling.watched import Change, Compared, Without
+from adapt.sampling.words import Word, without, words_named, words_of
+from conditioning import Condition, Part, Predictor
+
+MOST_WORDS = 16
+"""Of a longer prompt no more words are left out, one drawing each, unless they are asked for."""
+
+Scaled = Sequence[tuple[Adapter, float]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Explanation(Explained):
+    """What was found, with the pictures."""
+
+    def save(self, folder: str | Path) -> dict[str, Path]:
+        """Writes `explain.html`, which needs nothing else, `explain.json` and every picture as PNG.
+
+        Returns:
+            What was written, by name.
+        """
+        return save_explanation(self, Path(folder))
+
+
+def explain(
+    backbone: Backbone,
+    prompt: str,
+    *,
+    adapters: Sequence[Adapter | tuple[Adapter, float]] = (),
+    words: Sequence[str] = (),
+    leave_one_out: bool = True,
+    negative_prompt: str = "",
+    guidance_scale: float | None = None,
+    guidance: str | Sequence[str] = (),
+    steps: int | None = None,
+    seed: int = 0,
+    height: int | None = None,
+    width: int | None = None,
+    scheduler: str | None = None,
+    progress: Callable[[int, int], None] = silent,
+) -> Explanation:
+    """Draws a prompt and explains the picture, which is byte for byte the one that `generate` draws. The backbone is afterwards
+    what it was, bit for bit.
+
+    Args:
+        adapters: as in `generate`; none: the base alone.
+        words: of the prompt, one or several in a row each; none: all.
+        leave_one_out: draw again without each part, word, adapter and the negative prompt: one more drawing each.
+        progress: `progress(done, total)`, in drawings.
+
+    Other arguments are those of `generate`.
+
+    Raises:
+        SettingsError: a setting out of range, a word that is not in the prompt, a base that makes no pictures.
+        AdapterError: an adapter for another base.
+    """
+    _require_pictures(backbone)
+    request = Request(
+        prompt=prompt, negative_prompt=negative_prompt, guidance_scale=guidance_scale, guidance=guidance, steps=steps,
+        seed=seed, height=height, width=width, scheduler=scheduler,
+    )  # fmt: skip
+    backbone.require_prompt(prompt)
+    given = words_named(prompt, words) or words_of(prompt)
+    scaled = [with_scale(adapter) for adapter in adapters]
+    drawing = settle(request, backbone, scaled[0][0].recommended if scaled else None)
+    no_maps = _no_maps(backbone, prompt)
+    if words and no_maps:
+        raise SettingsError(f"no word has a map: {no_maps}", given=", ".join(words), next="leave --word out")
+    bare = _Bare.of(backbone, drawing, scaled)
+    paint = _Painter(backbone, progress)
+    watch = _Watch(backbone, drawing, bare, maps=no_maps is None)
+    with applied(backbone, scaled):
+        picture = paint(drawing, bare.weaker, watch)
+    pieces = _pieces(backbone, drawing, scaled, watch.condition, given if words else given[:MOST_WORDS])
+    drawn = _left_out(paint, pieces, picture) if leave_one_out else []
+    return Explanation(
+        prompt=prompt, reference=backbone.reference, settings=_settings(drawing), picture=picture, no_maps=no_maps,
+        looked=watch.looked(given), elsewhere=watch.elsewhere(), adapters=bare.changes,
+        times=watch.times, left_out=tuple(one for one in drawn if one.kind != "seed"),
+        another_seed=next((one for one in drawn if one.kind == "seed"), None),
+        passed_over=() if words or not leave_one_out else tuple(word.text for word in given[MOST_WORDS:]),
+    )  # fmt: skip
+
+
+def _require_pictures(backbone: Backbone) -> None:
+    if backbone.medium.kind != "picture":
+        raise SettingsError("explain looks at pictures", given=f"{backbone.reference} makes {backbone.medium.noun}")
+
+
+def _no_maps(backbone: Backbone, prompt: str) -> str | None:
+    """Why there are no maps of words; None: there are."""
+    if not words_of(prompt):
+        return "the prompt has no words"
+    try:
+        require_layers(backbone)
+        backbone.columns(prompt)
+    except SettingsError as error:
+        return f"{error.message} ({error.given})"
+    return None
+
+
+def _settings(drawing: Drawing) -> dict[str, Any]:
+    names = ("negative_prompt", "seed", "width", "height", "steps", "guidance_scale", "scheduler")
+    told = {name: getattr(drawing, name) for name in names}
+    return {**told, "guidance": [one.told() for one in named_in(drawing.guidance)]}
+
+
+# ------------------------------------------------------------------------------------------------ the picture
+@dataclass(frozen=True)
+class _Bare:
+    """What is asked of the base before adapters are on it.
+
+    Attributes:
+        base: predicts without them; None: there are none.
+        parts: the prompt, as its own encoders have it.
+        changes: what each adapter changes in the weights.
+        weaker: predictors that the guidance compares with.
+    """
+
+    base: Predictor | None
+    parts: Mapping[str, Part]
+    changes: tuple[AdapterChange, ...]
+    weaker: Mapping[str, Predictor]
+
+    @staticmethod
+    def of(backbone: Backbone, drawing: Drawing, adapters: Scaled) -> _Bare:
+        parts = backbone.condition([drawing.prompt]).to(backbone.device, backbone.dtype).parts
+        weights = tuple(_change(backbone, adapter, scale) for adapter, scale in adapters)
+        base = bare_of(backbone, adapters) if adapters else None
+        return _Bare(base, parts, weights, weaker_of(backbone, [drawing], adapters))
+
+
+def _change(backbone: Backbone, adapter: Adapter, scale: float) -> AdapterChange:
+    adapter.check(backbone)
+    layers = changes(backbone.modules, adapter.layers(), scale)
+    return AdapterChange(adapter.name, adapter.digest, scale, tuple(layers))
+
+
+class _Watch:
+    """Looks on while the picture is drawn; see `draw_latents`."""
+
+    def __init__(self, backbone: Backbone, drawing: Drawing, bare: _Bare, maps: bool) -> None:
+        self._backbone, self._drawing, self._bare, self._maps = backbone, drawing, bare, maps
+        self.condition = Condition()
+        self._recorder: Recorder | None = None
+        self._compared: Compared | None = None
+
+    def __call__(self, condition: Condition) -> Predictor:
+        self.condition = condition
+        predict: Predictor = self._backbone.predict
+        if self._maps:
+            predict = self._recorder = Recorder(self._backbone, condition)
+        if self._bare.base is not None:
+            bare = condition.replaced(self._bare.parts)
+            predict = self._compared = Compared(predict, self._bare.base, condition, bare)
+        self._spans = self._backbone.columns(self._drawing.prompt) if self._maps else ()
+        return predict
+
+    def looked(self, words: Sequence[Word]) -> tuple[Looked, ...]:
+        """One a word; nothing where there are no maps."""
+        if self._recorder is None:
+            return ()
+        dims = self._backbone.latent_shape(*self._drawing.dims)[1:]
+        return tuple(looked_at(self._recorder.maps(), dims, self._spans, words))
+
+    def elsewhere(self) -> dict[str, float]:
+        """What goes to no word."""
+        return elsewhere(self._recorder.maps(), self._spans, words_of(self._drawing.prompt)) if self._recorder else {}
+
+    @property
+    def times(self) -> tuple[Change, ...]:
+        """What the adapters change in the prediction."""
+        return tuple(self._compared.changes) if self._compared else ()
+
+
+class _Painter:
+    """Draws one picture after another, on the base as it is then, and counts them."""
+
+    def __init__(self, backbone: Backbone, progress: Callable[[int, int], None]) -> None:
+        self.backbone, self.progress, self.done, self.total = backbone, progress, 0, 1
+
+    def __call__(self, drawing: Drawing, weaker: Mapping[str, Predictor], watch: Watch | None = None) -> Image:
+        latents = draw_latents(self.backbone, [drawing], [generator_of(drawing.seed)], weaker=weaker, watch=watch)
+        picture = decoded(self.backbone, latents, drawing)[0]
+        assert isinstance(picture, Image), "a base that makes pictures makes pictures"
+        self.done += 1
+        self.progress(self.done, self.total)
+        return picture
+
+
+# ------------------------------------------------------------------------------------------------ one thing left out
+@dataclass(frozen=True)
+class _Piece:
+    """What is drawn to see what something contributes.
+
+    Attributes:
+        kind, name: what is left out; see `LeftOut`.
+        drawing, adapters: what is drawn instead.
+        watch: in the backbone's place.
+    """
+
+    kind: Kind
+    name: str
+    drawing: Drawing
+    adapters: Scaled
+    watch: Watch | None = None
+
+
+def _pieces(
+    backbone: Backbone, drawing: Drawing, adapters: Scaled, condition: Condition, words: Sequence[Word]
+) -> list[_Piece]:
+    """Everything that can be left out: parts, words, adapters, the negative prompt; and, beside them, another seed."""
+    found = [
+        _Piece("part", name, drawing, adapters, partial(_lacking, backbone, name))
+        for name in condition.parts
+        if name in backbone.null().parts
+    ]
+    if backbone.caption_part == "text":
+        texts = [(word, without(drawing.prompt, word)) for word in words]
+        found += [
+            _Piece("word", word.text, replace(drawing, prompt=text), adapters) for word, text in texts if text
+        ]  # without its only word, a prompt is the part that is left out above
+    for number, (adapter, _) in enumerate(adapters):
+        rest = [*adapters[:number], *adapters[number + 1 :]]
+        found.append(_Piece("adapter", adapter.name, drawing if rest else _alone(drawing), rest))
+    if drawing.negative_prompt:
+        found.append(_Piece("negative prompt", drawing.negative_prompt, replace(drawing, negative_prompt=""), adapters))
+    other = drawing.seed + 1 if drawing.seed < LARGEST_SEED else 0
+    return [*found, _Piece("seed", str(other), replace(drawing, seed=other), adapters)]
+
+
+def _lacking(backbone: Backbone, name: str, condition: Condition) -> Predictor:
+    """Predicts without a part; its null is that of the encoders as they are now, adapters and all."""
+    null = backbone.null().to(backbone.device, backbone.dtype)
+    return Without(backbone.predict, condition, name=name, null=null.parts[name])
+
+
+def _alone(drawing: Drawing) -> Drawing:
+    """Without guidances that compare with the model without its adapter: there is none any more."""
+    if not isinstance(drawing.guidance, tuple):
+        return drawing
+    return replace(drawing, guidance=tuple(one for one in drawing.guidance if one.name not in WEAKER))
+
+
+def _left_out(paint: _Painter, pieces: Sequence[_Piece], full: Image) -> list[LeftOut]:
+    paint.total += len(pieces)
+    return [LeftOut(one.kind, one.name, found, distance(full, found)) for one, found in _painted(paint, pieces)]
+
+
+def _painted(paint: _Painter, pieces: Sequence[_Piece]) -> Iterator[tuple[_Piece, Image]]:
+    for piece in pieces:
+        weaker = weaker_of(paint.backbone, [piece.drawing], piece.adapters)
+        with applied(paint.backbone, piece.adapters):
+            yield piece, paint(piece.drawing, weaker, piece.watch)
