@@ -11,14 +11,18 @@ from typing import Any
 from PIL.Image import Image
 
 from adapt.adapter import Adapter
-from adapt.api.generate import applied, with_scale
+from adapt.api.advice import advice_of, warn
+from adapt.api.generate import applied, labels_of, with_scale
 from adapt.api.weaker import bare_of, weaker_of
 from adapt.backbones import Backbone
 from adapt.backbones.attention import Recorder, require_layers
+from adapt.backbones.columns import NOTHING, Span
 from adapt.errors import SettingsError
 from adapt.evaluation.explained import AdapterChange, Explained, Kind, LeftOut, distance
+from adapt.lora.by_time import at_share
 from adapt.lora.change import changes
 from adapt.report.explained import save_explanation
+from adapt.sampling.classes import told, written
 from adapt.sampling.draw import Watch, decoded, draw_latents
 from adapt.sampling.guidances import WEAKER
 from adapt.sampling.heat import Looked, elsewhere, looked_at
@@ -55,6 +59,8 @@ def explain(
     adapters: Sequence[Adapter | tuple[Adapter, float]] = (),
     words: Sequence[str] = (),
     leave_one_out: bool = True,
+    class_name: str | Mapping[str, float] | None = None,
+    class_scale: float | None = None,
     negative_prompt: str = "",
     guidance_scale: float | None = None,
     guidance: str | Sequence[str] = (),
@@ -71,6 +77,7 @@ def explain(
     Args:
         adapters: as in `generate`; none: the base alone.
         words: of the prompt, one or several in a row each; none: all.
+        class_name, class_scale: of an adapter that knows classes; one class or a mixture.
         leave_one_out: draw again without each part, word, adapter and the negative prompt: one more drawing each.
         progress: `progress(done, total)`, in drawings.
 
@@ -82,13 +89,16 @@ def explain(
     """
     _require_pictures(backbone)
     request = Request(
-        prompt=prompt, negative_prompt=negative_prompt, guidance_scale=guidance_scale, guidance=guidance, steps=steps,
-        seed=seed, height=height, width=width, scheduler=scheduler,
+        prompt=prompt, class_name=class_name, class_scale=class_scale, negative_prompt=negative_prompt,
+        guidance_scale=guidance_scale, guidance=guidance, steps=steps, seed=seed, height=height, width=width,
+        scheduler=scheduler,
     )  # fmt: skip
     backbone.require_prompt(prompt)
     given = words_named(prompt, words) or words_of(prompt)
     scaled = [with_scale(adapter) for adapter in adapters]
-    drawing = settle(request, backbone, scaled[0][0].recommended if scaled else None)
+    worn = [adapter for adapter, _ in scaled]
+    drawing = settle(request, backbone, advice_of(worn), labels_of(scaled))
+    warn(worn, [drawing])
     no_maps = _no_maps(backbone, prompt)
     if words and no_maps:
         raise SettingsError(f"no word has a map: {no_maps}", given=", ".join(words), next="leave --word out")
@@ -97,7 +107,7 @@ def explain(
     watch = _Watch(backbone, drawing, bare, maps=no_maps is None)
     with applied(backbone, scaled):
         picture = paint(drawing, bare.weaker, watch)
-    pieces = _pieces(backbone, drawing, scaled, watch.condition, given if words else given[:MOST_WORDS])
+    pieces = _pieces(backbone, drawing, scaled, watch.parts, given if words else given[:MOST_WORDS])
     drawn = _left_out(paint, pieces, picture) if leave_one_out else []
     return Explanation(
         prompt=prompt, reference=backbone.reference, settings=_settings(drawing), picture=picture, no_maps=no_maps,
@@ -127,8 +137,9 @@ def _no_maps(backbone: Backbone, prompt: str) -> str | None:
 
 def _settings(drawing: Drawing) -> dict[str, Any]:
     names = ("negative_prompt", "seed", "width", "height", "steps", "guidance_scale", "scheduler")
-    told = {name: getattr(drawing, name) for name in names}
-    return {**told, "guidance": [one.told() for one in named_in(drawing.guidance)]}
+    found = {name: getattr(drawing, name) for name in names}
+    found |= {"class": written(drawing.classes), "class_scale": drawing.class_scale} if drawing.classes else {}
+    return {**found, "guidance": [one.told() for one in named_in(drawing.guidance)]}
 
 
 # ------------------------------------------------------------------------------------------------ the picture
@@ -158,7 +169,7 @@ class _Bare:
 
 def _change(backbone: Backbone, adapter: Adapter, scale: float) -> AdapterChange:
     adapter.check(backbone)
-    layers = changes(backbone.modules, adapter.layers(), scale)
+    layers = changes(backbone.modules, at_share(adapter.layers(), 0.0), scale)  # of T-LoRA: as without noise
     return AdapterChange(adapter.name, adapter.digest, scale, tuple(layers))
 
 
@@ -167,31 +178,46 @@ class _Watch:
 
     def __init__(self, backbone: Backbone, drawing: Drawing, bare: _Bare, maps: bool) -> None:
         self._backbone, self._drawing, self._bare, self._maps = backbone, drawing, bare, maps
-        self.condition = Condition()
+        self.parts: tuple[str, ...] = ()
         self._recorder: Recorder | None = None
         self._compared: Compared | None = None
 
     def __call__(self, condition: Condition) -> Predictor:
-        self.condition = condition
+        self.parts = tuple(name for name in condition.parts if name in _null(self._backbone).parts)
         predict: Predictor = self._backbone.predict
         if self._maps:
             predict = self._recorder = Recorder(self._backbone, condition)
         if self._bare.base is not None:
             bare = condition.replaced(self._bare.parts)
             predict = self._compared = Compared(predict, self._bare.base, condition, bare)
-        self._spans = self._backbone.columns(self._drawing.prompt) if self._maps else ()
+        self._spans, self._others = self._tokens(condition) if self._maps else ([], [])
         return predict
 
+    def _tokens(self, condition: Condition) -> tuple[list[Span], list[Word]]:
+        """What each token is about. Other parts have tokens behind the text's: each part is as a word behind the prompt."""
+        prompt, caption = self._drawing.prompt, self._backbone.caption_part
+        spans = list(self._backbone.columns(prompt))
+        spans += [NOTHING] * (condition.parts[caption]["tokens"].shape[1] - len(spans))
+        others: list[Word] = []
+        for name in sorted(set(condition.parts) - {caption}):
+            if "tokens" in (part := condition.parts[name]):
+                start = len(prompt) + 1 + len(others)
+                others.append(Word(f"[{name}]", start, start + 1))
+                spans += [(start, start + 1)] * part["tokens"].shape[1]
+        return spans, others
+
     def looked(self, words: Sequence[Word]) -> tuple[Looked, ...]:
-        """One a word; nothing where there are no maps."""
+        """One a word and one a part beside the text; nothing where there are no maps."""
         if self._recorder is None:
             return ()
         dims = self._backbone.latent_shape(*self._drawing.dims)[1:]
-        return tuple(looked_at(self._recorder.maps(), dims, self._spans, words))
+        return tuple(looked_at(self._recorder.maps(), dims, self._spans, [*words, *self._others]))
 
     def elsewhere(self) -> dict[str, float]:
-        """What goes to no word."""
-        return elsewhere(self._recorder.maps(), self._spans, words_of(self._drawing.prompt)) if self._recorder else {}
+        """What goes to no word and no part."""
+        if self._recorder is None:
+            return {}
+        return elsewhere(self._recorder.maps(), self._spans, [*words_of(self._drawing.prompt), *self._others])
 
     @property
     def times(self) -> tuple[Change, ...]:
@@ -233,14 +259,10 @@ class _Piece:
 
 
 def _pieces(
-    backbone: Backbone, drawing: Drawing, adapters: Scaled, condition: Condition, words: Sequence[Word]
+    backbone: Backbone, drawing: Drawing, adapters: Scaled, parts: Sequence[str], words: Sequence[Word]
 ) -> list[_Piece]:
     """Everything that can be left out: parts, words, adapters, the negative prompt; and, beside them, another seed."""
-    found = [
-        _Piece("part", name, drawing, adapters, partial(_lacking, backbone, name))
-        for name in condition.parts
-        if name in backbone.null().parts
-    ]
+    found = [_Piece("part", name, drawing, adapters, partial(_lacking, backbone, name)) for name in parts]
     if backbone.caption_part == "text":
         texts = [(word, without(drawing.prompt, word)) for word in words]
         found += [
@@ -256,9 +278,13 @@ def _pieces(
 
 
 def _lacking(backbone: Backbone, name: str, condition: Condition) -> Predictor:
-    """Predicts without a part; its null is that of the encoders as they are now, adapters and all."""
-    null = backbone.null().to(backbone.device, backbone.dtype)
-    return Without(backbone.predict, condition, name=name, null=null.parts[name])
+    """Predicts without a part."""
+    return Without(backbone.predict, condition, name=name, null=_null(backbone).parts[name])
+
+
+def _null(backbone: Backbone) -> Condition:
+    """What says nothing to the encoders as they are now, adapters and all."""
+    return told(backbone, backbone.null(), [()]).to(backbone.device, backbone.dtype)
 
 
 def _alone(drawing: Drawing) -> Drawing:

@@ -26,6 +26,10 @@ def explain(
         list[str] | None,
         typer.Option(help="A word of the prompt, or several in a row; may be given several times; default: all."),
     ] = None,
+    class_name: Annotated[
+        str | None, typer.Option("--class", metavar="NAME", help="Of an adapter with classes; as in adapt generate.")
+    ] = None,
+    class_scale: Annotated[float | None, typer.Option(help="How strongly the class guides by itself.")] = None,
     leave_one_out: Annotated[
         bool, typer.Option(help="Draw again without each condition, word and adapter: one more drawing each.")
     ] = True,
@@ -53,23 +57,26 @@ def explain(
 
         adapt explain runs/my-style --prompt "a fox in a red scarf"
     """
+    from adapt.cli.classes_asked import known_classes
     from adapt.cli.device import device_of, judge_device
     from adapt.cli.scaled import base_of, scaled_adapter
     from adapt.cli.size import size_of
     from adapt.loading import find, read_index
+    from adapt.sampling.classes import judged
     from adapt.sampling.request import Request
     from adapt.sampling.words import words_named
 
     width, height = size_of(size)
     Request(prompt=prompt, negative_prompt=negative_prompt, guidance_scale=guidance_scale, guidance=guidance or (),
             steps=steps, seed=seed, width=width, height=height, scheduler=scheduler)  # fmt: skip
-    if not prompt.strip():
+    if not prompt.strip() and not class_name:
         raise SettingsError("there is no prompt", next='--prompt "a red bicycle"')
     words_named(prompt, word or ())
     judge_device(device)
     if output.exists() and not output.is_dir():
         raise RunError("--output is a file", given=output, next="give a folder")
     paths = [scaled_adapter(text) for text in adapter or []]
+    judged(class_name, class_scale, known_classes(paths))
     reference = base_of(base, paths)
     read_index(find(reference))
 
@@ -84,7 +91,8 @@ def explain(
     with Progress("drawing", 0) as bar:
         found = api.explain(
             backbone, prompt, adapters=[with_scale(a if s is None else (a, s)) for a, s in loaded], words=word or (),
-            leave_one_out=leave_one_out, negative_prompt=negative_prompt, guidance_scale=guidance_scale,
+            class_name=class_name, class_scale=class_scale, leave_one_out=leave_one_out,
+            negative_prompt=negative_prompt, guidance_scale=guidance_scale,
             guidance=guidance or (), steps=steps, seed=seed, height=height, width=width, scheduler=scheduler,
             progress=lambda done, total: bar(done, total),
         )  # fmt: skip

@@ -45,8 +45,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich help would take half of the time that `--help` has
 )
-for command in (check, caption, mask, train, ask, report, generate, sweep, explain):
-    app.command()(command)
+for making in (check, caption, mask, train, ask, report, generate, sweep, explain):
+    app.command()(making)
 for command in (export, card, push, pull, bases, demo):
     app.command()(command)
 for tool in (inspect, verify, diff, merge, resize, extract, classes, convert_embedding):  # on adapter files

@@ -87,6 +87,11 @@ class Explained:
     another_seed: LeftOut | None = None
     passed_over: tuple[str, ...] = ()
 
+    @property
+    def title(self) -> str:
+        """What is drawn, class and prompt."""
+        return ": ".join(filter(None, (self.settings.get("class"), self.prompt)))
+
     def as_dict(self) -> dict[str, Any]:
         """All but pictures and maps."""
         return {

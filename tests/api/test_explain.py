@@ -3,6 +3,7 @@
 import html.parser
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from adapt.formats import LoraWeights, Pair
 from adapt.report.explained import OTHER, block_of, kind_of
 from adapt.report.overlay import overlay
 from adapt.sampling.noise import generator_of
+from conditioning import ClassConditioner
 
 PROMPT = "a red cat"
 DRAWN = {"steps": 3, "seed": 5, "guidance_scale": 4.0, "negative_prompt": "rain"}
@@ -146,6 +148,26 @@ def test_words_that_are_cut_off_are_told(backbone):
     assert [one.tokens > 0 for one in found.looked] == [True, False]
 
 
+def test_a_class_is_looked_at_and_left_out_like_a_word(backbone, loaded):
+    adapter, width = loaded[0][0], backbone.config["cross_attention_dim"]
+    classes = ClassConditioner.new(["finch", "owl"], torch.ones(2, width), width=4)
+    with torch.no_grad():
+        classes.table.normal_(generator=generator_of(0))
+    worn = [(replace(adapter, conditioners={"class": classes}), 1.0)]
+    found = explain(backbone, "red", adapters=worn, class_name="owl", **DRAWN)
+    assert [one.word.text for one in found.looked] == ["red", "[class]"]
+    assert [one.tokens for one in found.looked] == [3, 2]
+    assert sum(one.share for one in found.looked) + sum(found.elsewhere.values()) == pytest.approx(1, abs=1e-4)
+    assert found.title == "owl: red" and found.settings["class"] == "owl"
+    pictures = {(one.kind, one.name): one.picture for one in found.left_out}
+    assert set(pictures) == {("part", "text"), ("part", "class"), ("adapter", "style-0"), ("negative prompt", "rain")}
+    draw = {**DRAWN, "prompt": "red"}
+    assert same(found.picture, generate(backbone, adapters=worn, class_name="owl", **draw)[0])
+    assert same(pictures["part", "class"], generate(backbone, adapters=worn, class_name="", **draw)[0])
+    assert same(pictures["adapter", "style-0"], generate(backbone, **draw)[0])
+    assert not backbone.conditioners
+
+
 # ------------------------------------------------------------------------------------------------ page and command
 class Page(html.parser.HTMLParser):
     """What a page loads, links to and shows."""
@@ -194,6 +216,7 @@ def test_the_command_writes_a_page_that_needs_nothing_else(adapters, tmp_path, c
 BAD = {
     "no prompt": ([], "no prompt"),
     "word": (["--prompt", PROMPT, "--word", "cats"], "a, red, cat). Next: did you mean cat?"),
+    "class": (["--prompt", PROMPT, "--class", "owl"], "classes=true"),
     "steps": (["--prompt", PROMPT, "--steps", "0"], "steps"),
     "size": (["--prompt", PROMPT, "--size", "big"], "--size"),
     "device": (["--prompt", PROMPT, "--device", "gpu"], "--device"),
