@@ -12,7 +12,7 @@ from PIL.Image import Image
 
 from adapt.adapter import Adapter
 from adapt.api.advice import advice_of, warn
-from adapt.api.generate import applied, labels_of, with_scale
+from adapt.api.generate import applied, known_of, with_scale
 from adapt.api.weaker import bare_of, weaker_of
 from adapt.backbones import Backbone
 from adapt.backbones.attention import Recorder, require_layers
@@ -22,12 +22,14 @@ from adapt.evaluation.explained import AdapterChange, Explained, Kind, LeftOut, 
 from adapt.lora.by_time import at_share
 from adapt.lora.change import changes
 from adapt.report.explained import save_explanation
-from adapt.sampling.classes import told, written
+from adapt.sampling.classes import written
 from adapt.sampling.draw import Watch, decoded, draw_latents
 from adapt.sampling.guidances import WEAKER
 from adapt.sampling.heat import Looked, elsewhere, looked_at
 from adapt.sampling.loop import silent
 from adapt.sampling.noise import generator_of
+from adapt.sampling.parts import nothing
+from adapt.sampling.pictures import load_image
 from adapt.sampling.request import LARGEST_SEED, Drawing, Request, named_in, settle
 from adapt.sampling.watched import Change, Compared, Without
 from adapt.sampling.words import Word, without, words_named, words_of
@@ -61,6 +63,8 @@ def explain(
     leave_one_out: bool = True,
     class_name: str | Mapping[str, float] | None = None,
     class_scale: float | None = None,
+    image_prompt: Image | str | Path | None = None,
+    image_prompt_scale: float | None = None,
     negative_prompt: str = "",
     guidance_scale: float | None = None,
     guidance: str | Sequence[str] = (),
@@ -78,6 +82,7 @@ def explain(
         adapters: as in `generate`; none: the base alone.
         words: of the prompt, one or several in a row each; none: all.
         class_name, class_scale: of an adapter that knows classes; one class or a mixture.
+        image_prompt, image_prompt_scale: of an adapter that takes a reference picture.
         leave_one_out: draw again without each part, word, adapter and the negative prompt: one more drawing each.
         progress: `progress(done, total)`, in drawings.
 
@@ -89,15 +94,16 @@ def explain(
     """
     _require_pictures(backbone)
     request = Request(
-        prompt=prompt, class_name=class_name, class_scale=class_scale, negative_prompt=negative_prompt,
-        guidance_scale=guidance_scale, guidance=guidance, steps=steps, seed=seed, height=height, width=width,
-        scheduler=scheduler,
+        prompt=prompt, class_name=class_name, class_scale=class_scale,
+        image_prompt=None if image_prompt is None else load_image(image_prompt), image_prompt_scale=image_prompt_scale,
+        negative_prompt=negative_prompt, guidance_scale=guidance_scale, guidance=guidance, steps=steps, seed=seed,
+        height=height, width=width, scheduler=scheduler,
     )  # fmt: skip
     backbone.require_prompt(prompt)
     given = words_named(prompt, words) or words_of(prompt)
     scaled = [with_scale(adapter) for adapter in adapters]
     worn = [adapter for adapter, _ in scaled]
-    drawing = settle(request, backbone, advice_of(worn), labels_of(scaled))
+    drawing = settle(request, backbone, advice_of(worn), known_of(scaled))
     warn(worn, [drawing])
     no_maps = _no_maps(backbone, prompt)
     if words and no_maps:
@@ -284,7 +290,7 @@ def _lacking(backbone: Backbone, name: str, condition: Condition) -> Predictor:
 
 def _null(backbone: Backbone) -> Condition:
     """What says nothing to the encoders as they are now, adapters and all."""
-    return told(backbone, backbone.null(), [()]).to(backbone.device, backbone.dtype)
+    return nothing(backbone, backbone.null()).to(backbone.device, backbone.dtype)
 
 
 def _alone(drawing: Drawing) -> Drawing:

@@ -31,18 +31,23 @@ def weaker_of(backbone: Backbone, drawings: Iterable[Drawing], adapters: Scaled)
     wanted = sorted((named for named in asked if named.name in WEAKER), key=str)
     return {
         BASE if named.name == "domain" else weak_name(named): Variant(
-            _without_classes(backbone.predict) if named.name == "domain" else backbone.predict,
+            _without(backbone.predict, _taught(adapters)) if named.name == "domain" else backbone.predict,
             values_of(backbone, _weak(named, adapters), adapters),
         )
         for named in wanted
     }
 
 
-def _without_classes(predict: Predictor) -> Predictor:
-    """The base knows no classes: what an adapter has learned to say of them is not told to it."""
+def _taught(adapters: Scaled) -> set[str]:
+    """Parts of conditions that these adapters make."""
+    return {part for adapter, _ in adapters for part in adapter.conditioners}
+
+
+def _without(predict: Predictor, taught: set[str]) -> Predictor:
+    """The base knows no such parts: what an adapter has learned to say of classes, say, is not told to it."""
 
     def base(x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        parts = {name: part for name, part in condition.parts.items() if name != "class"}
+        parts = {name: part for name, part in condition.parts.items() if name not in taught}
         return predict(x_t, t, Condition(parts, condition.facts))
 
     return base
@@ -50,7 +55,7 @@ def _without_classes(predict: Predictor) -> Predictor:
 
 def bare_of(backbone: Backbone, adapters: Scaled) -> Predictor:
     """What the base predicts without these adapters, also while they are on it. To be called on the bare base."""
-    return Variant(_without_classes(backbone.predict), values_of(backbone, [], adapters))
+    return Variant(_without(backbone.predict, _taught(adapters)), values_of(backbone, [], adapters))
 
 
 def _weak(named: Named, adapters: Scaled) -> Scaled:

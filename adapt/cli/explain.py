@@ -30,6 +30,10 @@ def explain(
         str | None, typer.Option("--class", metavar="NAME", help="Of an adapter with classes; as in adapt generate.")
     ] = None,
     class_scale: Annotated[float | None, typer.Option(help="How strongly the class guides by itself.")] = None,
+    image_prompt: Annotated[
+        Path | None, typer.Option(help="A reference picture, for adapters taught with image_prompts=true.")
+    ] = None,
+    image_prompt_scale: Annotated[float | None, typer.Option(help="How strongly it guides by itself.")] = None,
     leave_one_out: Annotated[
         bool, typer.Option(help="Draw again without each condition, word and adapter: one more drawing each.")
     ] = True,
@@ -63,15 +67,18 @@ def explain(
     from adapt.cli.size import size_of
     from adapt.loading import find, read_index
     from adapt.sampling.classes import judged
+    from adapt.sampling.pictures import load_image
     from adapt.sampling.request import Request
     from adapt.sampling.words import words_named
 
     width, height = size_of(size)
     Request(prompt=prompt, negative_prompt=negative_prompt, guidance_scale=guidance_scale, guidance=guidance or (),
             steps=steps, seed=seed, width=width, height=height, scheduler=scheduler)  # fmt: skip
-    if not prompt.strip() and not class_name:
+    if not prompt.strip() and not class_name and image_prompt is None:
         raise SettingsError("there is no prompt", next='--prompt "a red bicycle"')
     words_named(prompt, word or ())
+    if image_prompt is not None:
+        load_image(image_prompt)
     judge_device(device)
     if output.exists() and not output.is_dir():
         raise RunError("--output is a file", given=output, next="give a folder")
@@ -91,7 +98,8 @@ def explain(
     with Progress("drawing", 0) as bar:
         found = api.explain(
             backbone, prompt, adapters=[with_scale(a if s is None else (a, s)) for a, s in loaded], words=word or (),
-            class_name=class_name, class_scale=class_scale, leave_one_out=leave_one_out,
+            class_name=class_name, class_scale=class_scale, image_prompt=image_prompt,
+            image_prompt_scale=image_prompt_scale, leave_one_out=leave_one_out,
             negative_prompt=negative_prompt, guidance_scale=guidance_scale,
             guidance=guidance or (), steps=steps, seed=seed, height=height, width=width, scheduler=scheduler,
             progress=lambda done, total: bar(done, total),

@@ -90,7 +90,7 @@ class Explained:
     @property
     def title(self) -> str:
         """What is drawn, class and prompt."""
-        return ": ".join(filter(None, (self.settings.get("class"), self.prompt)))
+        return ": ".join(filter(None, (self.settings.get("class"), self.prompt))) or "a picture without words"
 
     def as_dict(self) -> dict[str, Any]:
         """All but pictures and maps."""

@@ -14,13 +14,14 @@ from adapt.adapter import Adapter, Facts
 from adapt.api.explain import explain
 from adapt.api.generate import applied, generate
 from adapt.backbones import Backbone
+from adapt.backbones.features import features_of
 from adapt.cli.main import main
 from adapt.evaluation.explained import distance
 from adapt.formats import LoraWeights, Pair
 from adapt.report.explained import OTHER, block_of, kind_of
 from adapt.report.overlay import overlay
 from adapt.sampling.noise import generator_of
-from conditioning import ClassConditioner
+from conditioning import ClassConditioner, ImageConditioner
 
 PROMPT = "a red cat"
 DRAWN = {"steps": 3, "seed": 5, "guidance_scale": 4.0, "negative_prompt": "rain"}
@@ -148,24 +149,33 @@ def test_words_that_are_cut_off_are_told(backbone):
     assert [one.tokens > 0 for one in found.looked] == [True, False]
 
 
-def test_a_class_is_looked_at_and_left_out_like_a_word(backbone, loaded):
+def test_what_adapters_tell_beside_words_is_looked_at_and_left_out_too(backbone, loaded):
+    """A class of two tokens and a reference picture of three; the base without the adapter is told neither."""
     adapter, width = loaded[0][0], backbone.config["cross_attention_dim"]
     classes = ClassConditioner.new(["finch", "owl"], torch.ones(2, width), width=4)
+    size = features_of(torch.zeros(backbone.own_latents)).numel()
+    reference = ImageConditioner.new(size, torch.ones(3, width), "features", width=4)
     with torch.no_grad():
         classes.table.normal_(generator=generator_of(0))
-    worn = [(replace(adapter, conditioners={"class": classes}), 1.0)]
-    found = explain(backbone, "red", adapters=worn, class_name="owl", **DRAWN)
-    assert [one.word.text for one in found.looked] == ["red", "[class]"]
-    assert [one.tokens for one in found.looked] == [3, 2]
+        reference.up.normal_(generator=generator_of(1))
+    worn = [(replace(adapter, conditioners={"class": classes, "image": reference}), 1.0)]
+    asked = {"adapters": worn, "class_name": "owl", "image_prompt": Image.new("RGB", (16, 16), "red"), **DRAWN}
+    found = explain(backbone, "red", **asked)
+    assert [(one.word.text, one.tokens) for one in found.looked] == [("red", 3), ("[class]", 2), ("[image]", 3)]
     assert sum(one.share for one in found.looked) + sum(found.elsewhere.values()) == pytest.approx(1, abs=1e-4)
     assert found.title == "owl: red" and found.settings["class"] == "owl"
     pictures = {(one.kind, one.name): one.picture for one in found.left_out}
-    assert set(pictures) == {("part", "text"), ("part", "class"), ("adapter", "style-0"), ("negative prompt", "rain")}
-    draw = {**DRAWN, "prompt": "red"}
-    assert same(found.picture, generate(backbone, adapters=worn, class_name="owl", **draw)[0])
-    assert same(pictures["part", "class"], generate(backbone, adapters=worn, class_name="", **draw)[0])
-    assert same(pictures["adapter", "style-0"], generate(backbone, **draw)[0])
+    parts = {("part", name) for name in ("text", "class", "image")}
+    assert set(pictures) == parts | {("adapter", "style-0"), ("negative prompt", "rain")}
+    assert same(found.picture, generate(backbone, prompt="red", **asked)[0])
+    for key, settings in {
+        ("part", "class"): {**asked, "class_name": ""},
+        ("part", "image"): {**asked, "image_prompt": None},
+        ("adapter", "style-0"): DRAWN,
+    }.items():
+        assert same(pictures[key], generate(backbone, prompt="red", **settings)[0]), key
     assert not backbone.conditioners
+    assert found.times[0].relative > 1e-4
 
 
 # ------------------------------------------------------------------------------------------------ page and command
@@ -217,6 +227,7 @@ BAD = {
     "no prompt": ([], "no prompt"),
     "word": (["--prompt", PROMPT, "--word", "cats"], "a, red, cat). Next: did you mean cat?"),
     "class": (["--prompt", PROMPT, "--class", "owl"], "classes=true"),
+    "reference": (["--prompt", PROMPT, "--image-prompt", "none.png"], "none.png"),
     "steps": (["--prompt", PROMPT, "--steps", "0"], "steps"),
     "size": (["--prompt", PROMPT, "--size", "big"], "--size"),
     "device": (["--prompt", PROMPT, "--device", "gpu"], "--device"),
