@@ -278,11 +278,16 @@ class Adapter:
                 )
             if len({LOADER.get(kind, kind) for kind in kinds}) > 1:
                 raise AdapterError("no library loads an adapter of several kinds", given=", ".join(sorted(kinds)))
-        if any(LOADER.get(kind) == "adapt" for kind in self.weights.kinds):
+        if self._is_adapts:
             return "adapt"
         if self.facts.loads_in and "diffusers" not in self.facts.loads_in:
             return "peft"  # some families' pipelines have no loader
         return "diffusers" if all(_by_diffusers(c, layers) for c, layers in self.weights.modules.items()) else "peft"
+
+    @property
+    def _is_adapts(self) -> bool:
+        """Whether no other program knows one of its kinds."""
+        return any(LOADER.get(kind) == "adapt" for kind in self.weights.kinds)
 
     def export(self, path: Path, format: str, *, text_width: int | None = None, picture: Path | None = None) -> None:
         """Writes the weights as one file for other programs and reads it back: every number must be the same. Beside all but
@@ -296,7 +301,7 @@ class Adapter:
         Raises:
             AdapterError: the format cannot express this adapter, or what was written reads differently; no file is left.
         """
-        if self.loader == "adapt":
+        if self._is_adapts:
             raise AdapterError("only adapt draws with this adapter", given=", ".join(sorted(self.weights.kinds)),
                                next="train kind=lora for other programs")  # fmt: skip
         if format == "diffusers" and self.loader != "diffusers":

@@ -27,7 +27,7 @@ def convert_embedding(
     if output.suffix != ".safetensors":
         raise SettingsError("embeddings are written as .safetensors", given=output)
     require_free(output)
-    from adapt.formats.embedding_files import read_embedding, write_embedding
+    from adapt.formats.embeddings import read_embedding, write_embedding
 
     told, found = read_embedding(embedding)
     write_embedding(output, word or told, found, format)

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from adapt.errors import AdapterError
-from adapt.formats.layer import Layer, listed
+from adapt.formats.layer import listed
+from adapt.formats.rotation import Rotation, cayley
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Boft(Layer):
+class Boft(Rotation):
     """W' = s ∘ W (Rₘ … R₁)ᵀ: each Rᵢ rotates blocks of inputs, and from factor to factor the blocks are woven anew, so that
     m factors reach 2ᵐ⁻¹ times as far as one.
 
@@ -31,7 +31,6 @@ class Boft(Layer):
         "lengths": ("boft_s", "boft_s"),
     }
     forms: ClassVar[tuple[frozenset[str], ...]] = (frozenset(names),)
-    adds: ClassVar[bool] = False
     rotation: Tensor
     lengths: Tensor
     alpha: float = 1.0
@@ -39,15 +38,6 @@ class Boft(Layer):
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], alpha: float | None, *, dialect: int, rank: int = 0) -> Self:
         return cls(tensors["rotation"], tensors["lengths"])
-
-    @property
-    def rank(self) -> int:
-        """0: it has none."""
-        return 0
-
-    @property
-    def scale(self) -> float:
-        return 1.0
 
     @property
     def factors(self) -> int:
@@ -66,20 +56,13 @@ class Boft(Layer):
     def fits(self, shape: Sequence[int]) -> bool:
         return tuple(shape) == self.size
 
-    def delta(self, shape: Sequence[int] | None = None) -> Tensor:
-        raise AdapterError(
-            "BOFT turns a weight and adds nothing by itself", given="kind=boft", next="--nearest RANK --base"
-        )
-
     def turns(self, scale: float = 1.0) -> Tensor:
         """R of every block (m, blocks, b, b), fp32 or wider; `scale` times as far, about: 0 is no turn."""
         import torch
 
         wide = torch.promote_types(self.rotation.dtype, torch.float32)
         skew = scale * (self.rotation - self.rotation.mT).to(wide) / 2
-        one = torch.eye(self.block, dtype=wide, device=skew.device).expand_as(skew)
-        found: Tensor = torch.linalg.solve(one + skew, one - skew, left=False)
-        return found
+        return cayley(skew)
 
     def woven(self, number: int) -> Tensor:
         """Where the inputs of factor `number` (from 0) stand, (in,): in runs of half a block, the even ones of each stretch of
@@ -91,14 +74,6 @@ class Boft(Layer):
             return places
         runs = places.view(-1, 2 ** (number + 1), self.block // 2)
         return torch.cat([runs[:, 0::2], runs[:, 1::2]], 1).flatten()
-
-    def norm(self) -> Tensor:
-        """How far it turns: ‖R - 1‖ over all blocks. What that does to a weight is the weight's to say."""
-        import torch
-
-        turns = self.turns()
-        length: Tensor = (turns - torch.eye(self.block, dtype=turns.dtype, device=turns.device)).norm()
-        return length
 
     def merged(self, weight: Tensor, scale: float) -> Tensor:
         import torch

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from adapt.formats.layer import listed
-from adapt.formats.relative import Relative, cayley, skewed
+from adapt.formats.relative import Relative
+from adapt.formats.rotation import Rotation, cayley, skewed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True)
-class DiagOft(Relative):
+class DiagOft(Relative, Rotation):
     """W₁ = rescale · Rᵀ W, R = (I + Q)(I - Q)⁻¹ in blocks along the diagonal, Q = B - Bᵀ.
 
     The file's alpha is a bound: ‖Q‖ ≤ alpha · out, by which Q is shrunk when it is read. (ComfyUI forgets the factor `out`.) So
@@ -53,15 +54,6 @@ class DiagOft(Relative):
         return cls(draft.blocks.float() * (bound / size), _above(bound), draft.rescale)
 
     @property
-    def rank(self) -> int:
-        """0: it has none."""
-        return 0
-
-    @property
-    def scale(self) -> float:
-        return 1.0
-
-    @property
     def size(self) -> tuple[int, int]:
         """(out, 0): it fits any number of inputs."""
         return self.blocks.shape[-3] * self.blocks.shape[-1], 0
@@ -73,7 +65,7 @@ class DiagOft(Relative):
         """Rᵀ W."""
         import torch
 
-        turns = cayley(skewed(self.blocks)).to(weight)
+        turns = self.turns().to(weight)
         rows = weight.reshape(*turns.shape[:2], -1)  # (blocks, b, in × kernel)
         return torch.einsum("knm,kni->kmi", turns, rows).reshape(weight.shape)
 
@@ -86,13 +78,13 @@ class DiagOft(Relative):
         assert self.rescale is not None, "asked only where it is there"
         return self.rescale.to(weight).reshape(-1, *[1] * (weight.ndim - 1))
 
-    def norm(self) -> Tensor:
-        """‖R - I‖ and ‖rescale - 1‖ together: how far it is from nothing (a scalar)."""
-        import torch
+    def turns(self, scale: float = 1.0) -> Tensor:
+        return cayley(-scale * skewed(self.blocks))
 
-        turns = cayley(skewed(self.blocks))
-        far = (turns - torch.eye(turns.shape[-1]).to(turns)).square().sum()
-        return (far if self.rescale is None else far + (self.rescale.to(far) - 1).square().sum()).sqrt()
+    def norm(self) -> Tensor:
+        """‖R - 1‖ and ‖rescale - 1‖ together: how far it is from nothing (a scalar)."""
+        far = super().norm()
+        return far if self.rescale is None else (far.square() + (self.rescale.to(far) - 1).square().sum()).sqrt()
 
     def misfit(self) -> str | None:
         wrong = f"shapes {listed(self.blocks, self.rescale)} that are no {self.kind}"
@@ -134,7 +126,7 @@ class DiagBoft(DiagOft):
 
         b = self.blocks.shape[-1]
         rows = weight.reshape(len(weight), -1)
-        for number, turns in enumerate(cayley(skewed(self.blocks)).to(weight)):  # (blocks, b, b)
+        for number, turns in enumerate(self.turns().to(weight)):  # (blocks, b, b)
             apart = 2**number * b // 2
             near = rows.reshape(-1, 2, apart, rows.shape[1]).transpose(1, 2).reshape(len(turns), b, -1)
             near = torch.einsum("kij,kjn->kin", turns, near)

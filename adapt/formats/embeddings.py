@@ -1,7 +1,8 @@
-"""Embeddings of new words (textual inversion; Gal et al. 2022, arXiv 2208.01618): `embeddings/<word>.safetensors`.
+"""Embeddings of new words (textual inversion; Gal et al. 2022, arXiv 2208.01618): of one word, and of an adapter.
 
-For one text encoder diffusers' file, `{"<me>": (vectors, width)}`, which `pipe.load_textual_inversion` takes as it is. For two,
-`{"clip_l": …, "clip_g": …}`, as UIs and diffusers' guides have it for SDXL; the word stands in the header.
+For one text encoder diffusers' file is `{"<me>": (vectors, width)}`, which `pipe.load_textual_inversion` takes as it is. For two
+it is `{"clip_l": …, "clip_g": …}`, as UIs and diffusers' guides have it for SDXL; the word stands in the header. A1111, Forge and
+ComfyUI have `emb_params` for one, and the word is the file's name. Pickles (`.pt`, `.bin`) are never opened.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapt import files
-from adapt.errors import AdapterError
+from adapt.errors import AdapterError, SettingsError
 from adapt.formats.opening import open_tensors
 
 if TYPE_CHECKING:
@@ -21,17 +22,20 @@ if TYPE_CHECKING:
 FOLDER, WORD = "embeddings", "adapt.token"
 COMPONENTS = {"clip_l": "text_encoder", "clip_g": "text_encoder_2"}
 """Names of the tensors in a file for two encoders."""
+FORMATS = ("a1111", "diffusers")
+A1111 = "emb_params"
 Embeddings = Mapping[str, "Mapping[str, Tensor]"]
 """Word → component → (vectors, width)."""
 
 
+# ------------------------------------------------------------------------------------------------------- of an adapter
 def file_of(word: str) -> str:
     """`<me>` → `embeddings/me.safetensors`."""
     return f"{FOLDER}/{re.sub(r'[^0-9A-Za-z_-]+', '', word) or 'word'}.safetensors"
 
 
 def write_embeddings(folder: Path, words: Embeddings) -> None:
-    """Writes one file a word below the adapter's folder, atomically; equal embeddings give equal bytes.
+    """Writes one file a word below the adapter's folder, in diffusers' format; see `write_embedding`.
 
     Raises:
         AdapterError: two words of one file name.
@@ -39,13 +43,8 @@ def write_embeddings(folder: Path, words: Embeddings) -> None:
     names = [file_of(word) for word in words]
     if len(set(names)) < len(names):
         raise AdapterError("two new words would have the same file", given=", ".join(words), next="rename one of them")
-    keys = {component: key for key, component in COMPONENTS.items()}
-    for word, found in words.items():
-        alone = len(found) == 1
-        tensors = {word if alone else keys[component]: tensor for component, tensor in found.items()}
-        path = folder / file_of(word)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write(path, files.safetensors_bytes(tensors, {WORD: word}))
+    for name, (word, found) in zip(names, words.items(), strict=True):
+        write_embedding(folder / name, word, found, "diffusers")
 
 
 def read_embeddings(folder: Path) -> dict[str, dict[str, Tensor]]:
@@ -54,21 +53,58 @@ def read_embeddings(folder: Path) -> dict[str, dict[str, Tensor]]:
     Raises:
         AdapterError: a file that is damaged, or holds something else.
     """
-    return dict(_read(path) for path in sorted((folder / FOLDER).glob("*.safetensors")))
+    return dict(read_embedding(path) for path in sorted((folder / FOLDER).glob("*.safetensors")))
 
 
-def _read(path: Path) -> tuple[str, dict[str, Tensor]]:
+# --------------------------------------------------------------------------------------------------------- of one word
+def read_embedding(path: Path) -> tuple[str, dict[str, Tensor]]:
+    """The word and its embedding by text encoder, each (vectors, width).
+
+    Raises:
+        AdapterError: damaged, a pickle, something else, or values that are not finite.
+    """
     tensors, metadata = open_tensors(path)
-    if tensors.keys() == COMPONENTS.keys() and metadata.get(WORD):
-        word, found = metadata[WORD], {COMPONENTS[key]: tensor for key, tensor in tensors.items()}
+    word = metadata.get(WORD) or path.stem
+    if tensors.keys() == {A1111}:
+        found = {"text_encoder": tensors[A1111]}
+    elif tensors and tensors.keys() <= COMPONENTS.keys():
+        found = {COMPONENTS[key]: tensor for key, tensor in tensors.items()}
     elif len(tensors) == 1:
         word, tensor = next(iter(tensors.items()))
         found = {"text_encoder": tensor}
     else:
         raise AdapterError("the file holds no embedding of one word", given=f"{path}: {', '.join(list(tensors)[:4])}")
     found = {component: tensor[None] if tensor.ndim == 1 else tensor for component, tensor in found.items()}
-    if any(tensor.ndim != 2 for tensor in found.values()) or len({len(tensor) for tensor in found.values()}) != 1:
-        raise AdapterError("the embedding has a shape that no word has", given=path, allowed="(vectors, width)")
-    if not all(bool(tensor.float().isfinite().all()) for tensor in found.values()):
-        raise AdapterError("the embedding holds values that are not finite", given=path)
+    _judge(path, found)
     return word, found
+
+
+def _judge(path: Path, found: Mapping[str, Tensor]) -> None:
+    if (
+        any(tensor.ndim != 2 or not tensor.numel() for tensor in found.values())
+        or len({len(t) for t in found.values()}) != 1
+    ):
+        raise AdapterError("the embedding has a shape that no word has", given=path, allowed="(vectors, width)")
+    if not all(tensor.is_floating_point() and bool(tensor.float().isfinite().all()) for tensor in found.values()):
+        raise AdapterError("the embedding holds values that are not finite numbers", given=path)
+
+
+def write_embedding(path: Path, word: str, found: Mapping[str, Tensor], format: str) -> None:
+    """Writes atomically; the numbers are the same, bit for bit, and equal embeddings give equal bytes.
+
+    Raises:
+        SettingsError: an unknown format.
+        AdapterError: encoders that the format has no names for.
+    """
+    if format not in FORMATS:
+        raise SettingsError("unknown format", given=format, allowed=", ".join(FORMATS))
+    keys = {component: key for key, component in COMPONENTS.items()}
+    if strange := set(found) - set(keys):
+        raise AdapterError("the format has no name for a text encoder", given=", ".join(sorted(strange)))
+    alone = A1111 if format == "a1111" else word
+    tensors = {alone if len(found) == 1 else keys[component]: tensor for component, tensor in found.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write(path, files.safetensors_bytes(tensors, {WORD: word}))
+    if not all(tensor.equal(open_tensors(path)[0][name]) for name, tensor in tensors.items()):
+        path.unlink()
+        raise AdapterError("the written file reads differently", given=path)

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from adapt.errors import AdapterError
-from adapt.formats.layer import Layer, listed
+from adapt.formats.layer import listed
+from adapt.formats.rotation import Rotation, cayley
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Oft(Layer):
+class Oft(Rotation):
     """W' = W Rᵀ with R orthogonal, in blocks along the diagonal: R = (I - Q)(I + Q)⁻¹ of a skew-symmetric Q (Cayley).
 
     Attributes:
@@ -26,22 +26,12 @@ class Oft(Layer):
     kind: ClassVar[str] = "oft"
     names: ClassVar[Mapping[str, tuple[str, str]]] = {"rotation": ("oft_R.weight", "oft_R.weight")}
     forms: ClassVar[tuple[frozenset[str], ...]] = (frozenset(names),)
-    adds: ClassVar[bool] = False
     rotation: Tensor
     alpha: float = 1.0
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], alpha: float | None, *, dialect: int, rank: int = 0) -> Self:
         return cls(tensors["rotation"])
-
-    @property
-    def rank(self) -> int:
-        """0: it has none."""
-        return 0
-
-    @property
-    def scale(self) -> float:
-        return 1.0
 
     @property
     def block(self) -> int:
@@ -56,11 +46,6 @@ class Oft(Layer):
     def fits(self, shape: Sequence[int]) -> bool:
         return len(shape) == 2 and shape[1] == self.size[1]
 
-    def delta(self, shape: Sequence[int] | None = None) -> Tensor:
-        raise AdapterError(
-            "OFT turns a weight and adds nothing by itself", given="kind=oft", next="--nearest RANK --base"
-        )
-
     def turns(self, scale: float = 1.0) -> Tensor:
         """R of every block (blocks, b, b), fp32 or wider; `scale` times as far, about: 0 is no turn."""
         import torch
@@ -70,17 +55,7 @@ class Oft(Layer):
         rows, columns = torch.triu_indices(self.block, self.block, 1)
         skew[:, rows, columns] = scale * self.rotation.to(wide)
         skew = skew - skew.transpose(1, 2)
-        one = torch.eye(self.block, dtype=wide, device=skew.device).expand_as(skew)
-        found: Tensor = torch.linalg.solve(one + skew, one - skew, left=False)
-        return found
-
-    def norm(self) -> Tensor:
-        """How far it turns: ‖R - 1‖ over all blocks. What that does to a weight is the weight's to say."""
-        import torch
-
-        turns = self.turns()
-        length: Tensor = (turns - torch.eye(self.block, dtype=turns.dtype, device=turns.device)).norm()
-        return length
+        return cayley(skew)
 
     def merged(self, weight: Tensor, scale: float) -> Tensor:
         import torch

@@ -35,20 +35,3 @@ class Relative(Layer):
             given=f"kind {self.kind}",
             next="--nearest RANK --base BASE",
         )
-
-
-def cayley(skew: Tensor) -> Tensor:
-    """(I + Q)(I - Q)⁻¹ of skew-symmetric Q (…, b, b): the rotations that LyCORIS and kohya make of their blocks."""
-    import torch
-
-    one = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device).expand_as(skew)
-    found: Tensor = torch.linalg.solve(one - skew, one + skew, left=False)
-    return found
-
-
-def skewed(blocks: Tensor) -> Tensor:
-    """B - Bᵀ of every block, in fp32 or wider."""
-    import torch
-
-    wide = blocks.to(torch.promote_types(blocks.dtype, torch.float32))
-    return wide - wide.transpose(-1, -2)
