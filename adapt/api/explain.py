@@ -109,12 +109,13 @@ def explain(
     if words and no_maps:
         raise SettingsError(f"no word has a map: {no_maps}", given=", ".join(words), next="leave --word out")
     bare = _Bare.of(backbone, drawing, scaled)
-    paint = _Painter(backbone, progress)
+    chosen = given if words else given[:MOST_WORDS]
+    pieces = _pieces(backbone, drawing, scaled, bare.told, chosen) if leave_one_out else []
+    paint = _Painter(backbone, progress, 1 + len(pieces))
     watch = _Watch(backbone, drawing, bare, maps=no_maps is None)
     with applied(backbone, scaled):
         picture = paint(drawing, bare.weaker, watch)
-    pieces = _pieces(backbone, drawing, scaled, watch.parts, given if words else given[:MOST_WORDS])
-    drawn = _left_out(paint, pieces, picture) if leave_one_out else []
+    drawn = _left_out(paint, pieces, picture)
     return Explanation(
         prompt=prompt, reference=backbone.reference, settings=_settings(drawing), picture=picture, no_maps=no_maps,
         looked=watch.looked(given), elsewhere=watch.elsewhere(), adapters=bare.changes,
@@ -156,12 +157,14 @@ class _Bare:
     Attributes:
         base: predicts without them; None: there are none.
         parts: the prompt, as its own encoders have it.
+        told: names of all parts that are told with the adapters.
         changes: what each adapter changes in the weights.
         weaker: predictors that the guidance compares with.
     """
 
     base: Predictor | None
     parts: Mapping[str, Part]
+    told: tuple[str, ...]
     changes: tuple[AdapterChange, ...]
     weaker: Mapping[str, Predictor]
 
@@ -170,7 +173,8 @@ class _Bare:
         parts = backbone.condition([drawing.prompt]).to(backbone.device, backbone.dtype).parts
         weights = tuple(_change(backbone, adapter, scale) for adapter, scale in adapters)
         base = bare_of(backbone, adapters) if adapters else None
-        return _Bare(base, parts, weights, weaker_of(backbone, [drawing], adapters))
+        taught = [part for adapter, scale in adapters if scale for part in adapter.conditioners]
+        return _Bare(base, parts, (*parts, *taught), weights, weaker_of(backbone, [drawing], adapters))
 
 
 def _change(backbone: Backbone, adapter: Adapter, scale: float) -> AdapterChange:
@@ -184,12 +188,10 @@ class _Watch:
 
     def __init__(self, backbone: Backbone, drawing: Drawing, bare: _Bare, maps: bool) -> None:
         self._backbone, self._drawing, self._bare, self._maps = backbone, drawing, bare, maps
-        self.parts: tuple[str, ...] = ()
         self._recorder: Recorder | None = None
         self._compared: Compared | None = None
 
     def __call__(self, condition: Condition) -> Predictor:
-        self.parts = tuple(name for name in condition.parts if name in _null(self._backbone).parts)
         predict: Predictor = self._backbone.predict
         if self._maps:
             predict = self._recorder = Recorder(self._backbone, condition)
@@ -234,8 +236,8 @@ class _Watch:
 class _Painter:
     """Draws one picture after another, on the base as it is then, and counts them."""
 
-    def __init__(self, backbone: Backbone, progress: Callable[[int, int], None]) -> None:
-        self.backbone, self.progress, self.done, self.total = backbone, progress, 0, 1
+    def __init__(self, backbone: Backbone, progress: Callable[[int, int], None], total: int) -> None:
+        self.backbone, self.progress, self.done, self.total = backbone, progress, 0, total
 
     def __call__(self, drawing: Drawing, weaker: Mapping[str, Predictor], watch: Watch | None = None) -> Image:
         latents = draw_latents(self.backbone, [drawing], [generator_of(drawing.seed)], weaker=weaker, watch=watch)
@@ -301,7 +303,6 @@ def _alone(drawing: Drawing) -> Drawing:
 
 
 def _left_out(paint: _Painter, pieces: Sequence[_Piece], full: Image) -> list[LeftOut]:
-    paint.total += len(pieces)
     return [LeftOut(one.kind, one.name, found, distance(full, found)) for one, found in _painted(paint, pieces)]
 
 

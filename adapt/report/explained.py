@@ -179,7 +179,9 @@ def _marks(layers: Sequence[LayerChange]) -> list[Mark]:
     """Where blocks begin; some of them, where there are many."""
     starts: list[tuple[int, str]] = []
     for block, run in groupby(enumerate(layers, 1), key=lambda each: block_of(each[1].name)):
-        starts.append((next(run)[0], block))
+        numbers = [number for number, _ in run]
+        if len(numbers) > 2:  # single layers at the ends would leave no room for the others' names
+            starts.append((numbers[0], block))
     kept: list[Mark] = []
     for number, block in starts:
         if not kept or number - kept[-1].x >= len(layers) / 8:

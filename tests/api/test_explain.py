@@ -120,6 +120,8 @@ def test_change_of_weights_is_that_of_the_weights_that_are_drawn_with(found, bac
         with applied(backbone, [(adapter, scale)]):
             norms = {n: float((modules[n].weight - before[n]).norm()) for n in names}
         assert {one.name for one in told.layers} == set(names) and told.scale == scale
+        stages = [s for one in told.layers if (s := re.search(r"down|mid|up_", one.name))]
+        assert sorted({s[0] for s in stages}, key=[s[0] for s in stages].index) == ["down", "mid", "up_"]
         for one in told.layers:
             assert one.norm == pytest.approx(norms[one.name], rel=1e-4) and one.norm > 0
             assert one.relative == pytest.approx(norms[one.name] / float(before[one.name].norm()), rel=1e-4)
