@@ -59,6 +59,7 @@ MAPPINGS = (
     "lora",
     "recommended",
     "distilled",
+    "sweep",
     "data",
     "training",
     "proof",
@@ -83,6 +84,7 @@ class Facts:
         triggers: all of them, where sources have their own.
         recommended: `scale`, `guidance_scale`, `steps` to draw with.
         distilled: `guidance_scale` and `guidance_rescale` that were learned: guidance is inside, and drawn with at 1.
+        sweep: what `recommended` rests on, where a sweep has chosen them: `settings`, `pictures`, `references`, `style` …
         data: the pictures: how many, of how many classes, under which `license`; nothing private.
         training: summary: pictures, steps, chosen step, losses; nothing private.
         samples: `file`, `prompt` (None where it is a training caption), `seed`, `steps` … of each picture in `samples/`.
@@ -101,6 +103,7 @@ class Facts:
     triggers: tuple[str, ...] = ()
     recommended: Mapping[str, float] = field(default_factory=dict)
     distilled: Mapping[str, float] = field(default_factory=dict)
+    sweep: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     samples: tuple[Mapping[str, Any], ...] = ()

@@ -287,6 +287,7 @@ def test_every_setting_that_is_named_exists():
         ("pull", ["docs/sharing.md"]),
         ("card", ["docs/sharing.md"]),
         ("classes", ["docs/conditioning.md"]),
+        ("sweep", ["docs/sweep.md"]),
         *((tool, ["docs/adapter-tools.md"]) for tool in TOOLS),
     ],
 )

@@ -44,6 +44,7 @@ def render(name: str, facts: Facts, *, address: str | None = None) -> str:
         trigger=facts.trigger,
         recommended=recommended(facts),
         distilled=facts.distilled.get("guidance_scale"),
+        chosen=chosen(facts),
         training=[(key.replace("_", " "), training[key]) for key in TABLE if training.get(key) is not None],
         held_out=training.get("held_out"),
         anchor_above=training.get("anchor_above"),
@@ -99,6 +100,18 @@ def licence_of(facts: Facts) -> Licence | None:
 def recommended(facts: Facts) -> Mapping[str, Any]:
     """Scale, guidance, steps; what is not recorded is said so."""
     return {name: facts.recommended.get(name, "not recorded") for name in ("scale", "guidance_scale", "steps")}
+
+
+def chosen(facts: Facts) -> str | None:
+    """What the recommended settings rest on, where a sweep has chosen them; None: nothing that is known."""
+    known = {name: value for name, value in facts.sweep.items() if isinstance(value, int | float)}
+    if not {"settings", "pictures", "references"} <= set(known):
+        return None
+    text = f"Chosen among {known['settings']} settings by drawing {known['pictures']} pictures with each"
+    if {"style", "style_error"} <= set(known):
+        text += f", against {known['references']} reference pictures: style {known['style']:.2f} ± {known['style_error']:.2f}"
+        text += ", where 0 is the base and 1 the reference"
+    return text + "."
 
 
 def description(facts: Facts) -> Mapping[str, Any]:

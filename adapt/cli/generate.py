@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from adapt.cli.advice import advice_in_use
 from adapt.cli.classes_asked import known_classes, rows_of
 from adapt.cli.device import device_of, judge_device
 from adapt.cli.scaled import base_of, scaled_adapter
@@ -282,6 +283,8 @@ def _run(job: Job, as_json: bool) -> None:
     loaded = [(Adapter.load(path), scale) for path, scale in job.adapters]
     adapters = [with_scale(adapter if scale is None else (adapter, scale)) for adapter, scale in loaded]
     _remind(job, [adapter for adapter, _ in adapters])
+    for line in advice_in_use(loaded, job.requests):
+        typer.echo(line, err=True)
     backbone = Backbone.load(job.base, device=device_of(job.device))
     if job.allow_missing:
         adapters = [(adapter.fitting(backbone, job.allow_missing), scale) for adapter, scale in adapters]

@@ -12,6 +12,8 @@ import typer
 from adapt.errors import RunError, SettingsError
 
 if TYPE_CHECKING:
+    from adapt.api.recommend import Stored
+    from adapt.backbones import Backbone
     from adapt.evaluation.swept import Row, Swept
 
 Number = TypeVar("Number", int, float)
@@ -45,6 +47,13 @@ def sweep(
     seed: Annotated[int, typer.Option(help="Of the first picture of a prompt.")] = 0,
     base: Annotated[str | None, typer.Option(help="Backbone; default: the adapter's.")] = None,
     output: Annotated[Path, typer.Option(help="Folder of sheet.png, sweep.html and sweep.json.")] = Path("sweep"),
+    store: Annotated[
+        bool | None,
+        typer.Option(
+            "--store/--no-store",
+            help="Write what is recommended into adapter.json; default: yes, from 16 pictures and references on.",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout: every figure.")] = False,
     batch_size: Annotated[int, typer.Option(help="Pictures at once; changes no picture.")] = 4,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: the best there is.")] = None,
@@ -73,6 +82,7 @@ def sweep(
     name = base_of(base, [(path, None)])
     read_index(find(name))
     _judge_output(output)
+    _judge_store(path, store)
 
     from adapt.api import sweep as api
     from adapt.api.reference import NONE, read_reference
@@ -90,11 +100,29 @@ def sweep(
         written = found.save(output)
     except OSError as error:
         raise RunError(f"the sweep cannot be written: {error.strerror}", given=output) from error
+    stored = _store(path, found.swept, backbone, store)
     paths = {name: str(path) for name, path in written.items()}
     if json:
-        return typer.echo(dumps({**found.swept.as_dict(), "files": paths}, ensure_ascii=False))
-    for line in [*_table(found.swept), *paths.values()]:
+        return typer.echo(
+            dumps({**found.swept.as_dict(), "files": paths, "stored": stored and stored.as_dict()}, ensure_ascii=False)
+        )
+    for line in [*_table(found.swept), *([str(stored)] if stored else []), *paths.values()]:
         typer.echo(line)
+
+
+def _store(path: Path, swept: Swept, backbone: Backbone, wanted: bool | None) -> Stored | None:
+    """Stores what is recommended, and says what was done; None: nothing was stored."""
+    from adapt.api import recommend
+
+    if swept.recommended is None or wanted is False:
+        return None
+    if wanted is None and swept.indicative:
+        typer.echo("note: not stored, because so few pictures only indicate; --store stores it all the same", err=True)
+        return None
+    if wanted is None and (why := recommend.why_not(path)) is not None:
+        typer.echo(f"note: not stored: {why}", err=True)
+        return None
+    return recommend.store(path, swept, swept.recommended, backbone)
 
 
 def _numbers(name: str, text: str | None, kind: Callable[[str], Number]) -> tuple[Number, ...] | None:
@@ -118,6 +146,14 @@ def _judge_axes(axes: dict[str, Any]) -> None:
 def _judge_output(output: Path) -> None:
     if output.exists() and not output.is_dir():
         raise RunError("--output is a file", given=output, next="give a folder")
+
+
+def _judge_store(path: Path, wanted: bool | None) -> None:
+    """What is to be stored, can be: before anything is drawn."""
+    from adapt.api.recommend import why_not
+
+    if wanted and (why := why_not(path)) is not None:
+        raise RunError("--store: the recommended settings cannot be stored", given=why)
 
 
 def _table(swept: Swept) -> Sequence[str]:

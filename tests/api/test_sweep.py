@@ -177,7 +177,7 @@ def test_the_command_writes_a_sheet_a_page_and_its_figures(adapter, tmp_path, ca
     ]
     assert main([*words, "--output", str(tmp_path / "out"), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told == {**json.loads((tmp_path / "out" / "sweep.json").read_text()), "files": told["files"]}
+    assert told == {**json.loads((tmp_path / "out" / "sweep.json").read_text()), "files": told["files"], "stored": None}
     assert [one["steps"] for one in told["settings"]] == [1, 2]
     assert Image.open(told["files"]["sheet"]).size[1] > 200
     assert "adapter scale" in (tmp_path / "out" / "sweep.html").read_text("utf-8")
