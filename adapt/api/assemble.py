@@ -14,6 +14,7 @@ from adapt.api.machine import Resting
 from adapt.api.media import with_settings
 from adapt.api.network import put_in
 from adapt.api.objective import make_noise, make_objective, make_prior, make_prior_target, make_target
+from adapt.api.offload import keeping_of
 from adapt.api.previews import drawer
 from adapt.api.sizes import augmentation, shelves
 from adapt.api.starts import start_from_data
@@ -51,14 +52,14 @@ def assemble(
     injection = put_in(backbone, settings, say if accelerator.is_main_process else None, labels)
     require_same_gradients(backbone, injection, settings, accelerator)
     if not settings.grow_from:  # a denoiser without anything that learns needs no wrapper
-        backbone.wrapped = accelerator.prepare_model(backbone.denoiser)
+        backbone.wrapped = accelerator.prepare_model(backbone.denoiser, device_placement=not settings.offload_weights)
     plan = make_plan(settings, examples)
     null, hearing = backbone.null(1), hearing_of(backbone, injection, settings)
     target = make_target(objective, backbone, injection, settings)
     course = Course(
         settings, backbone, injection, objective, target, plan, examples, null, make_noise(settings),
         make_prior(objective, backbone, injection, settings, examples.text, hearing),
-        make_prior_target(objective, backbone, injection, settings), hearing,
+        make_prior_target(objective, backbone, injection, settings), hearing, keeping_of(settings, backbone),
     )  # fmt: skip
     start_from_data(course)
     judge = make_judge(course, held_out_examples) if held_out else None

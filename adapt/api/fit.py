@@ -20,6 +20,7 @@ from adapt.api.kernels import attend
 from adapt.api.machine import Resting, load_base
 from adapt.api.memory import free, peak_of
 from adapt.api.network import put_in
+from adapt.api.offload import keeping_of
 from adapt.api.sizes import in_use, shelves
 from adapt.api.train import settle
 from adapt.backbones import Backbone
@@ -30,7 +31,14 @@ from adapt.lora import Network
 from adapt.progress import say
 from adapt.training.update import Update
 
-MEASURES = ("accumulation", "gradient_checkpointing", "base_precision", "quantize")
+MEASURES = (
+    "accumulation",
+    "gradient_checkpointing",
+    "offload_activations",
+    "base_precision",
+    "quantize",
+    "offload_weights",
+)
 STILL: dict[str, Any] = {
     **{"dropout": 0.0, "rank_dropout": 0.0, "module_dropout": 0.0, "init": "default", "init_from": None},
     **{"classes": False, "grow_from": None, "image_prompts": False},
@@ -58,8 +66,9 @@ class Trial:
 def fitted(base: str, settings: TrainSettings, pictures: Pictures, accelerator: Accelerator) -> TrainSettings:
     """The settings with the measures that make the run fit, and `memory` done with; as they are when nothing is asked for.
 
-    First come measures that change nothing of what is learned: smaller pieces of a batch, activations that are computed again; of
-    those that fit, the fastest is taken. Only where none does is the base held in bf16, and then in four bits (bitsandbytes).
+    First come measures that change nothing of what is learned: smaller pieces of a batch, activations that are computed again;
+    of those that fit, the fastest is taken; on a GPU, what is kept for the way back may wait in the machine's memory. Only where
+    none does is the base held in bf16, then in four bits (bitsandbytes), and then half of its layers and all wait there too.
 
     Raises:
         SettingsError: nothing makes it fit.
@@ -101,6 +110,19 @@ def _precisions(settings: TrainSettings, accelerator: Accelerator) -> Iterator[d
     gpu = accelerator.device.type == "cuda"
     if gpu and settings.kind == "lora" and not settings.compile and find_spec("bitsandbytes"):
         yield {**half, "quantize": "nf4-bnb"}
+    if gpu and not settings.offload_weights and _may_wait(settings, accelerator.num_processes):
+        for share in (0.5, 1.0):
+            yield {**half, "offload_weights": share}
+
+
+def _may_wait(settings: TrainSettings, processes: int) -> bool:
+    """Whether weights may be elsewhere than the network."""
+    try:
+        TrainSettings.model_validate({**settings.model_dump(), "offload_weights": 1.0, "memory": "as_set", "memory_limit": None,
+                                      "epochs": None})  # fmt: skip
+    except ValueError:
+        return False
+    return processes == 1
 
 
 def _trials(
@@ -111,7 +133,7 @@ def _trials(
     accelerator: Accelerator,
     limit: float,
 ) -> list[Trial]:
-    """With and without checkpointing: as many rows at once as are wanted, then half of them …, until it fits."""
+    """In every way that there is for activations: as many rows at once as are wanted, then half of them …, until it fits."""
     backbone = load_base(base, settings, accelerator)
     settings = settle(settings, backbone)
     injection = put_in(backbone, settings.model_copy(update=STILL))
@@ -120,18 +142,29 @@ def _trials(
     if settings.unload:
         resting.rest()
     found = []
-    for again in (False, True)[settings.gradient_checkpointing :]:
-        if again:
+    for way in _ways(settings, accelerator.device):
+        as_this = settings.model_copy(update=way)
+        if as_this.gradient_checkpointing:
             denoiser: Any = backbone.denoiser
             denoiser.enable_gradient_checkpointing()
         for accumulation in _pieces(settings, accelerator.num_processes):
             own = {"accumulation": accumulation} if accumulation != settings.accumulation else {}
-            own |= {"gradient_checkpointing": True} if again and not settings.gradient_checkpointing else {}
-            one = _tried(backbone, injection, settings, accumulation, pictures, accelerator)
-            found.append(Trial({**held, **own}, *_worst(accelerator, *one)))
+            one = _tried(backbone, injection, as_this, accumulation, pictures, accelerator)
+            found.append(Trial({**held, **own, **way}, *_worst(accelerator, *one)))
             if found[-1].gib <= limit:
                 break
     return found
+
+
+def _ways(settings: TrainSettings, device: torch.device) -> Iterator[dict[str, bool]]:
+    """What may become of activations: as it is set; computed again; those that are left waiting elsewhere, where there is an
+    elsewhere."""
+    yield {}
+    again = {} if settings.gradient_checkpointing else {"gradient_checkpointing": True}
+    if again:
+        yield again
+    if device.type != "cpu" and not settings.offload_activations and not settings.compile:
+        yield {**again, "offload_activations": True}
 
 
 def _pieces(settings: TrainSettings, processes: int) -> Iterator[int]:
@@ -161,7 +194,15 @@ def _tried(
     )
     rows = settings.batch_size // accelerator.num_processes // accumulation
     forward = asking(
-        forward_of(backbone, rows, largest, accelerator, hearing_of(backbone, injection, settings)), settings
+        forward_of(
+            backbone,
+            rows,
+            largest,
+            accelerator,
+            hearing_of(backbone, injection, settings),
+            keeping_of(settings, backbone),
+        ),
+        settings,
     )
     update = Update(settings, injection, accelerator.device)
     seconds = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from adapt.api.gather import Pictures
 from adapt.api.kernels import require_same_gradients, tune
 from adapt.api.machine import Resting, load_base, make_accelerator
 from adapt.api.network import put_in, readers
+from adapt.api.offload import keeping_of
 from adapt.api.previews import captions_of
 from adapt.api.previews import rows as previewed
 from adapt.api.sizes import augmentation, draws, in_use, shelves
@@ -87,7 +89,7 @@ def forecast(base: str, pictures: Pictures, settings: TrainSettings) -> tuple[Tr
     tune(backbone.denoiser, settings, accelerator.device)
     require_same_gradients(backbone, injection, settings, accelerator)
     hearing = hearing_of(backbone, injection, settings)
-    forward = forward_of(backbone, rows, largest, accelerator, hearing)
+    forward = forward_of(backbone, rows, largest, accelerator, hearing, keeping_of(settings, backbone))
     update = Update(settings, injection, accelerator.device)
     if settings.unload:
         Resting(backbone).rest()
@@ -133,7 +135,12 @@ def applying(update: Update) -> None:
 
 
 def forward_of(
-    backbone: Backbone, rows: int, size: Size, accelerator: Accelerator, hearing: Hearing | None
+    backbone: Backbone,
+    rows: int,
+    size: Size,
+    accelerator: Accelerator,
+    hearing: Hearing | None,
+    keeping: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Callable[[], torch.Tensor]:
     shape = (rows, *backbone.latent_shape(size[1], size[0]))
     x = normal(0, "forecast", 0, 0, shape).to(backbone.device, backbone.dtype)
@@ -141,7 +148,7 @@ def forward_of(
     condition = backbone.null(1).expand(rows)
 
     def forward() -> torch.Tensor:
-        with accelerator.autocast():
+        with accelerator.autocast(), keeping():
             told = condition if hearing is None else hearing.learn([""] * rows)
             return backbone.predict(x, t, told)
 

@@ -13,6 +13,7 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 from adapt.api.kernels import uncompile
+from adapt.api.offload import send_away
 from adapt.api.quantised import quantise
 from adapt.backbones import Backbone
 from adapt.config import TrainSettings
@@ -48,8 +49,21 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
     require_even(settings, accelerator.num_processes)
+    if accelerator.num_processes > 1:
+        require_alone(settings, accelerator.num_processes)
     rehearse(settings, accelerator.device)
     return accelerator
+
+
+def require_alone(settings: TrainSettings, processes: int) -> None:
+    """Raises `SettingsError` for what several processes cannot do."""
+    given = f"{processes} processes"
+    if settings.fused_backward:
+        reason = "fused_backward applies a gradient before other processes have added theirs"
+        raise SettingsError(reason, given=given, next="fused_backward=false")
+    if settings.offload_weights:
+        reason = "offload_weights has a network on two devices, which data parallelism does not take"
+        raise SettingsError(reason, given=given, next="offload_weights=0, or FSDP (training_scripts/recipes)")
 
 
 def load_base(reference: str, settings: TrainSettings, accelerator: Accelerator) -> Backbone:
@@ -58,7 +72,11 @@ def load_base(reference: str, settings: TrainSettings, accelerator: Accelerator)
     Raises:
         SettingsError: what `quantize` needs is not there, or cannot do it here.
     """
-    backbone = Backbone.load(reference, dtype=DTYPES[settings.base_precision], device=accelerator.device)
+    away = settings.offload_weights > 0
+    device = torch.device("cpu") if away else accelerator.device
+    backbone = Backbone.load(reference, dtype=DTYPES[settings.base_precision], device=device)
+    if away:
+        send_away(backbone, settings.offload_weights, accelerator.device)
     if settings.quantize != "none":
         quantise(backbone, settings.quantize)
     return backbone

@@ -89,6 +89,7 @@ def put_in(
         tell: is told what became of `init_from`.
         labels: the classes, where some are taught.
     """
+    from adapt.api.offload import bring_adapter
     from adapt.lora import Network, install, text_encoders
     from adapt.lora.lean import lean
     from adapt.lora.warm_start import begin
@@ -110,6 +111,9 @@ def put_in(
         module = backbone.modules[name]
         targets = text_encoders.targets_of(settings, module)
         parts[name] = install(text_encoders.inner(module), own, targets, settings.seed, scope=f"{name} ")
+    if settings.offload_weights:
+        for part in parts.values():
+            bring_adapter(part.parameters.values(), backbone.device)
     if not settings.compile:  # compilers join peft's steps by themselves
         for part in parts.values():
             lean(part.module)

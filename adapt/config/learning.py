@@ -29,6 +29,8 @@ OWN_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "lion8bit": {"learning_rate": 2e-5},
 }
 """What stands for a setting that is not given, where an optimizer wants something else than AdamW."""
+FUSABLE = ("adamw", "adafactor", "lion", "adamw8bit", "lion8bit")
+"""Optimizers whose step of a parameter depends on no other."""
 LOWEST_PRODIGY = 0.01
 
 
@@ -50,7 +52,12 @@ class LearningSettings(Section):
     adam_beta1: float = Field(0.9, ge=0, lt=1, description=f"of {', '.join(ADAM_LIKE)}")
     adam_beta2: float = Field(0.999, ge=0, lt=1, description=f"of {', '.join(ADAM_LIKE)}")
     adam_epsilon: Finite = Field(1e-8, gt=0, description=f"of {', '.join(ADAM_LIKE)}")
-    max_grad_norm: Finite = Field(1.0, gt=0, description="gradients longer than this are shortened to it")
+    max_grad_norm: Finite | None = Field(
+        1.0, gt=0, description="gradients longer than this are shortened to it; None: they are not"
+    )
+    fused_backward: bool = Field(
+        False, description="apply each gradient in the backward pass and let it go; with max_grad_norm=null"
+    )
     on_nonfinite: Literal["stop", "skip"] = Field(
         "stop", description="when loss or gradient is not finite: stop, or leave that step out and go on"
     )
@@ -94,6 +101,22 @@ class LearningSettings(Section):
             for name in ("adam_beta1", "adam_beta2", "adam_epsilon"):
                 if getattr(self, name) != type(self).model_fields[name].default:
                     raise ValueError(f"{name} is of {', '.join(ADAM_LIKE)}; others take theirs in optimizer_args")
+        return self
+
+    @model_validator(mode="after")
+    def _fused(self) -> Self:
+        if not self.fused_backward:
+            return self
+        if self.max_grad_norm is not None:
+            raise ValueError(
+                f"fused_backward: max_grad_norm ({self.max_grad_norm:g}) needs all gradients at once: max_grad_norm=null"
+            )
+        if self.optimizer not in FUSABLE:
+            raise ValueError(
+                f"fused_backward: {self.optimizer} looks at all parameters; it goes with {', '.join(FUSABLE)}"
+            )
+        if self.on_nonfinite == "skip":
+            raise ValueError("fused_backward: what is applied cannot be left out again: on_nonfinite=stop")
         return self
 
     @model_validator(mode="after")

@@ -33,13 +33,23 @@ class RunSettings(Section):
     )
     save_precision: Literal["fp32", "fp16", "bf16"] = show("fp32", "of the adapter's file")
     gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, more time")
+    offload_weights: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the frozen denoiser's layers that wait in the machine's memory, off the GPU",
+    )
+    offload_activations: bool = Field(
+        False,
+        description="what the backward pass keeps waits in the machine's memory; best with gradient_checkpointing",
+    )
     attention: str = Field("auto", description="diffusers' name of an attention backend; auto: its own choice")
     compile: bool = Field(
         False, description="torch.compile of the denoiser's repeated blocks: slow start, faster steps"
     )
     memory: Literal["as_set", "fit"] = show(
         "as_set",
-        "fit: tries accumulation, gradient_checkpointing and base_precision=bf16, and takes the fastest that fits",
+        "fit: tries accumulation, gradient_checkpointing, offloading and fewer bits, and takes the fastest that fits",
     )
     memory_limit: float | None = show(None, "of memory=fit, GiB; none: what is free", gt=0, allow_inf_nan=False)
     unload: bool = show(True, "text encoders and VAE leave the GPU when everything is cached, and return for previews")
@@ -64,6 +74,15 @@ class RunSettings(Section):
     def _limit(self) -> Self:
         if self.memory_limit is not None and self.memory != "fit":
             raise ValueError(f"memory_limit ({self.memory_limit}) is of memory=fit")
+        return self
+
+    @model_validator(mode="after")
+    def _offloading(self) -> Self:
+        for name in ("offload_weights", "offload_activations"):
+            if self.compile and getattr(self, name):
+                raise ValueError(f"{name} does not go with compile, which keeps what it wants: leave one of them out")
+        if self.offload_weights and self.quantize != "none":
+            raise ValueError(f"offload_weights does not go with quantize={self.quantize}: leave one of them out")
         return self
 
     @model_validator(mode="after")

@@ -124,6 +124,29 @@ class TrainSettings(
         return self
 
     @model_validator(mode="after")
+    def _in_pieces(self) -> Self:
+        """What is applied in the backward pass cannot wait for other pieces of the batch, or for what is judged after it."""
+        if not self.fused_backward:
+            return self
+        for name, value, plain in (
+            ("accumulation", self.accumulation, 1),
+            ("precision", "no" if self.precision == "bf16" else self.precision, "no"),
+            ("train_text_encoder", self.train_text_encoder, False),
+            ("new_tokens", self.new_tokens, {}),
+        ):
+            if value != plain:
+                raise ValueError(f"fused_backward does not go with {name} ({value}): leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _away(self) -> Self:
+        """Kinds and starts that compute with the base's weights do so where these are."""
+        if self.offload_weights and (self.kind not in ("lora", "vera", "tlora") or self.init in SPLITS):
+            what = f"kind={self.kind}" if self.init not in SPLITS else f"init={self.init}"
+            raise ValueError(f"offload_weights does not go with {what}, which computes with the base's weights")
+        return self
+
+    @model_validator(mode="after")
     def _something_to_keep(self) -> Self:
         if self.keep == "ema" and not self.ema:
             raise ValueError("keep (ema): there is no moving average with ema=0: leave keep out, or set ema=0.98")

@@ -68,11 +68,13 @@ def _is(layer: Any, base: type[nn.Module], name: str) -> bool:
 
 
 def _ready(layer: Any, x: Tensor, more: Any) -> bool:
-    """One adapter, on, not merged, in one type of numbers or under autocast; nobody looks at the base's layer (EVA) or asks for
-    its gradient (LoRA-GA)."""
+    """One adapter, on, not merged, in one type of numbers or under autocast; nobody looks at the base's layer (EVA), asks for its
+    gradient (LoRA-GA) or computes it elsewhere (offloaded weights)."""
     if more or layer.disable_adapters or layer.merged or layer.active_adapters != [NAME]:
         return False
-    if layer.base_layer.weight.requires_grad or any(_watched(m) for m in (layer.base_layer, layer.lora_A[NAME])):
+    if layer.base_layer.weight.requires_grad or "forward" in vars(layer.base_layer):
+        return False
+    if any(_watched(m) for m in (layer.base_layer, layer.lora_A[NAME])):
         return False
     same = x.dtype == layer.base_layer.weight.dtype == layer.lora_A[NAME].weight.dtype
     return same or torch.is_autocast_enabled(x.device.type)

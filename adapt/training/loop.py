@@ -81,10 +81,11 @@ class Trainer:
         """
         course, processes = self.course, self.accelerator.num_processes
         seen = []
+        self.update.begin(self.step)
         mine = pieces(course.settings, self.accelerator.process_index, processes)
         for number, positions in enumerate(mine):
             with self._unsynced() if number < len(mine) - 1 else nullcontext():
-                with self.accelerator.autocast():
+                with self.accelerator.autocast(), course.keeping():
                     losses = row_losses(course, course.plan.rows(self.step, positions))
                 # DDP takes the mean over processes, and the loss is the mean over the global batch.
                 torch.autograd.backward(self.update.scaled(losses.sum() * processes / course.settings.batch_size))

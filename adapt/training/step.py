@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,7 @@ class Course:
         noise: what pictures are mixed with.
         prior: keeps the base's word on a class; None: off.
         prior_target: what pictures of the class (`Picture.prior`) are compared with; None: `target`, as all others.
+        keeping: around a forward pass that is followed back: where it keeps what it needs for that.
         hearing: encodes captions while text encoders are trained; None: what they say is known, and comes from the cache.
     """
 
@@ -43,6 +45,7 @@ class Course:
     prior: Prior | None = None
     prior_target: Target | None = None
     hearing: Hearing | None = None
+    keeping: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 def row_losses(course: Course, rows: Rows) -> Tensor:

@@ -13,6 +13,7 @@ from adapt.config import TrainSettings
 from adapt.errors import TrainingError
 from adapt.lora import Network
 from adapt.training import optimizer
+from adapt.training.fused import Fused
 from adapt.training.optimizer.families import Groups, has_modes
 from adapt.training.optimizer.state import OptimizerState, optimizer_state, restore_optimizer
 
@@ -37,6 +38,12 @@ class Update:
         self.learning_rate = optimizer.learning_rate(settings)
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
         self.in_a_row = 0
+        self.fused = Fused(self.optimizer, self.parameters) if settings.fused_backward else None
+
+    def begin(self, step: int) -> None:
+        """Before the backward passes of `step`: sets its learning rates."""
+        for group, factor in zip(self.optimizer.param_groups, self.factors, strict=True):
+            group["lr"] = self.learning_rate(step) * factor
 
     def scaled(self, loss: Tensor) -> Tensor:
         """What to call `backward` on; fp16 gradients would vanish without."""
@@ -48,12 +55,13 @@ class Update:
         Raises:
             TrainingError: `MOST_IN_A_ROW` steps one after another were not finite.
         """
+        if self.fused is not None:
+            return "loss" if not math.isfinite(loss) else "gradient" if self.fused.fault() else None
         self.scaler.unscale_(self.optimizer)
         norm = optimizer.clip(list(self.parameters.values()), self.settings.max_grad_norm)
         fault = "loss" if not math.isfinite(loss) else "gradient" if math.isnan(norm) else None
         if fault is None:
-            for group, factor in zip(self.optimizer.param_groups, self.factors, strict=True):
-                group["lr"] = self.learning_rate(step) * factor
+            self.begin(step)
             self.scaler.step(self.optimizer)
         self.scaler.update()  # after an overflow: a lower scale
         self.optimizer.zero_grad(set_to_none=True)

@@ -173,7 +173,11 @@ def has_modes(optimizer: Optimizer) -> bool:
     return all(callable(getattr(optimizer, mode, None)) for mode in ("train", "eval"))
 
 
-def clip(parameters: Sequence[nn.Parameter], longest: float) -> float:
-    """Shortens the gradient to `longest` and returns the norm that it had (not finite: nothing is to be applied)."""
-    norm = float(torch.nn.utils.clip_grad_norm_(parameters, longest))
+def clip(parameters: Sequence[nn.Parameter], longest: float | None) -> float:
+    """Shortens the gradient to `longest`, if that is given, and returns the norm that it had (not finite: nothing is to be
+    applied)."""
+    if longest is None:
+        norm = float(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+    else:
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, longest))
     return norm if math.isfinite(norm) else math.nan
