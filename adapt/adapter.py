@@ -443,12 +443,22 @@ class Adapter:
         """Adds it to the backbone's weights for good.
 
         Raises:
-            AdapterError: made for another base; a T-LoRA, whose weights are others at every time.
+            AdapterError: made for another base; a T-LoRA, whose weights are others at every time; words, classes.
         """
+        self.require_mergeable()
+        self.apply(backbone, scale).keep()
+
+    def require_mergeable(self) -> None:
+        """Raises `AdapterError` for a T-LoRA, and for what was learned beside the weights: a merged base would not know it."""
         for layer in self.layers().values():
             if isinstance(layer, TimeLora):
                 layer.delta()
-        self.apply(backbone, scale).keep()
+        if beside := sorted({*self.words, *self.conditioners}):
+            raise AdapterError(
+                "what was learned beside the weights cannot be merged into a base",
+                given=", ".join(beside),
+                next="merge without --into-base",
+            )
 
     def to_diffusers(self, backbone: Backbone) -> DiffusionPipeline:
         """A fresh plain diffusers pipeline of the same base with this adapter loaded by diffusers itself (LoHa, LoKr: by peft

@@ -60,6 +60,12 @@ def merge(
     for adapter, _ in adapters:
         if base is not None:
             adapter.check(base)
+        if adapter.conditioners:
+            raise AdapterError(
+                "what an adapter learned beside network and words cannot be merged yet",
+                given=f"{', '.join(sorted(adapter.conditioners))} of {adapter.name}",
+                next="draw with both: adapt generate --adapter A --adapter B",
+            )
     keep = keep or Keep(rank=max(_ranks([adapter for adapter, _ in adapters]), default=0) or UNRANKED)
     modules = base.modules if base is not None else None
     given = [(a.weights, s) for a, s in adapters]
@@ -108,16 +114,13 @@ def merge_into_base(adapters: Sequence[tuple[Adapter, float]], backbone: Backbon
 
     Raises:
         RunError: the folder is there already.
-        AdapterError: made for another base, or with new words, which a merged base would not know.
+        AdapterError: made for another base, or with what a merged base would not know: new words, classes; a T-LoRA.
     """
     if folder.exists():
         raise RunError("the folder is there already", given=folder, next="give another --output")
-    if words := [word for adapter, _ in adapters for word in adapter.words]:
-        raise AdapterError(
-            "new words cannot be merged into a base", given=", ".join(words), next="merge without --into-base"
-        )
     for adapter, _ in adapters:
         adapter.check(backbone)
+        adapter.require_mergeable()
     for on in [adapter.apply(backbone, scale) for adapter, scale in adapters]:  # each by what it does to the base
         on.keep()
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -16,10 +16,7 @@ def proof_line(verdict: Verdict) -> str:
     proof = verdict.proof
     assert proof is not None, "nothing was compared"
     whose = "" if verdict.as_is else " in its own names, of what adapt read"
-    return (
-        f"{proof.reader} took {proof.layers} layers{whose}; "
-        f"largest difference {proof.difference:.2g}, effect {proof.effect:.2g}"
-    )
+    return f"{proof.line(whose)}, and the adapter moves them by {proof.effect:.1e}"
 
 
 def prove(path: Path, adapter: Adapter, base: Backbone | None) -> Verdict | None:

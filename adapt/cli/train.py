@@ -144,11 +144,10 @@ def tell(result: TrainingResult, as_json: bool) -> None:
 def summary(result: TrainingResult) -> list[str]:
     """What was learned, and what to do with it."""
     adapter, proof = result.folder / "adapter", result.proof
-    taken = f"{proof.reader} takes all {proof.layers} layers; predictions differ by {proof.difference:.1e} at most"
     return [
         f"adapter    {adapter} (step {result.chosen_step} of {max(result.history, default=0)})",
         *(_learned(result.held_out) if result.held_out else ()),
-        f"proof      {taken}",
+        f"proof      {proof.line()}",
         f"share      adapt push {shlex.quote(str(adapter))} USER/NAME --dry-run",
         f'next       adapt generate --adapter {shlex.quote(str(adapter))} --prompt "…"',
     ]

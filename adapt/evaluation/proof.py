@@ -40,6 +40,12 @@ class Proof:
     effect: float
     reader: str = "diffusers"
 
+    def line(self, whose: str = "") -> str:
+        """What was seen, in a line; `whose`: a remark on what was taken."""
+        return (
+            f"{self.reader} takes all {self.layers} layers{whose}; predictions differ by {self.difference:.1e} at most"
+        )
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 

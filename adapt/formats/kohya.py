@@ -165,11 +165,6 @@ def _metadata(layers: Mapping[str, Layer], family: Family) -> dict[str, str]:
 
 
 # --------------------------------------------------------------------------------------------------------------- reading
-def is_kohya(names: list[str]) -> bool:
-    """Whether tensors of these names are kohya's."""
-    return any(KEY.match(name) for name in names)
-
-
 def read_kohya(path: Path) -> LoraWeights:
     """Reads and judges a file of this dialect; a missing alpha is the rank.
 

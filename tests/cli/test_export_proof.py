@@ -60,7 +60,7 @@ def test_a_fresh_pipeline_of_the_base_takes_every_layer(style, wide, capsys, for
     told = run(capsys, style, "--format", format, "--base", wide, "--output", "a.safetensors", "--json")
     proof = json.loads(told.out)["proof"]
     assert (proof["layers"], proof["reader"]) == (2, "diffusers") and proof["difference"] < 1e-4 < proof["effect"]
-    assert "diffusers took 2 layers" in told.err and ("in its own names" in told.err) is not itself
+    assert "diffusers takes all 2 layers" in told.err and ("in its own names" in told.err) is not itself
 
 
 def test_a_kind_that_diffusers_does_not_take_is_proved_by_peft(tmp_path, backbone, wide, capsys, monkeypatch):
@@ -68,7 +68,7 @@ def test_a_kind_that_diffusers_does_not_take_is_proved_by_peft(tmp_path, backbon
     save(backbone, tmp_path / "loha", layers)
     monkeypatch.chdir(tmp_path)
     told = run(capsys, "loha", "--base", wide, "--output", "a.safetensors")
-    assert "peft took 2 layers" in told.err
+    assert "peft takes all 2 layers" in told.err
 
 
 def test_without_its_base_it_says_how_to_prove_it(style, backbone, capsys):

@@ -8,8 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from adapt.adapter import Adapter, Facts
+from adapt.api.tools import merge, merge_into_base
 from adapt.backbones import Backbone
 from adapt.cli.main import main
+from adapt.errors import AdapterError
 from adapt.formats import Dora, LoHa, LoraWeights, Pair, read
 
 NAMES = (
@@ -149,6 +151,19 @@ def test_other_kinds_are_merged_and_made_smaller_with_their_base(place, wide, ba
     assert read(place / "t.safetensors").kinds == {"dora"}
 
 
+def test_what_was_learned_beside_the_weights_is_not_lost_in_silence(backbone, tmp_path):
+    from dataclasses import replace
+
+    taught, plain = replace(make(backbone, 0), conditioners={"class": object()}), make(backbone, 1)
+    with pytest.raises(AdapterError, match="cannot be merged yet"):
+        merge([(plain, 1.0), (taught, 1.0)])
+    worded = replace(plain, words={"<me>": {"text_encoder": torch.ones(1, 16)}})
+    for adapter in (taught, worded):
+        with pytest.raises(AdapterError, match="beside the weights"):
+            merge_into_base([(adapter, 1.0)], backbone, tmp_path / "model")
+        assert not (tmp_path / "model").exists()
+
+
 # ----------------------------------------------------------------------------------------------- resize, extract, diff
 def test_resize_says_what_it_leaves_out(place, capsys):
     told = run(capsys, "resize", "0", "--rank", 1, "--output", "small", "--json")
@@ -236,7 +251,7 @@ def test_verify_gives_the_file_to_diffusers_itself(place, wide, capsys, format):
 
 
 def test_verify_of_a_folder_and_what_it_finds(place, wide, tiny_base, capsys):
-    assert "diffusers took 3 layers" in run(capsys, "verify", "0", "--base", wide)
+    assert "diffusers takes all 3 layers" in run(capsys, "verify", "0", "--base", wide)
     told = run(capsys, "verify", "0", "--base", tiny_base, "--json", code=1)
     assert "another base" in told["checks"]["base"] and told["proof"] is None
     cut(place / "1" / "pytorch_lora_weights.safetensors")

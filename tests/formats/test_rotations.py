@@ -299,5 +299,5 @@ def test_the_commands_say_what_can_be_done_with_it(tmp_path, make_tiny, capsys, 
     assert "neither diffusers nor peft" in run("verify", "a.safetensors", "--base", "wide", code=1).out
     words = ("--nearest", 16, "--base", "wide", "--output", "c.safetensors")
     told = run("export", "a.safetensors", "--format", "diffusers", *words)
-    assert "diffusers took 2 layers" in told.err
+    assert "diffusers takes all 2 layers" in told.err
     assert math.isclose(0, float(told.err.split("leaves out ")[1].split(" %")[0]), abs_tol=1e-3)
