@@ -34,6 +34,7 @@ from adapt.formats.peft_folder import CONFIG_NAME, FOLDER, WEIGHTS_NAME, folders
 from adapt.formats.readers import LOADER
 from adapt.formats.tlora import TimeLora
 from adapt.licences import Licence
+from adapt.source import composed
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -75,7 +76,8 @@ class Facts:
     """What stands in `adapter.json`.
 
     Attributes:
-        base: `reference` (`icons` or a Hub id; None for a local folder, whose path is nobody's business), `family`,
+        base: `reference` (`icons` or a Hub id; None for a local folder, whose path is nobody's business), of a
+            Hub id the `revision` and `variant` that were asked for and the `commit`, `family`,
             `fingerprint` (class, configuration and shapes of the denoiser), `pipeline` (diffusers' class), `license` …
         lora: peft's configuration by component.
         objective: prediction type that it was trained with.
@@ -112,6 +114,12 @@ class Facts:
     conditioning: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     loads_in: tuple[str, ...] = ("adapt", "diffusers")
+
+    @property
+    def base_reference(self) -> str | None:
+        """The base as `--base` takes it, with the revision and variant that were asked for; None: not told."""
+        name = self.base.get("reference")
+        return name and composed(name, self.base.get("revision"), self.base.get("variant"))
 
     def as_dict(self) -> dict[str, Any]:
         return {"schema": SCHEMA, **{name: getattr(self, name) for name in self.__dataclass_fields__}}
@@ -467,7 +475,7 @@ class Adapter:
         Raises:
             AdapterError: the library did not take every layer, or one with another strength.
         """
-        from adapt.loading import find, load_pipeline
+        from adapt.loading import plain
         from adapt.lora.text_encoders import inner
         from adapt.lora.through_peft import load_by_peft, require_taken
         from adapt.lora.words import say_to
@@ -476,7 +484,7 @@ class Adapter:
         self.check(backbone)
         if self.loader != "peft" and backbone.loader == "peft":  # a bare file, of a family whose pipeline has no loader
             return replace(self, facts=replace(self.facts, loads_in=("adapt", "peft"))).to_diffusers(backbone)
-        pipeline = load_pipeline(find(backbone.reference), backbone.pipeline_class, backbone.dtype).to(backbone.device)
+        pipeline = plain(backbone)
         with tempfile.TemporaryDirectory() as folder, quiet_libraries():
             self.save(folder)
             if self.loader == "diffusers":

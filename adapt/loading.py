@@ -1,11 +1,10 @@
-"""Where backbones are: the bundled one, local diffusers folders, the Hub. Finding imports no torch, loading does."""
+"""What a base's folder says, and its networks loaded from it. Reading configurations imports no torch, loading does."""
 
 from __future__ import annotations
 
 import inspect
 import json
 import os
-import re
 from collections.abc import Sequence
 from functools import cache
 from math import prod
@@ -13,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapt.backbones.registry import Family, family_of, known_pipelines
-from adapt.errors import BackboneError, HubError
-from adapt.fetch import Reference, explained
+from adapt.errors import BackboneError
 from adapt.medium import Medium
 from adapt.quiet import quiet_libraries
+from adapt.source import PICKLES, Source, bundled, composed, find, kept, source
 
 if TYPE_CHECKING:
     import torch
@@ -24,93 +23,31 @@ if TYPE_CHECKING:
     from adapt.backbones import Backbone
     from adapt.types import TokenCounter
 
-BUNDLED = Path(__file__).parent / "bundled"
-PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+__all__ = [
+    "at_hand",
+    "bundled",
+    "caption_counter",
+    "find",
+    "frame_of",
+    "load",
+    "load_pipeline",
+    "medium_of",
+    "plain",
+    "read_index",
+]
 WEIGHTED = ("unet", "transformer", "transformer_2", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
-HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 
 
-def bundled() -> dict[str, Path]:
-    """Name → folder of the backbones that come with adapt; these names go before folders of the same name."""
-    return {p.name: p for p in sorted(BUNDLED.iterdir()) if (p / "model_index.json").is_file()}
-
-
-def find(reference: str) -> Path:
-    """The local folder of a backbone; a Hub id is downloaded into the Hub's cache first.
-
-    Raises:
-        BackboneError: nothing usable is there.
-    """
-    path = bundled().get(reference, Path(reference))
-    if path.suffix in PICKLES:
-        raise BackboneError(
-            f"{path.suffix} files can run code when opened and are never read",
-            given=reference,
-            allowed="a diffusers folder with safetensors weights",
-            next="convert it with diffusers once",
-        )
-    if (path / "model_index.json").is_file():
-        return path
-    if path.exists():
-        raise BackboneError(
-            "no diffusers folder: model_index.json is missing",
-            given=reference,
-            next="give the folder that a diffusers pipeline's save_pretrained wrote",
-        )
-    if not HUB_ID.match(reference):
-        raise BackboneError(
-            "no such base",
-            given=reference,
-            allowed=f"{', '.join(bundled())}, a local diffusers folder, or a Hub id such as owner/name",
-        )
-    return _download(reference)
-
-
-def at_hand(reference: str | None) -> Path | None:
-    """The folder of a base that is on this machine, whole; None where it would have to be fetched, or is no base of adapt's."""
+def at_hand(reference: str | None) -> str | None:
+    """A base that is on this machine, whole, as what to load it by; None where it would have to be fetched, or is none."""
     if not reference:
         return None
     try:
-        folder = _cached(reference) if HUB_ID.match(reference) and not Path(reference).exists() else find(reference)
-        read_index(folder)
+        where = kept(reference)
+        read_index(where.folder)
     except (BackboneError, OSError):
         return None
-    return folder
-
-
-def _cached(reference: str) -> Path:
-    """The base in the Hub's cache; raises `OSError` where it is not."""
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(reference, local_files_only=True))
-
-
-WANTED = ("model_index.json", "README.md", "*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors")
-"""Of a base on the Hub: the components' folders, and the card, which says the licence."""
-UNUSED = ("*.fp16.safetensors", "*.bf16.safetensors", "*.non_ema.safetensors", "safety_checker/*")
-"""Of those what is never loaded. (Single-file weights beside the folders are not wanted either: they say the same again.)"""
-
-
-def _download(reference: str) -> Path:
-    """The base's folder in the Hub's cache.
-
-    Raises:
-        HubError: a login is missing, or terms are not accepted.
-        BackboneError: it is not there, or cannot be fetched.
-    """
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(reference, allow_patterns=list(WANTED), ignore_patterns=list(UNUSED)))
-    except Exception as error:
-        told = explained(error, Reference(reference))
-        if isinstance(told, HubError):
-            raise told from error
-        raise BackboneError(
-            f"the base is neither a folder here nor to be had from the Hub: {told.message}",
-            given=reference,
-            next=told.next,
-        ) from error
+    return composed(str(where.folder), variant=where.variant) if where.repository else reference
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -153,7 +90,9 @@ def _require_components(folder: Path, index: dict[str, Any]) -> None:
             raise BackboneError(
                 f"{name} has no safetensors weights",
                 given=f"{place}" + (f" ({pickled} can run code when opened and is never read)" if pickled else ""),
-                next="save it again with safe_serialization=True" if pickled else "download it again",
+                next="save it again with safe_serialization=True"
+                if pickled
+                else "download it again; of a base with weights of one variant only, say it: owner/name:fp16",
             )
 
 
@@ -258,16 +197,22 @@ def _slow_counter(where: Path, most: int | None = None) -> TokenCounter:
 
 def load(reference: str, *, dtype: torch.dtype, device: str | torch.device, without: Sequence[str] = ()) -> Backbone:
     """See `Backbone.load`."""
-    folder = find(reference)
-    index = read_index(folder)
+    where = source(reference)
+    folder, index = where.folder, read_index(where.folder)
     row = family_of(index)
     assert row is not None, "read_index has looked"
     family = row.load()
-    pipeline = load_pipeline(folder, index["_class_name"], dtype, family.full_precision, without)
+    pipeline = load_pipeline(where, index["_class_name"], dtype, family.full_precision, without)
     left_out = folder / family.denoiser_name / "config.json"
     config = json.loads(left_out.read_text("utf-8")) if family.denoiser_name in without else None
     _require_values(pipeline, folder)
     return family(pipeline.to(device), reference, config)
+
+
+def plain(backbone: Backbone) -> Any:
+    """The diffusers pipeline of the same base, loaded anew in its dtype on its device: what proofs compare with."""
+    where = source(backbone.reference)
+    return load_pipeline(where, backbone.pipeline_class, backbone.dtype).to(backbone.device)
 
 
 def _require_values(pipeline: Any, folder: Path) -> None:
@@ -292,7 +237,7 @@ def _absent(folder: Path) -> list[str]:
 
 
 def load_pipeline(
-    folder: Path, class_name: str, dtype: torch.dtype, full_precision: Sequence[str] = (), without: Sequence[str] = ()
+    where: Source, class_name: str, dtype: torch.dtype, full_precision: Sequence[str] = (), without: Sequence[str] = ()
 ) -> Any:
     """The plain diffusers pipeline: safetensors only, no remote code, no network.
 
@@ -313,10 +258,12 @@ def load_pipeline(
         try:
             kind = getattr(diffusers, class_name)
             takes = inspect.signature(kind.__init__).parameters
-            none = {name: None for name in (*LEFT_OUT, *without, *_absent(folder)) if name in takes}
+            none = {name: None for name in (*LEFT_OUT, *without, *_absent(where.folder)) if name in takes}
             if "requires_safety_checker" in takes:
                 none["requires_safety_checker"] = False  # type: ignore[assignment]
-            return kind.from_pretrained(folder, dtype=dtypes, use_safetensors=True, local_files_only=True, **none)
+            return kind.from_pretrained(
+                where.folder, dtype=dtypes, use_safetensors=True, local_files_only=True, variant=where.variant, **none
+            )
         except (OSError, ValueError, RuntimeError, ImportError) as error:  # ImportError: a scheduler's package
             reason = str(error).strip().splitlines()[0]
-            raise BackboneError(f"the base cannot be loaded: {reason}", given=folder) from error
+            raise BackboneError(f"the base cannot be loaded: {reason}", given=where.folder) from error

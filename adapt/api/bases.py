@@ -11,7 +11,8 @@ from typing import Any
 
 from adapt.backbones.registry import FAMILIES, Family, family_of, refusal_of
 from adapt.errors import BackboneError
-from adapt.loading import WEIGHTED, find, frame_of, read_index
+from adapt.loading import WEIGHTED, frame_of, read_index
+from adapt.source import Source, source
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ def judge(reference: str) -> Judged:
     Raises:
         BackboneError: not there, not whole, needs pickles, of an unknown family, or files that cannot be read.
     """
-    folder = find(reference)
-    index = read_index(folder)
+    where = source(reference)
+    folder, index = where.folder, read_index(where.folder)
     family = family_of(index)
     assert family is not None, "read_index has looked"
     named = [name for name in WEIGHTED if isinstance(index.get(name), list) and index[name][1] is not None]
@@ -88,25 +89,19 @@ def judge(reference: str) -> Judged:
     return Judged(
         reference=reference, family=family.name, title=family.title, pipeline=pipeline,
         task=family.pipelines[pipeline], state=family.state, licence=family.licence,
-        components=tuple(_component(folder / name, index[name][1]) for name in named),
+        components=tuple(_component(where, name, index[name][1]) for name in named),
         frame=frame_of(folder), refused=_refused(folder, family),
     )  # fmt: skip
 
 
-def _component(folder: Path, kind: str) -> Component:
+def _component(where: Source, name: str, kind: str) -> Component:
     precision: Counter[str] = Counter()
-    files = _plain(sorted(folder.glob("*.safetensors")))
+    files = where.weights(name)
     for file in files:
         for entry in _header(file).values():
             precision[str(entry["dtype"])] += prod(entry["shape"])
     sizes = sum(file.stat().st_size for file in files)
-    return Component(folder.name, kind, sum(precision.values()), dict(precision.most_common()), sizes)
-
-
-def _plain(files: list[Path]) -> list[Path]:
-    """Without the copies in other precisions (`….fp16.safetensors`), where there are plain ones."""
-    plain = [file for file in files if file.name.count(".") == 1]
-    return plain or files
+    return Component(name, kind, sum(precision.values()), dict(precision.most_common()), sizes)
 
 
 def _header(file: Path) -> dict[str, Any]:

@@ -27,13 +27,13 @@ from adapt.formats.described import slug
 from adapt.formats.diffusers_lora import portable
 from adapt.formats.embeddings import file_of, read_embeddings
 from adapt.formats.readers import IN_UIS
-from adapt.loading import bundled, find
 from adapt.progress import say
 from adapt.sampling.classes import written
 from adapt.sampling.clip import as_picture
 from adapt.sampling.draw import draw
 from adapt.sampling.png import save_png
 from adapt.sampling.request import Drawing, Request, settle
+from adapt.source import find, identity
 from adapt.training.loop import Trainer
 
 
@@ -133,7 +133,8 @@ def facts(trainer: Trainer, chosen: int) -> Facts:
     course, settings = trainer.course, trainer.course.settings
     backbone, measured = course.backbone, [m for m in trainer.measurements if m.step == chosen]
     words = triggers(course.examples.pictures)
-    licence = licences.of_base(public(backbone.reference), find(backbone.reference))
+    known = identity(backbone.reference)
+    licence = licences.of_base(known["reference"], find(backbone.reference))
     training: dict[str, Any] = {
         "pictures": len(course.examples),
         "steps": trainer.step,
@@ -149,7 +150,7 @@ def facts(trainer: Trainer, chosen: int) -> Facts:
     }
     return Facts(
         base={
-            "reference": public(backbone.reference),
+            **known,
             "family": backbone.family,
             "fingerprint": backbone.fingerprint(),
             "pipeline": backbone.pipeline_class,
@@ -193,10 +194,3 @@ def describe(pictures: Sequence[Picture]) -> dict[str, int]:
     taught = [picture for picture in pictures if not picture.prior]
     classes = len({picture.label for picture in taught if picture.label is not None})
     return {"pictures": len(taught), **({"classes": classes} if classes else {})}
-
-
-def public(reference: str) -> str | None:
-    """The base's name when others know it too (bundled, or a Hub id): never a path of this machine."""
-    if reference in bundled():
-        return reference
-    return None if Path(reference).exists() or "\\" in reference else reference

@@ -10,7 +10,6 @@ from typing import Any
 from adapt import files
 from adapt.adapter import Adapter, Facts
 from adapt.api.advice import distilled_in
-from adapt.api.finish import public
 from adapt.backbones import Backbone
 from adapt.errors import AdapterError, AdaptError, RunError, SettingsError
 from adapt.evaluation.proof import Proof, prove, prove_file, reads
@@ -20,6 +19,7 @@ from adapt.lora.combine import combined
 from adapt.lora.decompose import DECOMPOSITIONS, NO_FORM
 from adapt.lora.extract import Extracted, extracted
 from adapt.lora.resize import resized
+from adapt.source import identity
 
 UNRANKED = 16
 """Rank of what is made of adapters that have none: OFT, LoKr with whole factors."""
@@ -163,7 +163,7 @@ def extract(
     names = [n for n in base.modules if n == base.denoiser_name or (text_encoders and n.startswith("text_encoder"))]
     found: Extracted = extracted({n: tuned.modules[n] for n in names}, base.modules, keep, progress, kind)
     facts = Facts(
-        base={"reference": public(base.reference), "family": base.family, "fingerprint": base.fingerprint()},
+        base={**identity(base.reference), "family": base.family, "fingerprint": base.fingerprint()},
         null=base.null_kind,
         loads_in=("adapt", LOADER[kind] if base.loader == "diffusers" else "peft"),
     )

@@ -93,18 +93,24 @@ class Backbone(ABC):
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
         without: Sequence[str] = (),
+        revision: str | None = None,
+        variant: str | None = None,
     ) -> Backbone:
         """Loads `icons`, a local diffusers folder or a Hub id; the family is found from `model_index.json`.
 
         Args:
+            reference: `icons`, a folder, `owner/name`, `owner/name@revision`, `owner/name@revision:variant`.
+            revision: of a Hub id: a branch, a tag or a commit; the same as behind its `@`.
+            variant: of the weights files, `fp16` say; the same as behind a colon.
             without: components that are left out, so that captions are encoded without a denoiser in memory, say.
 
         Raises:
             BackboneError: when it is not there, is no diffusers folder, needs pickles, or is of an unknown family.
         """
         from adapt.loading import load
+        from adapt.source import composed
 
-        return load(reference, dtype=dtype, device=device, without=without)
+        return load(composed(reference, revision, variant), dtype=dtype, device=device, without=without)
 
     # ------------------------------------------------------------------------------------------------ what it is made of
     @property

@@ -45,7 +45,7 @@ def _strengths(draw: str) -> str:
 
 
 def _train(facts: Facts) -> str:
-    base = facts.base.get("reference") or "icons"
+    base = facts.base_reference or "icons"
     return (
         "from pathlib import Path\n\n"
         'if Path("my-pictures").is_dir():\n'

@@ -34,6 +34,7 @@ class Usage:
     address: where the adapter is: a folder or `user/name`.
     pipeline: diffusers' class.
     reference: of the base, or None where nobody else knows it.
+    files: its `revision` and `variant`, where they were asked for.
     kind: `lora`, `dora`, `loha`, `lokr`.
     components: the networks that it changes.
     by_diffusers: whether `load_lora_weights` takes it; else peft does.
@@ -53,6 +54,7 @@ class Usage:
     sample: Mapping[str, Any] = field(default_factory=dict)
     zero_terminal_snr: bool = False
     labels: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def peft_folders(self) -> dict[str, str]:
@@ -98,7 +100,8 @@ class Usage:
         if self.in_python:
             reference = self.reference or "folder-of-the-base"
             return f'base = adapt.Backbone.load("{reference}")\nadapter = adapt.Adapter.load("{self.address}")'
-        made = f"pipeline = {self.pipeline}.from_pretrained({self.base}, use_safetensors=True)"
+        asked = "".join(f', {name}="{value}"' for name, value in self.files.items())
+        made = f"pipeline = {self.pipeline}.from_pretrained({self.base}{asked}, use_safetensors=True)"
         return "\n".join([made, *([FROM_PURE_NOISE] if self.zero_terminal_snr else []), self.put_in])
 
     @property
@@ -189,6 +192,7 @@ def usage_of(facts: Facts, address: str) -> Usage:
         address=address,
         pipeline=facts.base.get("pipeline") or GENERIC,
         reference=facts.base.get("reference"),
+        files={name: value for name in ("revision", "variant") if (value := facts.base.get(name))},
         kind=(kind := str(facts.training.get("kind") or "lora")),
         components=tuple(facts.lora) or (COMPONENT,),
         words=facts.words,

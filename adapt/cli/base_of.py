@@ -30,10 +30,10 @@ def own(adapter: Adapter) -> tuple[Backbone | None, str]:
     from adapt.errors import AdapterError
     from adapt.loading import at_hand
 
-    reference = adapter.facts.base.get("reference")
-    if (folder := at_hand(reference)) is None:
+    reference = adapter.facts.base_reference
+    if (here := at_hand(reference)) is None:
         return None, f"{reference} is not on this machine" if reference else "the adapter does not say its base"
-    found = Backbone.load(str(folder))
+    found = Backbone.load(here)
     try:
         adapter.check(found)
     except AdapterError:

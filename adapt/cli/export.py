@@ -100,7 +100,7 @@ def _text_width(backbone: Backbone | None) -> int | None:
 def _own(adapter: Adapter) -> Backbone:
     from adapt.backbones import Backbone
 
-    if (reference := adapter.facts.base.get("reference")) is None:
+    if (reference := adapter.facts.base_reference) is None:
         raise SettingsError(
             "--nearest looks at the base's weights, and the adapter does not say which", next="give --base"
         )

@@ -63,7 +63,7 @@ def _lines(adapter: Adapter, found: Inspection, each: bool) -> Iterator[str]:
 
 def _base(adapter: Adapter, found: Inspection) -> str:
     told = (
-        adapter.facts.base.get("reference"),
+        adapter.facts.base_reference,
         found.metadata.get("ss_sd_model_name"),
         found.metadata.get("ss_base_model_version"),
     )

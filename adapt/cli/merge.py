@@ -78,7 +78,7 @@ def _into_base(loaded: list, base: str | None, output: Path) -> None:  # type: i
     from adapt.api.tools import merge_into_base
     from adapt.backbones import Backbone
 
-    reference = base or loaded[0][0].facts.base.get("reference")
+    reference = base or loaded[0][0].facts.base_reference
     if reference is None:
         raise SettingsError("the adapter does not say its base", next="give --base")
     merge_into_base(loaded, Backbone.load(reference), output)

@@ -44,7 +44,7 @@ def base_of(given: str | None, adapters: Sequence[tuple[Path, float | None]]) ->
     from adapt.adapter import Adapter
 
     facts = Adapter.read_facts(adapters[0][0])
-    reference = facts.base.get("reference")
+    reference = facts.base_reference
     if facts.base and reference is None:
         raise AdapterError("the adapter was trained on a local folder and does not say where it is",
                            given=adapters[0][0], next="--base FOLDER")  # fmt: skip

@@ -85,11 +85,11 @@ def prove_file(path: Path, adapter: Adapter, backbone: Backbone, prompt: str = "
     """
     if not reads(path, adapter):
         return prove(adapter, backbone, prompt)
-    from adapt.loading import find, load_pipeline
+    from adapt.loading import plain
     from adapt.lora.through_peft import require_layers
     from adapt.quiet import quiet_libraries
 
-    pipeline = load_pipeline(find(backbone.reference), backbone.pipeline_class, backbone.dtype).to(backbone.device)
+    pipeline = plain(backbone)
     try:
         with quiet_libraries():
             pipeline.load_lora_weights(path.parent, weight_name=path.name, use_safetensors=True)

@@ -21,7 +21,7 @@ from adapt.errors import AdapterError, AdaptError, BackboneError, HubError, RunE
 from adapt.fetch import Reference, reference
 from adapt.formats import FILE_NAME
 from adapt.licences import of_base
-from adapt.loading import find
+from adapt.source import find
 
 REPO = "alice/my-style"
 
