@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from adapt.config import TrainSettings
     from adapt.errors import AdaptError
     from conditioning import (
+        AdaptiveGuidance,
         AutoGuidance,
         Branch,
         ClassConditioner,
@@ -62,6 +63,7 @@ _HOMES = {
     **{"pull": "adapt.api.share", "push": "adapt.api.share", "sweep": "adapt.api.sweep"},
     **dict.fromkeys(
         (
+            "AdaptiveGuidance",
             "AutoGuidance",
             "Branch",
             "ClassConditioner",
@@ -96,6 +98,7 @@ _HOMES = {
 __all__ = [
     "AdaptError",
     "Adapter",
+    "AdaptiveGuidance",
     "AutoGuidance",
     "Backbone",
     "Branch",

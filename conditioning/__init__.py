@@ -8,6 +8,7 @@ from conditioning.condition import Condition, Part
 from conditioning.conditioner import Conditioner
 from conditioning.dropout import Dropout
 from conditioning.guidance import (
+    AdaptiveGuidance,
     AutoGuidance,
     Branch,
     ClassifierFreeGuidance,
@@ -32,6 +33,7 @@ from conditioning.learned import LearnedConditioner
 from conditioning.text import TextConditioner
 
 __all__ = [
+    "AdaptiveGuidance",
     "AutoGuidance",
     "Branch",
     "ClassConditioner",

@@ -63,8 +63,8 @@ def generate(
             the first adapter recommends, else the family's. Above 1 with guidance inside warns.
         embedded_guidance: what distilled families (Flux) take as a number; None: the family's.
         guidance_rescale: 0 … 1, how far the standard deviation is brought back to the unguided one's.
-        guidance: how it is guided, `NAME[:key=value,…]`: `cfg`, `apg`, `cfg-zero`; and, adding to it, `domain`, `autoguidance`,
-            `pag`, `slg`; or a `Guidance` of your own in place of all.
+        guidance: how it is guided, `NAME[:key=value,…]`: `cfg`, `adaptive`, `apg`, `cfg-zero`; and, adding to it,
+            `domain`, `autoguidance`, `pag`, `slg`; or a `Guidance` of your own in place of all.
         compose: further prompts with weights, each pulling on its own; a weight below 0 keeps something away.
         class_name: of an adapter that knows classes: one, or shares of several (`finch:0.7,canary:0.3`, or a mapping), or "" for
             none; a list of such: each of them with each prompt.

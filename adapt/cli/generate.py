@@ -63,7 +63,7 @@ def generate(
         list[str] | None,
         typer.Option(
             metavar="NAME[:KEY=VALUE,…]",
-            help="cfg, apg, cfg-zero; and, adding to it, domain, autoguidance, pag, slg; may be given several times.",
+            help="cfg, adaptive, apg, cfg-zero; and, adding to it, domain, autoguidance, pag, slg; may be given several times.",
         ),
     ] = None,
     compose: Annotated[

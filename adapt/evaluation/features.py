@@ -30,6 +30,11 @@ NOISES, SHARE, ROWS = 4, 0.26, 8
 
 def texture(pictures: Sequence[Image]) -> Blocks:
     """RGB pictures → means, deviations and correlations of fixed random filters at three scales, and a histogram of colours."""
+    parts = [_looked_at(pictures[i : i + ROWS]) for i in range(0, len(pictures), ROWS)]
+    return [torch.cat(blocks) for blocks in zip(*parts, strict=True)]
+
+
+def _looked_at(pictures: Sequence[Image]) -> Blocks:
     x = torch.stack([_square(picture) for picture in pictures])
     return [*(_filtered(F.avg_pool2d(x, scale), scale) for scale in SCALES), _histogram(x)]
 

@@ -84,6 +84,11 @@ def _scaled(scale: float) -> dict[str, Option]:
 
 KINDS: dict[str, Kind] = {
     "cfg": Kind("classifier-free: away from the negative", _TIMED, classifier_free=True),
+    "adaptive": Kind(
+        "classifier-free until the negative says the same, then without it",
+        {"threshold": Option(float, 0.991, -1, 1), **_TIMED},
+        classifier_free=True,
+    ),
     "apg": Kind(
         "adaptive projected: the part of the push that over-saturates is weakened",
         {

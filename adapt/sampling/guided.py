@@ -9,6 +9,7 @@ from adapt.sampling import schedulers
 from adapt.sampling.guidances import SAME, Named
 from adapt.sampling.request import Drawing, named_in
 from conditioning import (
+    AdaptiveGuidance,
     AutoGuidance,
     ClassifierFreeGuidance,
     Composition,
@@ -72,7 +73,8 @@ def _free(named: Named, scale: float, flow: bool, normalise: Normalise | None) -
     if named.name == "cfg-zero":
         steps = named["zero_steps"]
         return ZeroStarGuidance(dial, int(flow) if steps is None else steps)
-    return ClassifierFreeGuidance(scale, start=dial.start, stop=dial.stop, schedule=dial.schedule, normalise=normalise)
+    plain = ClassifierFreeGuidance(scale, start=dial.start, stop=dial.stop, schedule=dial.schedule, normalise=normalise)
+    return AdaptiveGuidance(plain, named["threshold"]) if named.name == "adaptive" else plain
 
 
 def _other(named: Named) -> Contrast:

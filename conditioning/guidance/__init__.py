@@ -1,5 +1,6 @@
 """Guidance: how named predictors and their nulls become one prediction. One small file each."""
 
+from conditioning.guidance.adaptive import AdaptiveGuidance
 from conditioning.guidance.base import Branch, Contrast, Guidance, Moment, Predictor
 from conditioning.guidance.classifier import ClassifierGuidance
 from conditioning.guidance.classifier_free import ClassifierFreeGuidance
@@ -14,6 +15,7 @@ from conditioning.guidance.zero_star import ZeroStarGuidance
 
 __all__ = [
     "SCHEDULES",
+    "AdaptiveGuidance",
     "AutoGuidance",
     "Branch",
     "ClassifierFreeGuidance",

@@ -6,6 +6,7 @@ from diffusers.guiders.adaptive_projected_guidance import MomentumBuffer, normal
 from diffusers.guiders.classifier_free_zero_star_guidance import cfg_zero_star_scale
 
 from conditioning import (
+    AdaptiveGuidance,
     AutoGuidance,
     ClassifierFreeGuidance,
     Composition,
@@ -61,6 +62,7 @@ def alone(network, told, shift=0.0):
 C, N = alone("main", CONDITION), alone("main", NEGATIVE)
 NEUTRAL = {
     "cfg": ClassifierFreeGuidance(1.0),
+    "adaptive": AdaptiveGuidance(ClassifierFreeGuidance(1.0)),
     "apg": ProjectedGuidance(Dial(1.0)),
     "cfg-zero": ZeroStarGuidance(Dial(1.0)),
     "autoguidance": AutoGuidance(Dial(1.0)),
@@ -189,3 +191,34 @@ def test_every_schedule_pushes_as_much_in_total(schedule):
 def test_an_unknown_schedule_is_refused():
     with pytest.raises(ValueError, match="constant, linear, cosine"):
         Dial(schedule="sawtooth")
+
+
+def test_adaptive_guidance_is_classifier_free_to_the_bit_where_nothing_is_similar_enough(networks):
+    memory = {}
+    for index in range(3):
+        guided = AdaptiveGuidance(ClassifierFreeGuidance(4.0), 1.0)(
+            networks, X, at(index, 3, memory), CONDITION, NEGATIVE
+        )
+        assert torch.equal(guided, ClassifierFreeGuidance(4.0)(networks, X, at(index, 3), CONDITION, NEGATIVE))
+
+
+def test_once_both_say_the_same_only_the_conditional_is_run(networks):
+    memory = {}
+    adaptive = AdaptiveGuidance(ClassifierFreeGuidance(4.0), -1.0)
+    first = adaptive(networks, X, at(0, 3, memory), CONDITION, NEGATIVE)
+    assert torch.equal(first, ClassifierFreeGuidance(4.0)({"main": Network()}, X, at(0, 3), CONDITION, NEGATIVE))
+    later = [adaptive(networks, X, at(index, 3, memory), CONDITION, NEGATIVE) for index in (1, 2)]
+    assert networks["main"].calls == [4, 2, 2] and all(torch.equal(x, C) for x in later)
+    again = adaptive(networks, X, at(0, 3), CONDITION, NEGATIVE)  # another loop
+    assert torch.equal(again, first)
+
+
+def test_every_row_is_judged_by_itself(networks):
+    near = C.clone()
+    near[1] = -C[1]  # the second row's null says the opposite
+    memory = {}
+    adaptive = AdaptiveGuidance(ClassifierFreeGuidance(3.0), 0.9)
+    adaptive.combined(at(0, 3, memory), C, [near])
+    assert adaptive.branches(at(1, 3, memory), CONDITION, NEGATIVE) is not None
+    second = adaptive.combined(at(1, 3, memory), C, [N])
+    assert torch.equal(second[0], C[0]) and torch.equal(second[1], (N + 3.0 * (C - N))[1])
