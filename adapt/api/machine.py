@@ -38,6 +38,7 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
     """
     if settings.precision == "fp16" and not torch.accelerator.is_available():
         raise SettingsError("precision=fp16 needs a GPU", next="leave precision out on a CPU, or try bf16")
+    require_whole_networks(os.environ)
     gpus, local = torch.accelerator.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if 0 < gpus < local:
         raise SettingsError("there are more processes than GPUs", given=local, allowed=gpus)
@@ -55,6 +56,28 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
     return accelerator
 
 
+SHARDING = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "PARALLELISM_CONFIG_TP_SIZE": "tensor parallelism",
+}
+"""What Accelerate's launcher says of a configuration that cuts networks up."""
+
+
+def require_whole_networks(environment: Mapping[str, str]) -> None:
+    """Raises `SettingsError` where a launcher asks for networks cut up over processes: a LoRA's checkpoints, averages and proofs
+    hold whole tensors."""
+    off = {key: ("", "false", "no", "0", *("1" if key.endswith("_SIZE") else "")) for key in SHARDING}
+    asked = [name for key, name in SHARDING.items() if environment.get(key, "").lower() not in off[key]]
+    if asked:
+        raise SettingsError(
+            "adapt does not cut networks up over processes",
+            given=", ".join(asked),
+            next="data parallel (training_scripts/recipes/several_gpus.yaml), with quantize or memory=fit for a large base",
+        )
+
+
 def require_alone(settings: TrainSettings, processes: int) -> None:
     """Raises `SettingsError` for what several processes cannot do."""
     given = f"{processes} processes"
@@ -63,7 +86,7 @@ def require_alone(settings: TrainSettings, processes: int) -> None:
         raise SettingsError(reason, given=given, next="fused_backward=false")
     if settings.offload_weights:
         reason = "offload_weights has a network on two devices, which data parallelism does not take"
-        raise SettingsError(reason, given=given, next="offload_weights=0, or FSDP (training_scripts/recipes)")
+        raise SettingsError(reason, given=given, next="offload_weights=0, or quantize")
 
 
 def load_base(reference: str, settings: TrainSettings, accelerator: Accelerator) -> Backbone:
