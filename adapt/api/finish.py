@@ -146,6 +146,7 @@ def facts(trainer: Trainer, chosen: int) -> Facts:
             for name in ("batch_size", "resolution", "kind", "rank", "alpha", "optimizer", "learning_rate", "seed")
         },
         "anchor_above": settings.anchor_above,
+        **({"slider": settings.slider, "slider_strength": settings.slider_strength} if settings.slider else {}),
         **({"trained_on": settings.quantize} if settings.quantize != "none" else {}),
     }
     return Facts(

@@ -119,7 +119,7 @@ def forecast(base: str, pictures: Pictures, settings: TrainSettings) -> tuple[Tr
 def _taught(settings: TrainSettings) -> float:
     """How often a step also asks the base, at most, as a number of forward passes."""
     asks = (settings.anchor_above is not None, settings.prior_prompt is not None, settings.prior_target == "base")
-    return float(sum(asks)) + (2.0 if settings.distill else 0.0)
+    return float(sum(asks)) + (2.0 if settings.distill else 0.0) + (3.0 if settings.slider else 0.0)
 
 
 def asking(forward: Callable[[], torch.Tensor], settings: TrainSettings) -> Callable[[], torch.Tensor]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from adapt.api.distillation import guided
+from adapt.api.slider import slid
 from adapt.backbones import Backbone
 from adapt.config import TrainSettings
 from adapt.lora import Network
@@ -55,9 +56,12 @@ def teacher_of(backbone: Backbone, injection: Network) -> Predictor:
 
 
 def make_target(objective: Objective, backbone: Backbone, injection: Network, settings: TrainSettings) -> Target:
-    """The pictures; above `anchor_above` the base; the guided teacher where guidance is distilled."""
+    """The pictures; above `anchor_above` the base; the guided teacher where guidance is distilled; a
+    slider between two prompts."""
     if settings.distill == "guidance":
         return guided(objective, backbone, teacher_of(backbone, injection), settings)
+    if settings.slider is not None:
+        return slid(objective, backbone, teacher_of(backbone, injection), settings)
     if settings.anchor_above is None:
         return Plain(objective)
     return Anchored(objective, teacher_of(backbone, injection), settings.anchor_above)

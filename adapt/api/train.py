@@ -17,6 +17,8 @@ from adapt.api.media import with_settings
 from adapt.api.network import digest_of, readers, settled_network
 from adapt.api.origins import origins_of, said_of
 from adapt.api.sizes import draws, in_use, remarks, shelves
+from adapt.api.slider import intent as slides
+from adapt.api.slider import require_words
 from adapt.config import TrainSettings, validate
 from adapt.config.run import steps_of
 from adapt.data.wording import listed
@@ -215,7 +217,7 @@ def _intent(backbone: Backbone, pictures: Pictures, settings: TrainSettings) -> 
     labels = labels_of(pictures.train) if settings.classes else []
     return (
         f"{backbone.reference}: {len(pictures.train)} pictures at {_sizes(backbone, pictures, settings)}, "
-        f"{len(pictures.held_out)} held out; {intent(settings)}"
+        f"{len(pictures.held_out)} held out; {intent(settings)}{slides(settings)}"
         f"{settings.steps} steps of {settings.batch_size}, each picture is seen {seen:.1f} times; {settings.kind} of rank "
         f"{settings.rank}{_beside(settings, labels)}, learning rate {settings.learning_rate:g}, seed {settings.seed}; "
         f"loads in {', '.join(readers(settings, backbone))}"
@@ -344,6 +346,7 @@ def settle(settings: TrainSettings, backbone: Backbone) -> TrainSettings:
     require_slot(backbone, settings)
     require_pictures(backbone, settings)
     network, distilled = settled_network(settings, backbone), settled_distillation(settings, backbone)
+    require_words(settings, backbone)
     make_objective(backbone, settings)
     resolution = medium.side
     backbone.require_size(resolution, resolution)

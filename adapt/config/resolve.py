@@ -15,6 +15,7 @@ from adapt.config.learning import own_defaults
 from adapt.config.names import OTHER_NAMES
 from adapt.config.presets import preset_defaults
 from adapt.config.settings import TrainSettings
+from adapt.config.slider import slider_defaults
 from adapt.errors import SettingsError, did_you_mean
 
 LENGTHS = ("steps", "epochs")
@@ -64,6 +65,8 @@ def resolve(
         origins[name] = settings.optimizer
     for name in distill_defaults(values):
         origins[name] = f"distill={settings.distill}"
+    for name in slider_defaults(values):
+        origins[name] = "slider"
     return Resolved(settings, origins)
 
 

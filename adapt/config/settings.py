@@ -19,6 +19,7 @@ from adapt.config.network import FROM_DATA, SPLITS, NetworkSettings
 from adapt.config.objective import ObjectiveSettings
 from adapt.config.presets import preset_defaults
 from adapt.config.run import RunSettings
+from adapt.config.slider import SliderSettings, slider_clashes, slider_defaults
 from adapt.config.text_encoder import TextEncoderSettings
 from adapt.config.tokens import TokenSettings
 from adapt.config.watching import WatchingSettings
@@ -34,6 +35,7 @@ class TrainSettings(
     LearningSettings,
     ObjectiveSettings,
     DistillationSettings,
+    SliderSettings,
     WatchingSettings,
 ):
     """Everything that a training run can be told."""
@@ -44,7 +46,8 @@ class TrainSettings(
         """Presets and some optimizers have defaults of their own; what is given goes before them."""
         if not isinstance(values, dict):
             return values
-        return {**preset_defaults(values), **own_defaults(values), **distill_defaults(values), **values}
+        own = {**preset_defaults(values), **own_defaults(values), **distill_defaults(values)}
+        return {**own, **slider_defaults(values), **values}
 
     @model_validator(mode="after")
     def _one_average(self) -> Self:
@@ -85,7 +88,7 @@ class TrainSettings(
     @model_validator(mode="after")
     def _one_teacher(self) -> Self:
         """What is learned from a teacher is not learned from something else beside."""
-        if faults := list(distill_clashes(self)):
+        if faults := [*distill_clashes(self), *slider_clashes(self)]:
             raise ValueError("; ".join(faults))
         return self
 

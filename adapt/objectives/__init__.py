@@ -12,6 +12,7 @@ from adapt.objectives.losses import Loss
 from adapt.objectives.noise import PLAIN, Noise
 from adapt.objectives.prior import Prior
 from adapt.objectives.shift import by_size, own_shift
+from adapt.objectives.slider import Slid
 from adapt.objectives.targets import Anchored, Guided, Plain, Target
 from adapt.objectives.times import TimeSampling
 from adapt.objectives.variance_preserving import Epsilon, Sample, VariancePreserving, Velocity
@@ -108,6 +109,7 @@ __all__ = [
     "Plain",
     "Prior",
     "Sample",
+    "Slid",
     "Target",
     "TimeSampling",
     "VariancePreserving",
