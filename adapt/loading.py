@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -34,6 +34,7 @@ __all__ = [
     "medium_of",
     "plain",
     "read_index",
+    "require",
 ]
 WEIGHTED = ("unet", "transformer", "transformer_2", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
 
@@ -44,14 +45,28 @@ def at_hand(reference: str | None) -> str | None:
         return None
     try:
         where = kept(reference)
-        read_index(where.folder)
+        read_index(where.folder, weights=where.checkpoint is None)
     except (BackboneError, OSError):
         return None
     return composed(str(where.folder), variant=where.variant) if where.repository else reference
 
 
-def read_index(folder: Path) -> dict[str, Any]:
+def require(reference: str) -> Path:
+    """The folder with the configuration of a base that is there, whole and of a family that is known.
+
+    Raises:
+        BackboneError: it is not.
+    """
+    where = source(reference)
+    read_index(where.folder, weights=where.checkpoint is None)
+    return where.folder
+
+
+def read_index(folder: Path, *, weights: bool = True) -> dict[str, Any]:
     """The folder's `model_index.json`, its family known.
+
+    Args:
+        weights: whether the weights are in the folder too; those of a checkpoint in one file are not.
 
     Raises:
         BackboneError: not readable, or a pipeline that adapt does not know.
@@ -67,7 +82,8 @@ def read_index(folder: Path) -> dict[str, Any]:
             allowed=", ".join(sorted(known_pipelines())),
             next="adapt bases lists the families",
         )
-    _require_components(folder, index)
+    if weights:
+        _require_components(folder, index)
     return index
 
 
@@ -198,7 +214,7 @@ def _slow_counter(where: Path, most: int | None = None) -> TokenCounter:
 def load(reference: str, *, dtype: torch.dtype, device: str | torch.device, without: Sequence[str] = ()) -> Backbone:
     """See `Backbone.load`."""
     where = source(reference)
-    folder, index = where.folder, read_index(where.folder)
+    folder, index = where.folder, read_index(where.folder, weights=where.checkpoint is None)
     row = family_of(index)
     assert row is not None, "read_index has looked"
     family = row.load()
@@ -261,9 +277,42 @@ def load_pipeline(
             none = {name: None for name in (*LEFT_OUT, *without, *_absent(where.folder)) if name in takes}
             if "requires_safety_checker" in takes:
                 none["requires_safety_checker"] = False  # type: ignore[assignment]
+            if where.checkpoint:
+                return _from_checkpoint(kind, where.folder, where.checkpoint, dtype, wide, none)
             return kind.from_pretrained(
                 where.folder, dtype=dtypes, use_safetensors=True, local_files_only=True, variant=where.variant, **none
             )
         except (OSError, ValueError, RuntimeError, ImportError) as error:  # ImportError: a scheduler's package
             reason = str(error).strip().splitlines()[0]
             raise BackboneError(f"the base cannot be loaded: {reason}", given=where.folder) from error
+
+
+def _from_checkpoint(
+    kind: Any,
+    folder: Path,
+    checkpoint: Path,
+    dtype: torch.dtype,
+    wide: Mapping[str, torch.dtype],
+    none: Mapping[str, Any],
+) -> Any:
+    """By diffusers' own map of the names; the folder says the configuration, and has the encoders that the file lacks."""
+    import diffusers
+
+    if not hasattr(kind, "from_single_file"):
+        raise BackboneError("diffusers reads no checkpoint in one file of this family", given=checkpoint)
+    index = json.loads((folder / "model_index.json").read_text("utf-8"))
+    where = {"config": str(folder), "local_files_only": True}
+    try:
+        parts = {
+            name: getattr(diffusers, index[name][1]).from_single_file(
+                str(checkpoint), subfolder=name, dtype=held, **where
+            )
+            for name, held in wide.items()
+            if held != dtype and name not in none
+        }
+        return kind.from_single_file(str(checkpoint), dtype=dtype, **where, **parts, **none)
+    except Exception as error:  # diffusers' own for a missing component is a plain Exception
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise BackboneError(
+            f"the checkpoint does not fit the folder: {reason}", given=f"{checkpoint}, {folder}"
+        ) from error

@@ -16,6 +16,8 @@ BUNDLED = Path(__file__).parent / "bundled"
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 ON_HUB = re.compile(rf"(?P<repository>{PART}/{PART})(?:@(?P<revision>[\w./-]+))?(?::(?P<variant>\w+))?")
 """`owner/name`, `owner/name@revision`, `owner/name:variant`, `owner/name@revision:variant`."""
+IN_FILE = re.compile(r"(?P<file>.+\.(?:safetensors|gguf|ckpt|pt|pth|bin|pkl))(?::(?P<config>.+))?")
+"""A checkpoint in one file, and behind a colon a diffusers folder of the same architecture."""
 IN_VARIANT = re.compile(r"(?P<folder>.+):(?P<variant>\w+)")
 
 
@@ -27,12 +29,14 @@ class Source:
         it are read from their plain files, as diffusers does.
     repository: on the Hub, where it is from there.
     revision: a branch, a tag or a commit that was asked for.
+    checkpoint: the one file that weights are in, in the layout that the model was published in; None: in `folder`.
     """
 
     folder: Path
     variant: str | None = None
     repository: str | None = None
     revision: str | None = None
+    checkpoint: Path | None = None
 
     @property
     def commit(self) -> str | None:
@@ -40,7 +44,9 @@ class Source:
         return self.folder.name if self.repository and self.folder.parent.name == "snapshots" else None
 
     def weights(self, component: str) -> list[Path]:
-        """The safetensors files that a component is read from, first of the variant, then plain ones."""
+        """The safetensors files that a component is read from: of the variant, else plain ones; none of a checkpoint's."""
+        if self.checkpoint:
+            return []
         return weights_in(self.folder / component, self.variant)
 
 
@@ -65,13 +71,8 @@ def source(reference: str) -> Source:
         BackboneError: nothing usable is there.
     """
     path = bundled().get(reference, Path(reference))
-    if path.suffix in PICKLES:
-        raise BackboneError(
-            f"{path.suffix} files can run code when opened and are never read",
-            given=reference,
-            allowed="a diffusers folder with safetensors weights",
-            next="convert it with diffusers once",
-        )
+    if not path.is_dir() and (file := IN_FILE.fullmatch(reference)):
+        return _checkpoint(Path(file["file"]), file["config"])
     if (path / "model_index.json").is_file():
         return Source(path)
     if path.exists():
@@ -100,13 +101,58 @@ def kept(reference: str) -> Source:
         OSError: on the Hub, and not in its cache.
         BackboneError: nothing usable is there.
     """
-    named = None if reference in bundled() or Path(reference).exists() else ON_HUB.fullmatch(reference)
+    named = None if is_here(reference) else ON_HUB.fullmatch(reference)
     if named is None:
         return source(reference)
     from huggingface_hub import snapshot_download
 
     repository, revision, variant = named.groups()
     return Source(Path(snapshot_download(repository, revision=revision, local_files_only=True)), variant, repository)
+
+
+def _checkpoint(file: Path, config: str | None) -> Source:
+    """A checkpoint in one file, with the folder that says its configuration: the one that is named, else one beside it."""
+    if file.suffix in PICKLES:
+        raise BackboneError(
+            f"{file.suffix} files can run code when opened and are never read",
+            given=file,
+            allowed="a diffusers folder with safetensors weights, or a checkpoint in one .safetensors file",
+            next="convert it with diffusers once",
+        )
+    if file.suffix == ".gguf":
+        raise BackboneError(
+            "GGUF files are not read yet",
+            given=file,
+            allowed="safetensors",
+            next="hold the base in few bits with the setting quantize, of the extra quant",
+        )
+    if not file.is_file():
+        raise BackboneError("no such checkpoint", given=file)
+    if config is None:
+        beside = (file.with_suffix(""), file.parent)
+        folder = next((place for place in beside if (place / "model_index.json").is_file()), None)
+        return Source(folder or _unsaid(file), checkpoint=file)
+    try:
+        return Source(kept(config).folder, checkpoint=file)
+    except OSError as error:
+        raise BackboneError(
+            "the checkpoint's configuration would have to be downloaded", given=config, next=f"hf download {config}"
+        ) from error
+
+
+def _unsaid(file: Path) -> Path:
+    raise BackboneError(
+        "a checkpoint in one file does not say its configuration, and nothing is downloaded for it",
+        given=file,
+        next=f"--base {file.name}:FOLDER, with a diffusers folder of the same architecture, or a Hub id that is in the cache; "
+        "configurations and tokenizers are enough",
+    )
+
+
+def is_here(reference: str) -> bool:
+    """Whether it names something on this machine: bundled, a path, a checkpoint with its folder."""
+    file = IN_FILE.fullmatch(reference)
+    return reference in bundled() or Path(reference).exists() or bool(file and Path(file["file"]).exists())
 
 
 def _in_variant(reference: str) -> Source | None:
@@ -126,8 +172,7 @@ def composed(reference: str, revision: str | None = None, variant: str | None = 
     """
     if revision is None and variant is None:
         return reference
-    local = reference in bundled() or Path(reference).exists()
-    named = None if local else ON_HUB.fullmatch(reference)
+    named = None if is_here(reference) else ON_HUB.fullmatch(reference)
     if revision is not None and named is None:
         raise SettingsError("a revision is of a base on the Hub", given=f"{reference}, {revision}")
     own, *said = named.groups() if named else (reference, None, None)
@@ -142,7 +187,7 @@ def identity(reference: str) -> dict[str, str | None]:
     one on the Hub the `revision` and `variant` that were asked for and the `commit` that they are."""
     if reference in bundled():
         return {"reference": reference}
-    if Path(reference).exists() or "\\" in reference or not ON_HUB.fullmatch(reference) or _in_variant(reference):
+    if is_here(reference) or "\\" in reference or not ON_HUB.fullmatch(reference) or _in_variant(reference):
         return {"reference": None}
     found = source(reference)
     asked = {"revision": found.revision, "variant": found.variant, "commit": found.commit}

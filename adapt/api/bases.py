@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
@@ -81,7 +82,7 @@ def judge(reference: str) -> Judged:
         BackboneError: not there, not whole, needs pickles, of an unknown family, or files that cannot be read.
     """
     where = source(reference)
-    folder, index = where.folder, read_index(where.folder)
+    folder, index = where.folder, read_index(where.folder, weights=where.checkpoint is None)
     family = family_of(index)
     assert family is not None, "read_index has looked"
     named = [name for name in WEIGHTED if isinstance(index.get(name), list) and index[name][1] is not None]
@@ -89,14 +90,21 @@ def judge(reference: str) -> Judged:
     return Judged(
         reference=reference, family=family.name, title=family.title, pipeline=pipeline,
         task=family.pipelines[pipeline], state=family.state, licence=family.licence,
-        components=tuple(_component(where, name, index[name][1]) for name in named),
+        components=tuple(_components(where, {name: index[name][1] for name in named})),
         frame=frame_of(folder), refused=_refused(folder, family),
     )  # fmt: skip
 
 
-def _component(where: Source, name: str, kind: str) -> Component:
+def _components(where: Source, kinds: Mapping[str, str]) -> Iterator[Component]:
+    """Each network of a folder; of a checkpoint the whole file."""
+    if where.checkpoint:
+        yield _component(where.checkpoint.name, "checkpoint in one file", [where.checkpoint])
+        return
+    yield from (_component(name, kind, where.weights(name)) for name, kind in kinds.items())
+
+
+def _component(name: str, kind: str, files: Sequence[Path]) -> Component:
     precision: Counter[str] = Counter()
-    files = where.weights(name)
     for file in files:
         for entry in _header(file).values():
             precision[str(entry["dtype"])] += prod(entry["shape"])

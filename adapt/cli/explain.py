@@ -65,7 +65,7 @@ def explain(
     from adapt.cli.device import device_of, judge_device
     from adapt.cli.scaled import base_of, scaled_adapter
     from adapt.cli.size import size_of
-    from adapt.loading import find, read_index
+    from adapt.loading import require
     from adapt.sampling.classes import judged
     from adapt.sampling.pictures import load_image
     from adapt.sampling.request import Request
@@ -85,7 +85,7 @@ def explain(
     paths = [scaled_adapter(text) for text in adapter or []]
     judged(class_name, class_scale, known_classes(paths))
     reference = base_of(base, paths)
-    read_index(find(reference))
+    require(reference)
 
     from adapt.adapter import Adapter
     from adapt.api import explain as api

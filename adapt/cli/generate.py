@@ -261,11 +261,10 @@ def _judge_weaker(job: Job) -> None:
 
 def _judge_base(job: Job) -> None:
     """The base is there and suits what is asked. Last, because a base on the Hub is downloaded now."""
-    from adapt.loading import find, read_index
+    from adapt.loading import require
     from adapt.sampling.preflight import check_folder
 
-    folder = find(job.base)
-    read_index(folder)
+    folder = require(job.base)
     check_folder(folder, job.requests)
 
 

@@ -67,7 +67,7 @@ def sweep(
     from adapt.adapter import Adapter
     from adapt.cli.device import device_of, judge_device
     from adapt.cli.scaled import base_of, scaled_adapter
-    from adapt.loading import find, read_index
+    from adapt.loading import require
 
     axes: dict[str, Any] = {
         "scales": _numbers("--scale", scale, float),
@@ -80,7 +80,7 @@ def sweep(
     if given is not None:
         raise SettingsError("a sweep's adapter has no scale", given=adapter, next=f"--scale {given:g}")
     name = base_of(base, [(path, None)])
-    read_index(find(name))
+    require(name)
     _judge_output(output)
     _judge_store(path, store)
 

@@ -120,14 +120,14 @@ def prepare(
     from adapt import config as settings
     from adapt.adapter import Adapter
     from adapt.api.gather import settings_of
-    from adapt.loading import find, read_index
+    from adapt.loading import require
     from adapt.training import folder
 
     resuming = False if dry_run else folder.check_output(run, existing)
     stored = folder.read(run)["settings"] if resuming else None
     resolved = settings.resolve(config, overrides, stored, (str(data), settings_of(data) if data else {}))
     base = folder.base_of(run, resuming, base)
-    read_index(find(base))
+    require(base)
     if resolved.settings.init_from:
         Adapter.locate(resolved.settings.init_from)
     return resolved, base
