@@ -18,7 +18,12 @@ from adapt.training import checkpoint
 STEPS = 6
 """Two epochs of eight pictures in batches of three."""
 SHAPES = ((16, 16), (24, 16), (16, 24), (32, 16), (20, 20), (24, 16), (60, 40), (16, 26))
-LEARNED = {"denoiser": {}}
+LEARNED = {
+    "denoiser": {},
+    "text encoder": {"train_text_encoder": True, "text_encoder_rank": 3, "text_encoder_learning_rate": 5e-3,
+                     "text_encoder_stop": 0.7},
+    "new words": {"new_tokens": {"<me>": "picture"}, "trigger": "<me>", "new_token_learning_rate": 1e-2, "new_token_stop": 0.8},
+}  # fmt: skip
 """What is trained besides LoRA in the denoiser, by name: settings."""
 BUCKETS = {"buckets": True, "crop": "random", "colour": 0.5, "variants": 3}
 GRID = [
@@ -79,7 +84,7 @@ def assert_same_from(run_of, tmp_path, steps, accumulation, ema, buckets, learne
         assert content(resumed, "snapshots") == snapshots and len(snapshots) == STEPS - step
 
 
-@pytest.mark.parametrize(("accumulation", "ema", "buckets", "learned"), GRID[-1:])
+@pytest.mark.parametrize(("accumulation", "ema", "buckets", "learned"), GRID[-len(LEARNED) :])
 def test_resumed_at_two_steps(run_of, tmp_path, accumulation, ema, buckets, learned):
     """In the middle of the first epoch and at the beginning of the second."""
     assert_same_from(run_of, tmp_path, (2, 3), accumulation, ema, buckets, learned)
