@@ -53,10 +53,10 @@ class LearningSettings(Section):
     adam_beta2: float = Field(0.999, ge=0, lt=1, description=f"of {', '.join(ADAM_LIKE)}")
     adam_epsilon: Finite = Field(1e-8, gt=0, description=f"of {', '.join(ADAM_LIKE)}")
     max_grad_norm: Finite | None = Field(
-        1.0, gt=0, description="gradients longer than this are shortened to it; None: they are not"
+        1.0, gt=0, description="gradients longer than this are shortened to it; None (fused_backward): they are not"
     )
     fused_backward: bool = Field(
-        False, description="apply each gradient in the backward pass and let it go; with max_grad_norm=null"
+        False, description="apply each gradient in the backward pass and let it go; they are not shortened then"
     )
     on_nonfinite: Literal["stop", "skip"] = Field(
         "stop", description="when loss or gradient is not finite: stop, or leave that step out and go on"
@@ -164,11 +164,13 @@ class LearningSettings(Section):
 
 
 def own_defaults(values: Any) -> dict[str, Any]:
-    """Settings that are not given and whose default the chosen optimizer changes."""
-    if not isinstance(values, Mapping) or not isinstance(values.get("optimizer"), str):
+    """Settings that are not given and whose default the chosen optimizer, or a step in the backward pass, changes."""
+    if not isinstance(values, Mapping):
         return {}
-    name = values["optimizer"].lower()
-    defaults = OWN_DEFAULTS.get(ALSO_CALLED.get(name, name), {})
+    given = values.get("optimizer")
+    name = given.lower() if isinstance(given, str) else ""
+    fused = {"max_grad_norm": None} if values.get("fused_backward") is True else {}
+    defaults = {**OWN_DEFAULTS.get(ALSO_CALLED.get(name, name), {}), **fused}
     return {name: value for name, value in defaults.items() if name not in values}
 
 

@@ -192,7 +192,7 @@ def test_a_gradient_that_is_not_finite_ends_a_fused_run(train, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"fused_backward": True}, "max_grad_norm=null"),
+        ({"fused_backward": True, "max_grad_norm": 1.0}, "max_grad_norm=null"),
         ({"fused_backward": True, "max_grad_norm": None, "accumulation": 2}, "accumulation"),
         ({"fused_backward": True, "max_grad_norm": None, "optimizer": "prodigy"}, "looks at all"),
         ({"fused_backward": True, "max_grad_norm": None, "on_nonfinite": "skip"}, "on_nonfinite=stop"),
@@ -209,6 +209,10 @@ def test_a_gradient_that_is_not_finite_ends_a_fused_run(train, tmp_path, monkeyp
 def test_what_does_not_go_together_is_refused(settings, words):
     with pytest.raises(SettingsError, match=words):
         validate(settings)
+
+
+def test_gradients_that_are_applied_at_once_are_not_shortened_together():
+    assert validate({"fused_backward": True}).max_grad_norm is None and validate({}).max_grad_norm == 1.0
 
 
 def test_several_processes_are_refused():
