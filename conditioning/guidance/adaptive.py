@@ -22,7 +22,8 @@ class AdaptiveGuidance(Contrast):
     """Classifier-free guidance of each row until cos(c, n) > threshold, then the conditional prediction (the paper's section 5).
 
     Each row is judged by itself, so that no picture depends on its neighbours; the null is left out when all rows are done.
-    The similarity is that of what the model predicts: in v prediction it is higher at noisy times than the paper's of noise.
+    How soon they agree depends on model, prompt and what is predicted: on `icons` (v prediction) 0.95 is reached half-way, and
+    0.991, the paper's, hardly ever.
 
     Attributes:
         guidance: what works until then.
