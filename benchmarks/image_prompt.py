@@ -32,6 +32,7 @@ import pictures  # noqa: E402
 
 import adapt  # noqa: E402
 from adapt.adapter import Adapter  # noqa: E402
+from adapt.sampling.clip import as_picture  # noqa: E402
 
 
 def drawn_by_lot(folder: Path, count: int, seed: int) -> Tensor:
