@@ -6,6 +6,7 @@
 from conditioning.class_label import ClassConditioner
 from conditioning.condition import Condition, Part
 from conditioning.conditioner import Conditioner
+from conditioning.control import ControlConditioner
 from conditioning.dropout import Dropout
 from conditioning.guidance import (
     AdaptiveGuidance,
@@ -43,6 +44,7 @@ __all__ = [
     "Condition",
     "Conditioner",
     "Contrast",
+    "ControlConditioner",
     "Dial",
     "DomainGuidance",
     "Dropout",

@@ -112,8 +112,9 @@ def workplace(tmp_path_factory, tiny_base, pictures):
     taught = [*words, "classes=true", "validation=0"]
     told = ["--base", str(tiny_base), "--output", str(here / "runs" / "birds")]
     assert main(["train", str(here / "my-classes"), *told, *taught]) == 0
-    told = ["--base", str(tiny_base), "--output", str(here / "runs" / "like")]
-    assert main(["train", str(pictures), *told, *words, "image_prompts=true"]) == 0
+    for name, taught in (("like", "image_prompts=true"), ("along", "control=edges")):
+        told = ["--base", str(tiny_base), "--output", str(here / "runs" / name)]
+        assert main(["train", str(pictures), *told, *words, taught]) == 0
     shutil.copy(run / "adapter" / "pytorch_lora_weights.safetensors", here / "other.safetensors")
     return here
 
@@ -191,7 +192,7 @@ def test_the_page_of_classes_runs_in_its_order(workplace, tiny_base, tmp_path, m
     for name in ("runs", "my-classes", "more-classes", "my-pictures"):
         shutil.copytree(workplace / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    for run in ("birds", "like"):
+    for run in ("birds", "like", "along"):
         shutil.rmtree(f"runs/{run}")
     small = ["--base", str(tiny_base), "batch_size=4", "rank=2", "sampling_steps=1", "validation=0"]
     found = [words for page, words in ADAPT if page == "docs/conditioning.md" and words[1] != "generate"]

@@ -82,7 +82,7 @@ def encode(
         pictures, backbone, shelf, _cache(), augmentation=augmentation(settings),
         flips=settings.flip > 0, reader=reader_of(with_settings(backbone.medium, settings), settings.background),
         outside=settings.mask_outside,
-        texts=not settings.hears_itself, media_component=joined(backbone.media_components),
+        texts=not settings.hears_itself, control=control_of(settings), media_component=joined(backbone.media_components),
         text_component=joined(backbone.text_components or backbone.media_components),
     )  # fmt: skip
     return _prepared(encoded, accelerator)
@@ -96,10 +96,15 @@ def encode_held_out(
     encoded = EncodedPictures(
         pictures, backbone, shelf, _cache(), outside=settings.mask_outside,
         reader=reader_of(with_settings(backbone.medium, settings), settings.background),
-        texts=not settings.hears_itself, media_component=joined(backbone.media_components),
+        texts=not settings.hears_itself, control=control_of(settings), media_component=joined(backbone.media_components),
         text_component=joined(backbone.text_components or backbone.media_components),
     )  # fmt: skip
     return _prepared(encoded, accelerator)
+
+
+def control_of(settings: TrainSettings) -> str | None:
+    """What pictures are controlled by."""
+    return None if settings.control == "none" else settings.control
 
 
 def joined(components: Sequence[str]) -> str:

@@ -41,7 +41,7 @@ MEASURES = (
 )
 STILL: dict[str, Any] = {
     **{"dropout": 0.0, "rank_dropout": 0.0, "module_dropout": 0.0, "init": "default", "init_from": None},
-    **{"classes": False, "grow_from": None, "image_prompts": False},
+    **{"classes": False, "grow_from": None, "image_prompts": False, "control": "none"},
 }
 """There is no Plan here to ask, a start takes no memory of its own that stays, and classes take next to none."""
 

@@ -84,7 +84,7 @@ def forecast(base: str, pictures: Pictures, settings: TrainSettings) -> tuple[Tr
     loads_in = readers(settings, backbone)
     # There is no Plan here to ask, and conditioners cost next to nothing.
     still: dict[str, Any] = dict.fromkeys(("dropout", "rank_dropout", "module_dropout"), 0.0)
-    still |= {"classes": False, "grow_from": None, "image_prompts": False}
+    still |= {"classes": False, "grow_from": None, "image_prompts": False, "control": "none"}
     injection = put_in(backbone, settings.model_copy(update=still))
     tune(backbone.denoiser, settings, accelerator.device)
     require_same_gradients(backbone, injection, settings, accelerator)

@@ -37,6 +37,8 @@ def generate(
     class_scale: float | None = None,
     image_prompt: Image | str | Path | None = None,
     image_prompt_scale: float | None = None,
+    control: Image | str | Path | None = None,
+    control_scale: float = 1.0,
     steps: int | None = None,
     seed: int = 0,
     count: int = 1,
@@ -71,6 +73,8 @@ def generate(
         class_scale: how strongly the class guides by itself, 1 is off; None: `guidance_scale` is for prompt and class together.
         image_prompt: a reference picture or its path, for adapters that were taught with `image_prompts=true`.
         image_prompt_scale: how strongly it guides by itself, as `class_scale`.
+        control: what is drawn along, for adapters taught with `control=edges`: a picture of the drawing's size, or its path.
+        control_scale: how strongly: 1 as trained, 0 not at all.
         steps: inference steps, ≥ 1; None as above.
         seed: 0 … 2**63 - 1. The pictures of one prompt have the seeds `seed`, `seed + 1` …; each seed gives the same
             picture alone and among others.
@@ -100,6 +104,7 @@ def generate(
         raise SettingsError("there is nothing to draw", given=given, allowed="1 or more each")
     pixels = None if image is None else load_image(image)
     hole = None if mask is None else load_mask(mask)
+    followed = None if control is None else load_image(control)
     reference = None if image_prompt is None else load_image(image_prompt)
     requests = [
         Request(
@@ -114,6 +119,8 @@ def generate(
             class_scale=class_scale,
             image_prompt=reference,
             image_prompt_scale=image_prompt_scale,
+            control=followed,
+            control_scale=control_scale,
             steps=steps,
             seed=seed + number,
             height=height,

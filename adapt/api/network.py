@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapt.adapter import Adapter
 from adapt.api.classes import grown, put_in_classes, put_on
+from adapt.api.controls import put_in_control
 from adapt.api.image_prompts import put_in_image_prompts
 from adapt.config import TrainSettings
 from adapt.config.network import ONE_SIZE
@@ -98,6 +99,7 @@ def put_in(
     found = {
         "class": put_in_classes(backbone, settings, labels),
         "image": put_in_image_prompts(backbone, settings),
+        "control": put_in_control(backbone, settings),
     }
     taught = {part: each for part, each in found.items() if each is not None}
     if settings.grow_from:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapt import files
 from adapt.api.classes import labels_of, require_slot
+from adapt.api.controls import require_stem
 from adapt.api.distillation import intent, settled_distillation, worn_off
 from adapt.api.gather import Pictures, completed, gather
 from adapt.api.image_prompts import require_pictures
@@ -229,6 +230,7 @@ def _beside(settings: TrainSettings, labels: Sequence[str]) -> str:
     names = settings.train_text_encoder or ()
     encoders = f" (also in {', '.join(names)})" if isinstance(names, tuple) and names else ""
     encoders += " and reference pictures" if settings.image_prompts else ""
+    encoders += f" and {settings.control} as control" if settings.control != "none" else ""
     further = ", which stays as it is, and further classes" if settings.grow_from else " and classes"
     return encoders + (f"{further} ({listed(labels)})" if labels else "")
 
@@ -345,6 +347,7 @@ def settle(settings: TrainSettings, backbone: Backbone) -> TrainSettings:
     backbone.frames, backbone.fps = medium.frames, medium.fps
     require_slot(backbone, settings)
     require_pictures(backbone, settings)
+    require_stem(backbone, settings)
     network, distilled = settled_network(settings, backbone), settled_distillation(settings, backbone)
     require_words(settings, backbone)
     make_objective(backbone, settings)

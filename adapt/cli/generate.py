@@ -87,6 +87,11 @@ def generate(
     image_prompt_scale: Annotated[
         float | None, typer.Option(help="How strongly --image-prompt guides by itself; default: as the prompt does.")
     ] = None,
+    control: Annotated[
+        Path | None,
+        typer.Option(help="A picture whose edges or colours are followed, for adapters taught with control=…"),
+    ] = None,
+    control_scale: Annotated[float, typer.Option(help="How closely --control is followed; 1 as trained.")] = 1.0,
     steps: Annotated[
         int | None, typer.Option(help="Inference steps; default: the adapter's, else the family's.")
     ] = None,
@@ -133,6 +138,8 @@ def generate(
         class_scale=class_scale,
         image_prompt=load_image(image_prompt) if image_prompt else None,
         image_prompt_scale=image_prompt_scale,
+        control=load_image(control) if control else None,
+        control_scale=control_scale,
         steps=steps,
         seed=seed,
         width=width,
@@ -144,7 +151,9 @@ def generate(
     )
     adapters = [scaled_adapter(text) for text in adapter or []]
     rows = [*({"prompt": text} for text in prompt or []), *(read_prompts(prompts) if prompts else [])]
-    rows = rows_of(rows or [{"prompt": ""}] if image_prompt else rows, class_name, class_scale, known_classes(adapters))
+    rows = rows_of(
+        rows or [{"prompt": ""}] if image_prompt or control else rows, class_name, class_scale, known_classes(adapters)
+    )
     requests = _requests(template, rows, count, image, strength, mask)
     _judge(len(requests), output, batch_size, device, metadata)
     ending = _ending(format, output)

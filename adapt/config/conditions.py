@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -11,11 +11,14 @@ from adapt.config.fields import Section, Share
 
 OF_CLASSES = ("class_tokens", "class_learning_rate", "class_dropout", "class_balance", "grow_from")
 OF_IMAGES = ("image_prompt_tokens", "image_prompt_learning_rate", "image_prompt_dropout")
-PARTS = ("caption", "class", "image")
+OF_CONTROL = ("control_learning_rate", "control_dropout")
+SWITCHES = {"classes": OF_CLASSES, "image_prompts": OF_IMAGES, "control": OF_CONTROL}
+TURNED_ON = {"classes": "classes=true", "image_prompts": "image_prompts=true", "control": "control=edges"}
+PARTS = ("caption", "class", "image", "control")
 
 
 class ConditionSettings(Section):
-    """Classes and reference pictures that are taught beside the captions."""
+    """Classes, reference and control pictures that are taught beside the captions."""
 
     classes: bool = Field(
         False, description="true: teach the pictures' classes (folders, or the column label); drawn with --class"
@@ -39,6 +42,14 @@ class ConditionSettings(Section):
         1e-3, gt=0, le=10, allow_inf_nan=False, description="of the reference pictures' projector, at its highest"
     )
     image_prompt_dropout: Share = Field(0.1, description="share of rows without their reference picture alone")
+    control: Literal["none", "edges", "colours"] = Field(
+        "none",
+        description="teach to draw along a control picture: the edges or colours of each one; drawn with --control",
+    )
+    control_learning_rate: float = Field(
+        1e-3, gt=0, le=10, allow_inf_nan=False, description="of the layer that takes it in, at its highest"
+    )
+    control_dropout: Share = Field(0.1, description="share of rows without their control alone")
     joint_dropout: Share | dict[str, Share] = Field(
         0.05, description="share of rows without any part; or of those without some: {caption+class: 0.05}"
     )
@@ -54,12 +65,15 @@ class ConditionSettings(Section):
 
     @model_validator(mode="after")
     def _of_what_is_taught(self) -> Self:
-        for switch, names in (("classes", OF_CLASSES), ("image_prompts", OF_IMAGES)):
+        for switch, names in SWITCHES.items():
             for name in names:
-                if not getattr(self, switch) and getattr(self, name) != type(self).model_fields[name].default:
-                    raise ValueError(f"{name} ({getattr(self, name)}) is of {switch}=true")
+                if (
+                    getattr(self, switch) in (False, "none")
+                    and getattr(self, name) != type(self).model_fields[name].default
+                ):
+                    raise ValueError(f"{name} ({getattr(self, name)}) is of {TURNED_ON[switch]}")
         if not self.taught_parts and self.joint_dropout != type(self).model_fields["joint_dropout"].default:
-            raise ValueError(f"joint_dropout ({self.joint_dropout}) is of classes=true or image_prompts=true")
+            raise ValueError(f"joint_dropout ({self.joint_dropout}) is of {', '.join(TURNED_ON.values())}")
         if strange := {part for name in self.joint_dropouts for part in name} - {"caption", *self.taught_parts}:
             raise ValueError(f"joint_dropout names {', '.join(sorted(strange))}, which this run does not teach")
         return self
@@ -67,7 +81,8 @@ class ConditionSettings(Section):
     @property
     def taught_parts(self) -> tuple[str, ...]:
         """Parts of the condition that are taught."""
-        return tuple(part for part, on in (("class", self.classes), ("image", self.image_prompts)) if on)
+        switches = (("class", self.classes), ("image", self.image_prompts), ("control", self.control != "none"))
+        return tuple(part for part, on in switches if on)
 
     @property
     def joint_dropouts(self) -> dict[tuple[str, ...], float]:

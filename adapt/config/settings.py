@@ -108,7 +108,7 @@ class TrainSettings(
         together = sum(self.dropouts.values())
         if self.taught_parts and together > 1:
             raise ValueError(
-                f"the dropouts of caption, class, image and joint_dropout add up to more than 1 ({together:g})"
+                f"the dropouts of caption, class, image, control and joint_dropout add up to more than 1 ({together:g})"
             )
         return self
 
@@ -117,8 +117,8 @@ class TrainSettings(
         """Further classes are all that is learned: the network is the grown adapter's."""
         if self.grow_from is None:
             return self
-        for name in ("init_from", "train_text_encoder", "new_tokens", "image_prompts"):
-            if getattr(self, name):
+        for name in ("init_from", "train_text_encoder", "new_tokens", "image_prompts", "control"):
+            if getattr(self, name) not in (None, False, "none", {}):
                 raise ValueError(f"{name} does not go with grow_from, which teaches nothing but classes: leave it out")
         if self.init != "default":
             raise ValueError(
@@ -168,7 +168,7 @@ class TrainSettings(
     @property
     def dropouts(self) -> dict[tuple[str, ...], float]:
         """Which parts of the condition a row goes without, and how often."""
-        own = {"class": self.class_dropout, "image": self.image_prompt_dropout}
+        own = {"class": self.class_dropout, "image": self.image_prompt_dropout, "control": self.control_dropout}
         found: dict[tuple[str, ...], float] = {("caption",): self.caption_dropout}
         found |= {(part,): own[part] for part in self.taught_parts}
         return {**found, **self.joint_dropouts}

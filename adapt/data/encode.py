@@ -18,6 +18,7 @@ from adapt.data.augment import PLAIN, Augmentation
 from adapt.data.buckets import Buckets, Size
 from adapt.data.cache import TensorCache, key_of
 from adapt.data.contents import Contents
+from adapt.data.controls import EXTRACTORS
 from adapt.data.masks import mask_of
 from adapt.data.media import Reader, reader_of
 from adapt.data.picture import Picture
@@ -55,6 +56,7 @@ class EncodedPictures:
         text_component: the component whose `content_key` text states depend on.
         memory: bytes of values that are held in memory at most.
         texts: whether captions are encoded beforehand; not where their encoder is trained.
+        control: a name of `controls.EXTRACTORS`: what pictures are controlled by; None: nothing.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class EncodedPictures:
         text_component: str = "text_encoder",
         memory: int = 512 * 2**20,
         texts: bool = True,
+        control: str | None = None,
     ) -> None:
         self.pictures, self.encoder, self.shelves, self.cache = tuple(pictures) * len(shelves), encoder, shelves, cache
         self.augmentation, self.flips, self.outside = augmentation, flips, outside
@@ -79,6 +82,7 @@ class EncodedPictures:
         # Another torch may round otherwise: a run that is resumed must find what it began with, or know that it is new.
         self._media_key = f"{encoder.content_key(media_component)} torch {torch.__version__}"
         self._text_key = f"{encoder.content_key(text_component)} torch {torch.__version__}"
+        self._control = control
         self._texts, self._contents = texts, Contents(pictures, self.reader.size_of)
         self._nearest: dict[tuple[int, Size], Size] = {}
         self._masks: dict[int, str] = {}
@@ -174,6 +178,20 @@ class EncodedPictures:
 
         return self.outside + (1 - self.outside) * self._recent(("mask", index, flip, variant), found)["area"]
 
+    def control(self, index: int, flip: bool = False, variant: int = 0) -> Tensor:
+        """Mean of the scaled latents of what an example is controlled by, float32 (C, *dims): made of what is seen of it.
+
+        Raises:
+            DataError: as `prepare`.
+        """
+
+        def found() -> dict[str, Tensor]:
+            number, view = index % self.count, self._view(index, flip, variant)
+            facts = [self._contents.digest(number), self._settings(view), str(self._control)]
+            return self._cached(key_of("control", *facts, self._media_key), lambda: self._encode_control(number, view))
+
+        return self._recent(("control", index, flip, variant), found)["mean"]
+
     def text(self, caption: str) -> dict[str, Tensor]:
         """The part `text` of one caption: tensors (1, …) on the CPU, as the encoder gave them. Not to be changed in
         place.
@@ -200,6 +218,8 @@ class EncodedPictures:
             for variant in range(self.augmentation.variants):
                 for flip in (False, True)[: 1 + (self.flips and picture.flippable)]:
                     yield lambda view=(index, flip, variant): (self.latents(*view), self.weight(*view))  # type: ignore[misc]
+                    if self._control is not None:
+                        yield lambda view=(index, flip, variant): self.control(*view)  # type: ignore[misc]
         for caption in self._captions() if self._texts else ():
             yield lambda caption=caption: self.text(caption)  # type: ignore[misc]
 
@@ -229,6 +249,14 @@ class EncodedPictures:
         mean, std = self.encoder.encode_media(x[None])  # (1, C, *dims)
         entry = {"mean": _own(mean[0].float()), "std": _own(std[0].float())}
         return _finite(entry, f"The latents of {picture.name}")
+
+    @torch.no_grad()
+    def _encode_control(self, number: int, view: View) -> dict[str, Tensor]:
+        picture = self.pictures[number]
+        with _naming(picture):
+            x = self.reader.row(self._contents.read(number), view)
+        mean, _ = self.encoder.encode_media(EXTRACTORS[str(self._control)](x)[None])
+        return _finite({"mean": _own(mean[0].float())}, f"The latents of {picture.name}'s control")
 
     def _mask_on(self, number: int, view: View, height: int, width: int) -> dict[str, Tensor]:
         picture = self.pictures[number]

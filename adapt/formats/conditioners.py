@@ -12,7 +12,7 @@ from adapt.errors import AdapterError
 if TYPE_CHECKING:
     from conditioning import LearnedConditioner
 
-FOLDER, CLASS, IMAGE = "conditioning", "class", "image"
+FOLDER, CLASS, IMAGE, CONTROL = "conditioning", "class", "image", "control"
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
 
 
@@ -28,9 +28,9 @@ def read_conditioners(folder: Path) -> dict[str, LearnedConditioner]:
     Raises:
         AdapterError: one that is damaged, or of a part that is not known.
     """
-    from conditioning import ClassConditioner, ImageConditioner
+    from conditioning import ClassConditioner, ControlConditioner, ImageConditioner
 
-    readers = {CLASS: ClassConditioner.load, IMAGE: ImageConditioner.load}
+    readers = {CLASS: ClassConditioner.load, IMAGE: ImageConditioner.load, CONTROL: ControlConditioner.load}
     found = sorted(path.name for path in (folder / FOLDER).glob("*") if path.is_dir())
     if strange := set(found) - set(readers):
         raise AdapterError("the adapter has a conditioner that this version does not know", given=", ".join(strange),

@@ -107,7 +107,7 @@ def draw_latents(
     condition = backbone.condition([d.prompt for d in drawings], sizes, first.embedded_guidance)
     condition = parts.told(backbone, condition, drawings).to(device, dtype)
     negative = _negative(backbone, [d.negative_prompt for d in drawings])
-    negative = parts.nothing(backbone, negative).to(device, dtype)
+    negative = parts.nothing(backbone, negative, drawings).to(device, dtype)
     negative = Condition(negative.parts, condition.facts)  # facts are told to both: only parts are kept away from
     guidance = guidance_of(first, backbone, _further(backbone, drawings, condition))
     others = {**weaker, **perturbed_of(first, backbone)}
@@ -122,7 +122,7 @@ def _further(backbone: Backbone, drawings: Sequence[Drawing], first: Condition) 
     found = []
     for number, (_, weight) in enumerate(drawings[0].compose):
         condition = backbone.condition([drawing.compose[number][0] for drawing in drawings])
-        condition = parts.nothing(backbone, condition)
+        condition = parts.nothing(backbone, condition, drawings)
         condition = Condition(condition.to(backbone.device, backbone.dtype).parts, first.facts)
         found.append((condition, weight))
     return found

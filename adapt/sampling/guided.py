@@ -57,7 +57,11 @@ def _by_parts(drawing: Drawing, backbone: Backbone, words: Contrast) -> list[Con
     """Parts that have a scale guide on their own, and the words with the rest; without words or rest, only those parts do."""
     scales = {part: s for part, s in drawing.part_scales.items() if s is not None and part in backbone.conditioners}
     own = [PartGuidance(part, Dial(scale)) for part, scale in scales.items()]
-    if drawing.wordless and backbone.null_kind == "empty" and scales.keys() == backbone.conditioners.keys() != set():
+    if (
+        drawing.wordless
+        and backbone.null_kind == "empty"
+        and scales.keys() == backbone.conditioners.keys() - {"control"} != set()
+    ):
         return list(own)
     return [WithParts(words, tuple(scales)) if scales else words, *own]
 

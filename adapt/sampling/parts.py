@@ -10,6 +10,7 @@ from torch import Tensor
 
 from adapt.backbones import Backbone
 from adapt.backbones.features import features_of
+from adapt.data.controls import EXTRACTORS, Extractor
 from adapt.sampling.pixels import to_pixels
 from adapt.sampling.request import Drawing
 from conditioning import Condition
@@ -20,17 +21,41 @@ def told(backbone: Backbone, condition: Condition, drawings: Sequence[Drawing]) 
     raw: dict[str, list[Any]] = {"class": [dict(drawing.classes) for drawing in drawings]}
     if "image" in backbone.conditioners:
         raw["image"] = references(backbone, drawings)
+    if "control" in backbone.conditioners:
+        raw["control"] = controls(backbone, drawings)
     return _with(backbone, condition, raw)
 
 
-def nothing(backbone: Backbone, condition: Condition) -> Condition:
-    """The condition with no class and no reference picture."""
-    return _with(backbone, condition, {"class": [""] * len(condition), "image": [None] * len(condition)})
+def nothing(backbone: Backbone, condition: Condition, drawings: Sequence[Drawing]) -> Condition:
+    """The condition with no class and no reference picture, but the same control: it is where something is drawn, on both sides
+    of every guidance."""
+    raw: dict[str, list[Any]] = {"class": [""] * len(drawings), "image": [None] * len(drawings)}
+    if "control" in backbone.conditioners:
+        raw["control"] = controls(backbone, drawings)
+    return _with(backbone, condition, raw)
 
 
 @torch.no_grad()
 def _with(backbone: Backbone, condition: Condition, raw: dict[str, list[Any]]) -> Condition:
     return condition.replaced({part: each.encode(raw[part]) for part, each in backbone.conditioners.items()})
+
+
+def controls(backbone: Backbone, drawings: Sequence[Drawing]) -> list[Tensor | None]:
+    """Latents of each drawing's control, at its strength; None without one."""
+    extract = EXTRACTORS[getattr(backbone.conditioners["control"], "source", "")]
+    known: dict[int, Tensor | None] = {}
+    for drawing in drawings:
+        if id(drawing.control) not in known:
+            known[id(drawing.control)] = None if drawing.control is None else _followed(backbone, drawing, extract)
+    return [known[id(drawing.control)] for drawing in drawings]
+
+
+@torch.no_grad()
+def _followed(backbone: Backbone, drawing: Drawing, extract: Extractor) -> Tensor:
+    assert drawing.control is not None
+    pixels = to_pixels(drawing.control, drawing.height, drawing.width)
+    mean, _ = backbone.encode_media(extract(pixels[0])[None])
+    return drawing.control_scale * mean[0].cpu()
 
 
 def references(backbone: Backbone, drawings: Sequence[Drawing]) -> list[Tensor | None]:

@@ -33,7 +33,7 @@ OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
 """kohya's options, as its sample-prompt files have them."""
 
 KEYS = [*Request.names(), "count"]
-PICTURES = ("image", "mask", "image_prompt")
+PICTURES = ("image", "mask", "image_prompt", "control")
 """Settings that are files, from the prompt file's folder."""
 
 
@@ -121,5 +121,6 @@ def _pictures_of(
     image = images(row["image"]) if "image" in row else None
     mask = masks(row["mask"]) if "mask" in row else None
     reference = images(row["image_prompt"]) if "image_prompt" in row else template.image_prompt
-    first = replace(template, **settings, image=image, mask=mask, image_prompt=reference)
+    control = images(row["control"]) if "control" in row else template.control
+    first = replace(template, **settings, image=image, mask=mask, image_prompt=reference, control=control)
     return [replace(first, seed=first.seed + number) for number in range(count)]

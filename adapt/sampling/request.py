@@ -41,6 +41,9 @@ class Request:
             None: `guidance_scale` guides by prompt and class together.
         image_prompt: a reference picture, for adapters that were taught with `image_prompts=true`: what it shows is drawn anew.
         image_prompt_scale: ≥ 0, how strongly it guides by itself; as `class_scale`.
+        control: what is drawn along, for adapters that were taught with `control=edges` or `colours`, which are taken from this
+            picture of the drawing's own size.
+        control_scale: ≥ 0, how strongly: 1 as trained, 0 not at all.
         steps: inference steps, ≥ 1.
         seed: 0 … 2**63 - 1.
         height, width: in pixels; multiples of the backbone's `multiple`. With `image` and neither given: the
@@ -66,6 +69,8 @@ class Request:
     class_scale: float | None = None
     image_prompt: Image | None = None
     image_prompt_scale: float | None = None
+    control: Image | None = None
+    control_scale: float = 1.0
     steps: int | None = None
     seed: int = 0
     height: int | None = None
@@ -85,6 +90,7 @@ class Request:
         _number("guidance_rescale", self.guidance_rescale, 0, 1)
         _number("class_scale", self.class_scale, 0, LARGEST_WEIGHT)
         _number("image_prompt_scale", self.image_prompt_scale, 0, LARGEST_WEIGHT)
+        _number("control_scale", self.control_scale, 0, LARGEST_WEIGHT)
         if self.image_prompt_scale is not None and self.image_prompt is None:
             raise SettingsError("image_prompt_scale needs a reference picture", next="give image_prompt too")
         _number("embedded_guidance", self.embedded_guidance, 0, None)
@@ -189,6 +195,8 @@ class Drawing:
     class_scale: float | None
     image_prompt: Image | None
     image_prompt_scale: float | None
+    control: Image | None
+    control_scale: float
     steps: int
     seed: int
     height: int
@@ -231,6 +239,7 @@ class Drawing:
             guidance,
             weights,
             *self.part_scales.values(),
+            self.control_scale,
             any(scale is not None for scale in self.part_scales.values()) and self.wordless,
             self.frames,
             self.fps,
@@ -251,15 +260,29 @@ class Known:
     Attributes:
         labels: classes that they draw.
         images: whether they take a reference picture.
+        controls: whether they draw along a control picture.
     """
 
     labels: tuple[str, ...] = ()
     images: bool = False
+    controls: bool = False
 
     @staticmethod
     def of(conditioners: Mapping[str, Any]) -> Known:
         """What these conditioners know, by the part that they make."""
-        return Known(tuple(getattr(conditioners.get("class"), "labels", ())), "image" in conditioners)
+        return Known(
+            tuple(getattr(conditioners.get("class"), "labels", ())), "image" in conditioners, "control" in conditioners
+        )
+
+    def followed(self, control: Image | None, width: int, height: int) -> Image | None:
+        """The control. Raises `SettingsError` when no adapter takes one, or for one of another size."""
+        if control is not None and not self.controls:
+            raise SettingsError("there is no adapter that draws along a control", given="control",
+                                next="--adapter PATH of one that was trained with control=edges")  # fmt: skip
+        if control is not None and control.size != (width, height):
+            raise SettingsError("the control has another size than the drawing", given=f"{control.width}x{control.height}",
+                                allowed=f"{width}x{height}", next="resize it, or give --size")  # fmt: skip
+        return control
 
     def judged(self, image_prompt: Image | None) -> Image | None:
         """The reference picture. Raises `SettingsError` when no adapter takes one."""
@@ -299,6 +322,8 @@ def settle(
         class_scale=request.class_scale,
         image_prompt=known.judged(request.image_prompt),
         image_prompt_scale=request.image_prompt_scale,
+        control=known.followed(request.control, width, height),
+        control_scale=float(request.control_scale),
         steps=int(advice["steps"] if steps is None else steps),
         seed=int(request.seed),
         width=width,

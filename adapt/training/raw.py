@@ -25,5 +25,11 @@ def references(examples: EncodedPictures, views: Sequence[View]) -> list[Tensor 
     return [None if examples.pictures[view[0]].prior else features_of(examples.latents(*view)[0]) for view in views]
 
 
-RAW: Mapping[str, Callable[[EncodedPictures, Sequence[View]], Sequence[Any]]] = {"class": labels, "image": references}
+def controls(examples: EncodedPictures, views: Sequence[View]) -> list[Tensor | None]:
+    """Latents of what each picture is controlled by, as it is seen."""
+    return [None if examples.pictures[view[0]].prior else examples.control(*view) for view in views]
+
+
+Raw = Callable[[EncodedPictures, Sequence[View]], Sequence[Any]]
+RAW: Mapping[str, Raw] = {"class": labels, "image": references, "control": controls}
 """By the part."""

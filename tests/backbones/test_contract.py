@@ -11,6 +11,7 @@ from tiny_families import CASES, pixart_alpha
 
 from adapt.adapter import Adapter, Facts
 from adapt.api.classes import put_in_classes
+from adapt.api.controls import TAKES, put_in_control, require_stem
 from adapt.api.image_prompts import require_pictures
 from adapt.api.network import put_in, readers, settled_network
 from adapt.api.objective import make_objective
@@ -348,3 +349,25 @@ def test_families_without_tokens_refuse_references(backbones):
         with pytest.raises(SettingsError, match="image_prompts are tokens"):
             require_pictures(backbones(name), TrainSettings(image_prompts=True))
     require_pictures(backbones("pixart-alpha"), TrainSettings(image_prompts=True))
+
+
+@families
+def test_a_control_is_added_where_latents_come_in_or_refused(backbone, name):
+    settings = settled(backbone).model_copy(update={"control": "edges"})
+    if backbone.family not in TAKES:
+        with pytest.raises(SettingsError, match="no first layer"):
+            require_stem(backbone, settings)
+        return
+    require_stem(backbone, settings)
+    control = put_in_control(backbone, settings).conditioner
+    try:
+        condition, x, t = backbone.condition(CASES[name].prompts[:2]), noise(backbone, 2), times(backbone, 2)
+        with torch.no_grad():
+            before = backbone.predict(x, t, condition)
+            control.weight.copy_(normal(0, "weight", 0, 0, control.weight.shape))
+            told = condition.replaced({"control": control.encode([x[0].flip(-1), None])})
+            found = backbone.predict(x, t, told)
+        assert (found[0] - before[0]).abs().max() > 1e-5
+        assert torch.equal(found[1], before[1])
+    finally:
+        backbone.conditioners.clear()

@@ -97,7 +97,7 @@ def test_dropouts_are_of_parts_pairs_and_all():
     ("changes", "message"),
     [
         ({"image_prompt_tokens": 2}, "image_prompt_tokens .2. is of image_prompts=true"),
-        ({"joint_dropout": 0.2}, "joint_dropout .0.2. is of classes=true or image_prompts=true"),
+        ({"joint_dropout": 0.2}, "joint_dropout .0.2. is of classes=true, image_prompts=true, control=edges"),
         ({"classes": True, "joint_dropout": {"caption+image": 0.1}}, "image, which this run does not teach"),
         ({"classes": True, "joint_dropout": {"caption": 0.1}}, "several of caption, class, image"),
         ({"image_prompts": True, "image_prompt_dropout": 0.95}, "more than 1"),

@@ -1,0 +1,136 @@
+"""Controls: null is the base to the bit, a map is a wider first layer, edges and colours, and a run that learns from them."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from tiny_runs import RESULTS, content, tiny
+
+import adapt
+from adapt.backbones import Backbone
+from adapt.backbones.stem import hinted, stem_of
+from adapt.cli.main import main
+from adapt.config import validate
+from adapt.data.controls import EXTRACTORS, colours, edges
+from adapt.errors import SettingsError
+from conditioning import Condition, ControlConditioner
+
+OWN = {"control": "edges", "control_learning_rate": 3e-2, "previews": (), "ema": 0.0}
+SHORT = {"steps": 4, "batch_size": 4, "validate_every": 2, "save_every": 2, **OWN}
+
+
+@pytest.fixture(scope="module")
+def result(captioned, tiny_base, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "run"
+    return adapt.train(captioned, output=run, base=str(tiny_base), settings=tiny(**SHORT))
+
+
+def drawn(base, adapter, **changes):
+    asked = {"prompt": "a", "steps": 2, "guidance_scale": 2.0, **changes}
+    return np.asarray(adapt.generate(base, adapters=[adapter], **asked)[0])
+
+
+# ---------------------------------------------------------------------------------------------- the conditioner
+def test_a_map_is_what_a_wider_first_layer_would_add(tiny_base):
+    backbone = Backbone.load(str(tiny_base))
+    stem = stem_of(backbone).convolution
+    control = ControlConditioner(torch.randn(stem.weight.shape), "edges", stem.stride[0], int(stem.padding[0]))
+    x, z = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
+    condition = Condition({"control": control.encode(list(z))})
+    with hinted(backbone, condition), torch.no_grad():
+        added = stem(x)
+    wide = F.conv2d(torch.cat([x, z], 1), torch.cat([stem.weight, control.weight], 1), stem.bias, padding=1)
+    assert torch.allclose(added, wide, atol=1e-5)
+
+
+def test_null_and_a_new_control_are_the_base_to_the_bit(tiny_base):
+    backbone = Backbone.load(str(tiny_base))
+    control = ControlConditioner.new(stem_of(backbone).convolution.weight.shape, "edges")
+    plain = backbone.condition(["a", "b"])
+    x, t = torch.randn(2, 4, 8, 8), torch.tensor([100, 700])
+    before = backbone.predict(x, t, plain)
+    for part in (control.null(2), control.encode([torch.randn(4, 8, 8), None]), control.encode([None, None])):
+        assert torch.equal(backbone.predict(x, t, plain.replaced({"control": part})), before)
+
+
+def test_dropped_rows_have_no_map():
+    control = ControlConditioner(torch.randn(5, 4, 3, 3), "edges")
+    condition = Condition({"control": control.encode([torch.randn(4, 8, 8)] * 2)})
+    found = condition.drop({"control": torch.tensor([True, False])}, Condition({"control": control.null(2)}))
+    assert torch.equal(found.parts["control"]["map"][0], torch.zeros(5, 8, 8))
+    assert torch.equal(found.parts["control"]["map"][1], condition.parts["control"]["map"][1])
+
+
+def test_controls_of_several_sizes_or_channels_are_named():
+    control = ControlConditioner(torch.randn(5, 4, 3, 3), "edges")
+    for wrong in ([torch.zeros(4, 8, 8), torch.zeros(4, 8, 9)], [torch.zeros(3, 8, 8)]):
+        with pytest.raises(ValueError, match="one size and 4 channels"):
+            control.encode(wrong)
+
+
+# ---------------------------------------------------------------------------------------------- the extractors
+@pytest.mark.parametrize("name", sorted(EXTRACTORS))
+def test_a_plain_picture_has_no_edges_and_its_own_colour(name):
+    plain = torch.full((3, 16, 24), 0.25)
+    expected = -1.0 if name == "edges" else 0.25
+    assert torch.equal(EXTRACTORS[name](plain), torch.full_like(plain, expected))
+
+
+def test_edges_are_where_brightness_steps_and_follow_the_picture():
+    step = torch.cat([torch.full((3, 16, 8), -1.0), torch.full((3, 16, 8), 1.0)], 2)
+    found = edges(step)
+    assert (found[:, :, 7:9] == 1).all()
+    assert (found[:, :, :6] == -1).all()
+    assert torch.equal(edges(step.flip(2)), found.flip(2))
+    assert torch.equal(edges(step.transpose(1, 2)), found.transpose(1, 2))
+
+
+def test_colours_are_means_and_stay_when_taken_again():
+    found = colours(torch.randn(3, 16, 32))
+    assert torch.allclose(colours(found), found, atol=1e-6)
+    assert len(torch.unique(found[0])) == 64
+
+
+# ---------------------------------------------------------------------------------------------- a whole run
+def test_a_control_is_learned_and_decides_the_picture(result, captioned, tiny_base):
+    adapter, base = result.adapter, Backbone.load(str(tiny_base))
+    assert adapter.facts.conditioning["control"]["source"] == "edges"
+    assert adapter.conditioners["control"].weight.abs().max() > 1e-3
+    first, second = sorted(captioned.rglob("*.png"))[:2]
+    asked = ({}, {"control": first}, {"control": second}, {"control": first, "control_scale": 2.0})
+    found = [drawn(base, adapter, **each) for each in asked]
+    assert not any(np.array_equal(a, b) for i, a in enumerate(found) for b in found[:i])
+    assert np.array_equal(found[0], drawn(base, adapter, control=first, control_scale=0.0))
+    assert base.conditioners == {}
+
+
+def test_a_resumed_run_gives_the_same_bytes(result, captioned, tiny_base, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(result.folder, run)
+    shutil.rmtree(run / "checkpoints" / "step-000004")
+    adapt.train(captioned, output=run, base=str(tiny_base), settings=tiny(**SHORT), existing="resume")
+    assert content(run, *RESULTS, "words") == content(result.folder, *RESULTS, "words")
+
+
+def test_the_command_line_follows_a_picture_and_says_what_is_wrong(result, captioned, tiny_base, tmp_path, capsys):
+    first = str(min(captioned.rglob("*.png")))
+    common = ["generate", "--base", str(tiny_base), "--steps", "1", "--output", str(tmp_path / "o")]
+    assert main([*common, "--adapter", str(result.folder), "--control", first, "--control-scale", "0.5", "--json"]) == 0
+    path = json.loads(capsys.readouterr().out)["pictures"][0]["path"]
+    assert "Control: scale 0.5" in Image.open(path).info["parameters"]
+    assert main([*common, "--control", first, "--prompt", "a"]) == 2
+    assert "no adapter that draws along a control" in capsys.readouterr().err
+    Image.new("RGB", (24, 16)).save(tmp_path / "wide.png")
+    assert main([*common, "--adapter", str(result.folder), "--control", str(tmp_path / "wide.png")]) == 2
+    assert "another size than the drawing (given: 24x16; allowed: 16x16)" in capsys.readouterr().err
+
+
+def test_settings_that_contradict_each_other_are_refused():
+    with pytest.raises(SettingsError, match=r"control_dropout .0.3. is of control=edges"):
+        validate({"control_dropout": 0.3})
+    with pytest.raises(SettingsError, match="control does not go with grow_from"):
+        validate({"classes": True, "grow_from": "x", "control": "edges"})
