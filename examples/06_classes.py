@@ -1,7 +1,7 @@
 """Teaches classes by name: folders of animals in, one row of drawings for each of them out.
 
-    python examples/06_classes.py                    a look in a minute
-    python examples/06_classes.py --steps 600        animals that anyone would recognise
+    python examples/06_classes.py    # a look in a minute
+    python examples/06_classes.py --steps 600    # animals that anyone would recognise
 
 No captions: a picture's class is the name of its folder, and it is learned beside the network, in the same adapter.
 The first column is told its class without being guided by it, the others are guided (`class_scale`).
