@@ -26,11 +26,15 @@ def told(backbone: Backbone, condition: Condition, drawings: Sequence[Drawing]) 
     return _with(backbone, condition, raw)
 
 
-def nothing(backbone: Backbone, condition: Condition, drawings: Sequence[Drawing]) -> Condition:
-    """The condition with no class and no reference picture, but the same control: it is where something is drawn, on both sides
-    of every guidance."""
-    raw: dict[str, list[Any]] = {"class": [""] * len(drawings), "image": [None] * len(drawings)}
-    if "control" in backbone.conditioners:
+def nothing(backbone: Backbone, condition: Condition, drawings: Sequence[Drawing] = ()) -> Condition:
+    """The condition with no class and no reference picture.
+
+    Args:
+        drawings: whose controls stay: where something is drawn is the same on both sides of every guidance. None: no control.
+    """
+    rows = len(condition)
+    raw: dict[str, list[Any]] = {"class": [""] * rows, "image": [None] * rows, "control": [None] * rows}
+    if drawings and "control" in backbone.conditioners:
         raw["control"] = controls(backbone, drawings)
     return _with(backbone, condition, raw)
 
