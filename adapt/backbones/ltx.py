@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adapt.backbones.base import Backbone, posterior
+from adapt.backbones.base import Backbone
+from adapt.backbones.by_channel import ByChannel
 from adapt.backbones.registry import refusal_of
 from adapt.objectives.shift import LinearShift
 from adapt.quiet import quiet_libraries
@@ -17,7 +18,7 @@ from adapt.types import Sizes
 from conditioning import Condition, Part
 
 
-class LTXVideo(Backbone):
+class LTXVideo(ByChannel, Backbone):
     """Positions are told in seconds: the frames a second are a fact of the condition."""
 
     family: ClassVar[str] = "ltx-video"
@@ -43,25 +44,13 @@ class LTXVideo(Backbone):
         said = {ours: config[theirs] for ours, theirs in names.items() if config.get(theirs) is not None}
         return {"mu": LinearShift(**said, patch=1).mu(dims), "sigmas": np.linspace(1.0, 1 / steps, steps)}
 
-    @torch.no_grad()
-    def encode_media(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def statistics(self) -> tuple[Tensor, Tensor]:
         vae = self.pipeline.vae
-        mean, std = posterior(vae.encode(pixels.to(vae.device, vae.dtype)))
-        shift, scale = self._statistics(mean)
-        return (mean - shift) / scale, std / scale
+        return vae.latents_mean, vae.latents_std / vae.config.scaling_factor
 
-    @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        vae = self.pipeline.vae
-        shift, scale = self._statistics(latents.to(vae.dtype))
-        pixels: Tensor = vae.decode(latents.to(vae.dtype) * scale + shift, None, return_dict=False)[0]
-        return pixels
-
-    def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of each channel, (1, C, 1, 1, 1)."""
-        vae = self.pipeline.vae
-        mean, std = (v.view(1, -1, 1, 1, 1).to(like) for v in (vae.latents_mean, vae.latents_std))
-        return mean, std / vae.config.scaling_factor
+    @property
+    def decoder_told(self) -> tuple[Any, ...]:
+        return (None,)  # no time: its decoder is told none
 
     def encode_text(self, captions: Sequence[str]) -> Part:
         with quiet_libraries():

@@ -8,13 +8,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from adapt.backbones.base import Backbone, posterior
+from adapt.backbones.base import Backbone
+from adapt.backbones.by_channel import ByChannel
 from adapt.backbones.registry import refusal_of
 from adapt.quiet import quiet_libraries
 from conditioning import Condition, Part
 
 
-class Wan(Backbone):
+class Wan(ByChannel, Backbone):
     """Wan 2.2 has two experts: `transformer` for times from `boundary_ratio` on, `transformer_2` below."""
 
     family: ClassVar[str] = "wan"
@@ -50,26 +51,6 @@ class Wan(Backbone):
     def untrainable(self) -> str | None:
         told = {"experts": self.boundary is not None, "expand_timesteps": self.pipeline.config.expand_timesteps}
         return refusal_of(self.entry, {"pipeline": told})
-
-    @torch.no_grad()
-    def encode_media(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        vae = self.pipeline.vae
-        mean, std = posterior(vae.encode(pixels.to(vae.device, vae.dtype)))
-        shift, scale = self._statistics(mean)
-        return (mean - shift) / scale, std / scale
-
-    @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        vae = self.pipeline.vae
-        shift, scale = self._statistics(latents.to(vae.dtype))
-        pixels: Tensor = vae.decode(latents.to(vae.dtype) * scale + shift, return_dict=False)[0]
-        return pixels
-
-    def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of each channel, (1, C, 1, 1, 1)."""
-        config = self.pipeline.vae.config
-        mean, std = (torch.tensor(v).view(1, -1, 1, 1, 1).to(like) for v in (config.latents_mean, config.latents_std))
-        return mean, std
 
     def encode_text(self, captions: Sequence[str]) -> Part:
         with quiet_libraries():
