@@ -39,6 +39,8 @@ class Applied:
         """Called before the weights come off: what takes off the rest of an adapter."""
         self._modules, self._layers, self._scale = modules, layers, scale
         self._touched: dict[str, Tensor] = {}
+        self.resting = False
+        """Whether its weights are without it for a moment (`off`)."""
         self.change(layers, scale)
 
     def rescale(self, scale: float) -> None:
@@ -97,9 +99,11 @@ class Applied:
         with torch.no_grad():
             for weight in weights:
                 weight.copy_(getattr(weight, STACK).base)
+        self.resting = True
         try:
             yield
         finally:
+            self.resting = False
             with torch.no_grad():
                 for weight, before in zip(weights, kept, strict=True):
                     weight.copy_(before)

@@ -94,6 +94,8 @@ class Following:
         Raises:
             AdapterError: rows at several times, of which weights can be at one only.
         """
+        if self.applied.resting:
+            return
         shares = torch.unique(self.share_of(t))
         if len(shares) != 1:
             raise AdapterError("a T-LoRA in the weights is at one time, and rows are at several", given=shares.tolist())

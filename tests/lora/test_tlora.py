@@ -89,11 +89,15 @@ def test_applied_it_follows_the_time_beside_others_and_leaves_no_trace(adapter, 
         LoraWeights({"unet": {name: Pair(torch.ones(1, layer.size[1]), torch.ones(layer.size[0], 1), 0.1)}})
     )
     weight = backbone.denoiser.get_submodule(name).weight
-    with other.apply(backbone), adapter.apply(backbone, 0.5):
+    with other.apply(backbone), adapter.apply(backbone, 0.5) as applied:
         for t, count in ((999, 2), (500, 4), (0, 6), (500, 4)):
             backbone.predict(x, torch.tensor([t]), condition)
             ours = Pair(layer.down[:count], layer.up[:, :count], layer.alpha * count / 6).delta() / 2
             assert torch.allclose(weight, before[f"{name}.weight"] + 0.1 + ours, atol=1e-6), t
+        with applied.off():  # the base is asked, at another time
+            backbone.predict(x, torch.tensor([999]), condition)
+            assert torch.equal(weight, before[f"{name}.weight"])
+        assert torch.allclose(weight, before[f"{name}.weight"] + 0.1 + ours, atol=1e-6)
         with pytest.raises(AdapterError, match="rows are at several"):
             backbone.predict(x.expand(2, -1, -1, -1), torch.tensor([1, 900]), condition.expand(2))
     assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.denoiser.state_dict().items())
