@@ -1,6 +1,7 @@
 """What guidance costs and what it is worth: full, in an interval, adaptive.
 
     python benchmarks/guidance_cost.py --pictures 400 --json guidance_cost.json
+    python benchmarks/guidance_cost.py --drawn DATA --json guidance_cost.json             # DATA: prepare.py's, --size 64
     python benchmarks/guidance_cost.py --pictures 16 --steps 6 --rule cfg:stop=0.6        # a quick look
 
 Every rule draws the same captions from the same noise on one base. Time: drawing by each rule ÷ unguided, batch by batch, the
@@ -20,13 +21,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from adapt.adapter import Adapter
 from adapt.api.generate import applied
-from adapt.api.reference import Reference, read_reference
+from adapt.api.judging import spread as spread_evenly
+from adapt.api.reference import MOST, Reference, read_reference
 from adapt.backbones import Backbone
 from adapt.evaluation.distances import bandwidth, kernel, mmd2, spread
 from adapt.evaluation.features import Blocks, Inside, Scaling, texture
@@ -98,6 +101,18 @@ def drawn(
             looks[name].append(look(inside, [p for p in pictures if isinstance(p, Image.Image)]))
         print(f"{min(first + batch, total)}/{total}", flush=True)
     return looks, seconds
+
+
+def of_icons(folder: Path) -> Reference:
+    """Plain renderings that `icons` was trained on (training_scripts/icons/prepare.py), evenly spread, and their nouns."""
+    rows = json.loads((folder / "rows.json").read_text("utf-8"))["rows"]
+    plain = [i for i, row in enumerate(rows) if row["kind"] == "plain"]
+    chosen, stored = (
+        [plain[i] for i in spread_evenly(range(len(plain)), MOST)],
+        np.load(folder / "pictures.npy", mmap_mode="r"),
+    )
+    captions = tuple(rows[i]["name"].replace("-", " ") for i in chosen)
+    return Reference(tuple(Image.fromarray(np.array(stored[i])) for i in chosen), captions)
 
 
 def look(inside: Inside, pictures: Sequence[Image.Image]) -> Blocks:
@@ -183,6 +198,7 @@ def main() -> None:
     parser.add_argument("--base", default="icons")
     parser.add_argument("--adapter", type=Path, help="drawn with, at its recommended scale; default: the base alone")
     parser.add_argument("--reference", type=Path, default=OPENMOJI, help="real pictures with captions, which are drawn")
+    parser.add_argument("--drawn", type=Path, help="in its place: what icons was trained on, as prepare.py wrote it")
     parser.add_argument("--pictures", type=int, default=400, help="of each rule; fewer than 400 prove nothing")
     parser.add_argument("--steps", type=int, help="default: the base's")
     parser.add_argument("--guidance-scale", type=float, help="default: the base's")
@@ -193,7 +209,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     words = parser.parse_args()
     torch.set_num_threads(words.threads)
-    backbone, reference = Backbone.load(words.base, device=words.device), read_reference(words.reference)
+    backbone = Backbone.load(words.base, device=words.device)
+    reference = of_icons(words.drawn) if words.drawn else read_reference(words.reference)
     scale, steps = words.guidance_scale or backbone.guidance_scale, words.steps or backbone.sampling_steps
     adapters = [Adapter.load(words.adapter)] if words.adapter else []
     found = measured(backbone, reference, adapters, [NONE, FULL, *words.rule], scale, steps, words)
