@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from adapt.api.classes import leaving_some, with_classes
 from adapt.api.media import with_settings
 from adapt.api.previews import rows
+from adapt.api.sounding import require_alike
 from adapt.config import TrainSettings, require_settled, validate
 from adapt.data import Picture
 from adapt.data.tags import Tags
@@ -160,6 +161,7 @@ def _judged(source: str | Path, settings: TrainSettings, medium: Medium) -> tupl
     found = find(source, Reading(settings.repeats, settings.masks, noun=reader.noun, extensions=reader.extensions))
     with verdicts_of(source, reader=reader) as verdicts:
         judgement = judge(found, medium.side, progress=_judging(), verdicts=verdicts, reader=reader)
+    require_alike(judgement, settings, medium)
     remarks = (*judgement.warnings, *judge_whole(found, judgement, cut=_crop(settings, medium)))
     # `found` says that one
     told = lines((remark for remark in remarks if remark.kind != "no caption"), reader.noun)

@@ -36,6 +36,9 @@ class DataSettings(Section):
     seconds: float | None = Field(
         None, gt=0, le=600, description="length of the sounds that are learned, s; None: the base's own"
     )
+    convert_sounds: bool = Field(
+        False, description="bring sounds of another rate or with other channels to the base's, instead of stopping"
+    )
     frames: int | None = Field(
         None, ge=1, le=1000, description="frames of the clips that are learned; None: the base's own"
     )

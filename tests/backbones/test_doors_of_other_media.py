@@ -1,6 +1,7 @@
 """The same doors for bases that are told classes or nothing, and for those that make clips; what they refuse."""
 
 import json
+import shutil
 
 import av
 import numpy as np
@@ -143,6 +144,18 @@ def sounds(tmp_path_factory):
         soundfile.write(root / f"{k}.wav", numbers.uniform(-0.5, 0.5, (40 + 20 * k, 2)), 64)
         (root / f"{k}.txt").write_text(f"noise {k}")
     return root
+
+
+@pytest.mark.parametrize(("rate", "channels", "said"), [(32, 2, "32 samples a second"), (64, 1, "1 channels")])
+def test_sounds_unlike_the_bases_are_taught_only_when_asked_for(
+    folders, sounds, rate, channels, said, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(sounds, "mixed")
+    soundfile.write("mixed/0.wav", np.random.default_rng(9).uniform(-0.5, 0.5, (60, channels)), rate)
+    asked = ["train", "mixed", "--base", str(folders("stable-audio")), "--dry-run", *SETTINGS]
+    refused(asked, capsys, "1 of 4 sounds", "0.wav", said, "64 samples a second, 2 channels", "convert_sounds=true")
+    assert main([*asked, "convert_sounds=true"]) == 0
 
 
 def test_stable_audio_learns_sounds_and_makes_them(folders, sounds, tmp_path, monkeypatch, capsys):
