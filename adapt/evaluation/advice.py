@@ -34,7 +34,7 @@ def advise(grid: Grid, measured: Measured, quality: Quality) -> Advice:
     2. The score (style + prompt + diversity up to 1) is smoothed over neighbours on each axis (¼, ½, ¼): the best of many noisy
        figures is usually the luckiest, and neighbours share no luck.
     3. Settings within half a standard error of the best (paired: same prompts, noise and reference pictures) are as good.
-    4. Of those, the one with the fewest evaluations of the network; then with the adapter's scale nearest to 1.
+    4. Of those, the one with the fewest evaluations of the network; of several, the best.
 
     Args:
         measured, quality: of the base and of every setting, in the grid's order.
@@ -53,7 +53,7 @@ def advise(grid: Grid, measured: Measured, quality: Quality) -> Advice:
     behind = smooth[best] - smooth
     as_good = [i for i in range(len(grid)) if bool(alive[i]) and float(behind[i]) <= TIE * float(error[i])]
     settings = grid.settings
-    chosen = min(as_good, key=lambda i: (settings[i].evaluations, abs(settings[i].scale - 1), -float(smooth[i])))
+    chosen = min(as_good, key=lambda i: (settings[i].evaluations, -float(smooth[i])))
     return Advice(settings[chosen], _reason(settings, quality, chosen, best, len(as_good)))
 
 

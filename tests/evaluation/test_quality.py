@@ -122,6 +122,13 @@ def test_of_equally_good_settings_the_cheapest_is_recommended():
     assert "style 1.0" in found.reason or "style 0.9" in found.reason
 
 
+def test_of_settings_at_the_same_cost_the_better_one_is_recommended():
+    found, quality = advice(seen(lambda setting, noise: noise + 3 * min(1.0, 0.97 + setting.scale / 50)))
+    assert (quality.style[1:] > 0.9).all() and found.setting.evaluations == 10
+    scores = {s: float(v) for s, v in zip(GRID.settings, smoothed(quality.score[1:], GRID.shape), strict=True)}
+    assert scores[found.setting] == max(v for s, v in scores.items() if s.evaluations == 10)
+
+
 def test_better_prompts_pay_for_guidance_and_worse_ones_do_not():
     def hits(better):
         share = {1.0: 6, 3.0: 22} if better else {1.0: 22, 3.0: 6}
