@@ -7,19 +7,18 @@ hold), `adapter.json` (the facts needed to use it), `samples/`, `README.md`. A b
 from __future__ import annotations
 
 import fnmatch
-import json
-import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from adapt import files
+from adapt.adapter.facts import FACTS_NAME, Facts, read_facts
+from adapt.adapter.places import home, locate, name_of
 from adapt.errors import AdapterError
-from adapt.fetch import fetch, needed, reference
 from adapt.formats import FILE_NAME, Layer, LoraWeights, read, write_lora, write_peft
 from adapt.formats.conditioners import FOLDER as CONDITIONING
 from adapt.formats.conditioners import labels_in, read_conditioners, write_conditioners
@@ -29,12 +28,10 @@ from adapt.formats.embeddings import Embeddings, read_embeddings, write_embeddin
 from adapt.formats.encoder_names import by_diffusers
 from adapt.formats.export import export
 from adapt.formats.header import read_metadata
-from adapt.formats.opening import check_file
-from adapt.formats.peft_folder import CONFIG_NAME, FOLDER, WEIGHTS_NAME, folders, of_one_adapter, read_config
+from adapt.formats.peft_folder import FOLDER, folders, of_one_adapter
 from adapt.formats.readers import LOADER
 from adapt.formats.tlora import TimeLora
 from adapt.licences import Licence
-from adapt.source import composed
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -42,87 +39,6 @@ if TYPE_CHECKING:
     from adapt.backbones import Backbone
     from adapt.lora import Applied
     from conditioning import ClassConditioner, LearnedConditioner
-
-SCHEMA = 1
-FACTS_NAME = "adapter.json"
-INSIDE = (
-    FILE_NAME,
-    f"{FOLDER}/{WEIGHTS_NAME}",
-    f"adapter/{FILE_NAME}",
-    f"adapter/{FOLDER}/{WEIGHTS_NAME}",
-    WEIGHTS_NAME,
-)
-"""Where the weights stand in an adapter's folder, a run's, or a folder of peft's."""
-CACHED = re.compile(r"/models--[^/]*--([^/]+)/snapshots/[^/]+(?:/|$)")
-"""Where huggingface_hub's cache keeps a repository: its folders are called after commits."""
-MAPPINGS = (
-    "base",
-    "lora",
-    "recommended",
-    "distilled",
-    "sweep",
-    "data",
-    "training",
-    "proof",
-    "words",
-    "conditioning",
-    "versions",
-)
-LISTS = ("samples", "loads_in", "triggers")
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What stands in `adapter.json`.
-
-    Attributes:
-        base: `reference` (`icons` or a Hub id; None for a local folder, whose path is nobody's business), of a
-            Hub id the `revision` and `variant` that were asked for and the `commit`, `family`,
-            `fingerprint` (class, configuration and shapes of the denoiser), `pipeline` (diffusers' class), `license` …
-        lora: peft's configuration by component.
-        objective: prediction type that it was trained with.
-        null: what an empty condition was in training.
-        trigger: word that calls the style or subject, or None; of several, the first.
-        triggers: all of them, where sources have their own.
-        recommended: `scale`, `guidance_scale`, `steps` to draw with.
-        distilled: `guidance_scale` and `guidance_rescale` that were learned: guidance is inside, and drawn with at 1.
-        sweep: what `recommended` rests on, where a sweep has chosen them: `settings`, `pictures`, `references`, `style` …
-        data: the pictures: how many, of how many classes, under which `license`; nothing private.
-        training: summary: pictures, steps, chosen step, losses; nothing private.
-        samples: `file`, `prompt` (None where it is a training caption), `seed`, `steps` … of each picture in `samples/`.
-        proof: what was seen when the exported file was loaded again (`evaluation/proof.py`).
-        words: new words: the `file` with their embedding, its `vectors`, the `encoders` that it is for.
-        conditioning: learned conditioners by part: of classes their `labels`, `slot`, `shape`.
-        versions: of the libraries that made it.
-        loads_in: programs that can take the weights file.
-    """
-
-    base: Mapping[str, str | None] = field(default_factory=dict)
-    lora: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    objective: str | None = None
-    null: str | None = None
-    trigger: str | None = None
-    triggers: tuple[str, ...] = ()
-    recommended: Mapping[str, float] = field(default_factory=dict)
-    distilled: Mapping[str, float] = field(default_factory=dict)
-    sweep: Mapping[str, Any] = field(default_factory=dict)
-    data: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
-    samples: tuple[Mapping[str, Any], ...] = ()
-    proof: Mapping[str, Any] = field(default_factory=dict)
-    words: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    conditioning: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
-    loads_in: tuple[str, ...] = ("adapt", "diffusers")
-
-    @property
-    def base_reference(self) -> str | None:
-        """The base as `--base` takes it, with the revision and variant that were asked for; None: not told."""
-        name = self.base.get("reference")
-        return name and composed(name, self.base.get("revision"), self.base.get("variant"))
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"schema": SCHEMA, **{name: getattr(self, name) for name in self.__dataclass_fields__}}
 
 
 @dataclass(frozen=True)
@@ -177,22 +93,7 @@ class Adapter:
             AdapterError: nothing usable is there.
             TransferError, HubError: the Hub does not have it, or not for this user.
         """
-        path = here(path)
-        if path.is_dir():
-            found = next((path / name for name in INSIDE if (path / name).is_file()), None) or _of_several(path)
-            if found is None:
-                raise AdapterError(
-                    "the folder holds no adapter",
-                    given=path,
-                    allowed=f"a folder with {FILE_NAME}, or with peft's {CONFIG_NAME}",
-                    next="for an unfinished run: adapt train … --resume",
-                )
-            _require_inside(found, path)
-            path = found
-        check_file(path)
-        if path.name == WEIGHTS_NAME:
-            read_config(path.with_name(CONFIG_NAME))
-        return path
+        return locate(path)
 
     @staticmethod
     def digest_of(path: str | Path) -> str:
@@ -215,24 +116,7 @@ class Adapter:
         Raises:
             AdapterError: unreadable, or written by a newer adapt.
         """
-        folder = home(Adapter.locate(path))
-        if folder is None or not (file := folder / FACTS_NAME).is_file():
-            return Facts()
-        try:
-            values = dict(json.loads(file.read_text("utf-8")))
-            schema = values.pop("schema")
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise AdapterError("adapter.json cannot be read", given=file) from error
-        if schema != SCHEMA:
-            raise AdapterError("adapter.json has another schema", given=schema, allowed=SCHEMA, next="update adapt")
-        known = {k: v for k, v in values.items() if k in Facts.__dataclass_fields__}
-        for name, value in known.items():
-            kind = list if name in LISTS else dict if name in MAPPINGS else str | None
-            if not isinstance(value, kind):
-                raise AdapterError(f"adapter.json cannot be read: {name} is of another kind", given=file)
-        if not all(isinstance(sample, dict) for sample in known.get("samples", ())):
-            raise AdapterError("adapter.json cannot be read: samples is of another kind", given=file)
-        return Facts(**{**known, **{name: tuple(known.get(name, ())) for name in LISTS}})
+        return read_facts(home(Adapter.locate(path)))
 
     @staticmethod
     def labels_of(path: str | Path) -> tuple[str, ...]:
@@ -501,54 +385,8 @@ class Adapter:
         return pipeline
 
 
-def here(path: str | Path) -> Path:
-    """The path itself, or where an adapter of the Hub now is."""
-    what = reference(path)
-    if what is None:
-        return Path(path)
-    folder = fetch(what, needed(what))
-    if what.file:
-        return folder / what.file
-    inside = any((folder / name).is_file() for name in INSIDE)
-    return folder if inside else next(file for file in sorted(folder.glob("*.safetensors")))
-
-
-def _require_inside(file: Path, folder: Path) -> None:
-    """Raises `AdapterError` for a link out of an adapter's folder; the Hub's cache links to blobs of its own."""
-    real, inside = file.resolve(), folder.resolve()
-    cache = inside.parents[1] / "blobs" if inside.parent.name == "snapshots" else inside
-    if not real.is_relative_to(inside) and not real.is_relative_to(cache):
-        raise AdapterError("the adapter's file is a link out of its folder", given=file, next="name the file itself")
-
-
-def home(weights: Path) -> Path | None:
-    """The adapter's folder of a weights file that stands in one; None for a bare file."""
-    if weights.name == FILE_NAME:
-        return weights.parent
-    peft = weights.parent.parent if weights.parent.parent.name == FOLDER else weights.parent
-    return peft.parent if (weights.name, peft.name) == (WEIGHTS_NAME, FOLDER) else None
-
-
-def _of_several(folder: Path) -> Path | None:
-    """The weights file of one of several networks in an adapter's folder or a run's."""
-    found = (
-        each for inside in (folder, folder / "adapter") for each in sorted((inside / FOLDER).glob(f"*/{WEIGHTS_NAME}"))
-    )
-    return next(found, None)
-
-
 def _by_diffusers(component: str, layers: Mapping[str, Layer]) -> bool:
     """Whether diffusers' pipelines load these layers themselves."""
     return all(
         LOADER.get(layer.kind) == "diffusers" and by_diffusers(component, name) for name, layer in layers.items()
     )
-
-
-def name_of(weights: Path) -> str:
-    """What the adapter is called after: its run, its folder, or its file."""
-    folder = home(weights.absolute())
-    if cached := CACHED.search(weights.absolute().parent.as_posix()):
-        return cached[1] if folder is not None else weights.stem
-    if folder is None:
-        return weights.absolute().parent.name if weights.name == WEIGHTS_NAME else weights.stem
-    return folder.parent.name if folder.name == "adapter" else folder.name

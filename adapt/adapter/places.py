@@ -1,0 +1,89 @@
+"""Where an adapter's weights stand: in a folder of ours, of peft's, of a run, on the Hub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from adapt.errors import AdapterError
+from adapt.fetch import fetch, needed, reference
+from adapt.formats import FILE_NAME
+from adapt.formats.opening import check_file
+from adapt.formats.peft_folder import CONFIG_NAME, FOLDER, WEIGHTS_NAME, read_config
+
+INSIDE = (
+    FILE_NAME,
+    f"{FOLDER}/{WEIGHTS_NAME}",
+    f"adapter/{FILE_NAME}",
+    f"adapter/{FOLDER}/{WEIGHTS_NAME}",
+    WEIGHTS_NAME,
+)
+"""Where the weights stand in an adapter's folder, a run's, or a folder of peft's."""
+CACHED = re.compile(r"/models--[^/]*--([^/]+)/snapshots/[^/]+(?:/|$)")
+"""Where huggingface_hub's cache keeps a repository: its folders are called after commits."""
+
+
+def locate(path: str | Path) -> Path:
+    """As `Adapter.locate`."""
+    path = here(path)
+    if path.is_dir():
+        found = next((path / name for name in INSIDE if (path / name).is_file()), None) or _of_several(path)
+        if found is None:
+            raise AdapterError(
+                "the folder holds no adapter",
+                given=path,
+                allowed=f"a folder with {FILE_NAME}, or with peft's {CONFIG_NAME}",
+                next="for an unfinished run: adapt train … --resume",
+            )
+        _require_inside(found, path)
+        path = found
+    check_file(path)
+    if path.name == WEIGHTS_NAME:
+        read_config(path.with_name(CONFIG_NAME))
+    return path
+
+
+def here(path: str | Path) -> Path:
+    """The path itself, or where an adapter of the Hub now is."""
+    what = reference(path)
+    if what is None:
+        return Path(path)
+    folder = fetch(what, needed(what))
+    if what.file:
+        return folder / what.file
+    inside = any((folder / name).is_file() for name in INSIDE)
+    return folder if inside else next(file for file in sorted(folder.glob("*.safetensors")))
+
+
+def _require_inside(file: Path, folder: Path) -> None:
+    """Raises `AdapterError` for a link out of an adapter's folder; the Hub's cache links to blobs of its own."""
+    real, inside = file.resolve(), folder.resolve()
+    cache = inside.parents[1] / "blobs" if inside.parent.name == "snapshots" else inside
+    if not real.is_relative_to(inside) and not real.is_relative_to(cache):
+        raise AdapterError("the adapter's file is a link out of its folder", given=file, next="name the file itself")
+
+
+def home(weights: Path) -> Path | None:
+    """The adapter's folder of a weights file that stands in one; None for a bare file."""
+    if weights.name == FILE_NAME:
+        return weights.parent
+    peft = weights.parent.parent if weights.parent.parent.name == FOLDER else weights.parent
+    return peft.parent if (weights.name, peft.name) == (WEIGHTS_NAME, FOLDER) else None
+
+
+def _of_several(folder: Path) -> Path | None:
+    """The weights file of one of several networks in an adapter's folder or a run's."""
+    found = (
+        each for inside in (folder, folder / "adapter") for each in sorted((inside / FOLDER).glob(f"*/{WEIGHTS_NAME}"))
+    )
+    return next(found, None)
+
+
+def name_of(weights: Path) -> str:
+    """What the adapter is called after: its run, its folder, or its file."""
+    folder = home(weights.absolute())
+    if cached := CACHED.search(weights.absolute().parent.as_posix()):
+        return cached[1] if folder is not None else weights.stem
+    if folder is None:
+        return weights.absolute().parent.name if weights.name == WEIGHTS_NAME else weights.stem
+    return folder.parent.name if folder.name == "adapter" else folder.name
