@@ -23,8 +23,8 @@ def words(row: Row) -> str:
 def phrasings(row: Row) -> Iterator[tuple[str, float]]:
     """(caption, weight). A look that is not the plain one is always named; the set and the colour only sometimes."""
     said, look, style = words(row), LOOKS[row.kind], STYLES[row.set]
-    yield _list(said, look, style), 5
-    yield _list(said, look), 3
+    yield _list(said, look, style), 7
+    yield _list(said, look), 2
     if row.kind == "plain":
         yield _list(f"a {said}"), 1
         yield _list(said, row.category.lower().replace(" & ", " and "), style), 1
