@@ -19,11 +19,12 @@ Mixture = Mapping[str, float]
 
 
 class ClassConditioner(LearnedConditioner):
-    """A class is null + its embedding · projector: tokens beside the text's (B, n, D), or one embedding (B, D) that is added to
-    the time's (Dhariwal & Nichol 2021, arXiv 2105.05233, appendix B).
+    """A class is null + its start + its embedding · projector: tokens beside the text's (B, n, D), or one embedding (B, D) that
+    is added to the time's (Dhariwal & Nichol 2021, arXiv 2105.05233, appendix B).
 
-    The table starts at zero and the projector at random. Every class is then null at first, and a class that comes later, with
-    table, projector and null of the others frozen, can still go in as many directions as the table is wide.
+    The start is what the text encoder makes of the class's name, and is not learned; without one, a class is null at first. The
+    table starts at zero and the projector at random: a class that comes later, with table, projector and null of the others
+    frozen, can still go in as many directions as the table is wide.
 
     Args:
         labels: names of the classes, in the order of the table.
@@ -31,6 +32,7 @@ class ClassConditioner(LearnedConditioner):
         projector: (E, n · D), or (E, D).
         empty: the null that is learned: (n, D), or (D,).
         slot: `tokens` or `embedding`.
+        start: (K, n · D), or (K, D); None: zeros.
         kept: so many first rows of the table stay as they are, and projector and null with them; 0: everything is learned.
 
     Raises:
@@ -39,6 +41,7 @@ class ClassConditioner(LearnedConditioner):
 
     name = "class"
     known: Tensor
+    start: Tensor
 
     def __init__(
         self,
@@ -48,6 +51,7 @@ class ClassConditioner(LearnedConditioner):
         empty: Tensor,
         slot: str = "tokens",
         kept: int = 0,
+        start: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.labels = _labels(labels)
@@ -56,7 +60,11 @@ class ClassConditioner(LearnedConditioner):
         if table.shape != (len(self.labels), len(projector)) or projector.shape[1:] != (empty.numel(),):
             shapes = [tuple(x.shape) for x in (table, projector, empty)]
             raise ValueError(f"table, projector and null of {len(self.labels)} classes do not fit: {shapes}")
+        start = table.new_zeros(len(self.labels), empty.numel()) if start is None else start
+        if start.shape != (len(self.labels), empty.numel()):
+            raise ValueError(f"starts of {len(self.labels)} classes have another shape: {tuple(start.shape)}")
         self.slot = slot
+        self.register_buffer("start", start.clone())
         self.register_buffer("known", table[:kept].clone())
         self.table = nn.Parameter(table[kept:].clone(), requires_grad=False)
         self.projector = nn.Parameter(projector.clone(), requires_grad=False)
@@ -71,18 +79,20 @@ class ClassConditioner(LearnedConditioner):
         width: int = 256,
         spread: float = 1.0,
         seed: int = 0,
+        start: Tensor | None = None,
     ) -> ClassConditioner:
-        """One that has learned nothing: every class is null.
+        """One that has learned nothing: every class is where it starts.
 
         Args:
             empty: what null starts as: (n, D), or (D,).
             width: numbers an embedding.
             spread: standard deviation of what the projector makes of an embedding of standard normal numbers.
             seed: of the projector.
+            start: as above.
         """
         draw = torch.randn(width, empty.numel(), generator=torch.Generator().manual_seed(seed))
         projector = draw * (spread / width**0.5)
-        return ClassConditioner(labels, torch.zeros(len(labels), width), projector, empty.float(), slot)
+        return ClassConditioner(labels, torch.zeros(len(labels), width), projector, empty.float(), slot, start=start)
 
     # ------------------------------------------------------------------------------------------------ what it says
     @property
@@ -101,8 +111,8 @@ class ClassConditioner(LearnedConditioner):
         Raises:
             ValueError: a class that it does not have.
         """
-        weights = torch.stack([self._weights(each) for each in raw])
-        moved = weights.to(self.empty) @ self.embeddings @ self.projector
+        weights = torch.stack([self._weights(each) for each in raw]).to(self.empty)
+        moved = weights @ self.start + weights @ self.embeddings @ self.projector
         return {self.slot: self.empty + moved.view(len(raw), *self.empty.shape)}
 
     def null(self, rows: int) -> Part:
@@ -122,33 +132,37 @@ class ClassConditioner(LearnedConditioner):
         return self.labels.index(label)
 
     # ------------------------------------------------------------------------------------------------ other classes
-    def _with(self, labels: Sequence[str], table: Tensor, kept: int = 0) -> ClassConditioner:
+    def _with(self, labels: Sequence[str], table: Tensor, start: Tensor, kept: int = 0) -> ClassConditioner:
         fixed = self.projector.detach(), self.empty.detach()
-        return ClassConditioner(labels, table, *fixed, self.slot, kept)
+        return ClassConditioner(labels, table, *fixed, self.slot, kept, start)
 
     @torch.no_grad()
-    def grown(self, labels: Sequence[str]) -> ClassConditioner:
-        """With further classes, which start in the middle of the others; only they are learned.
+    def grown(self, labels: Sequence[str], start: Tensor | None = None) -> ClassConditioner:
+        """With further classes, whose embeddings start in the middle of the others'; only they are learned.
+
+        Args:
+            start: of the further classes; None: zeros.
 
         Raises:
             ValueError: a class that it has already.
         """
-        start = self.embeddings.mean(0).expand(len(labels), -1)
-        return self._with([*self.labels, *labels], torch.cat([self.embeddings, start]), kept=len(self.labels))
+        table = torch.cat([self.embeddings, self.embeddings.mean(0).expand(len(labels), -1)])
+        start = self.start.new_zeros(len(labels), self.start.shape[1]) if start is None else start.to(self.start)
+        return self._with([*self.labels, *labels], table, torch.cat([self.start, start]), kept=len(self.labels))
 
     @torch.no_grad()
     def without(self, labels: Sequence[str]) -> ClassConditioner:
         """Without some classes; the others say what they said. Raises ValueError for unknown ones, and for all."""
         gone = {self.index(label) for label in labels}
         rows = [row for row in range(len(self.labels)) if row not in gone]
-        return self._with([self.labels[row] for row in rows], self.embeddings[rows])
+        return self._with([self.labels[row] for row in rows], self.embeddings[rows], self.start[rows])
 
     @torch.no_grad()
     def renamed(self, names: Mapping[str, str]) -> ClassConditioner:
         """With other names, old → new. Raises ValueError for unknown old ones, and where two would have one name."""
         for label in names:
             self.index(label)
-        return self._with([names.get(label, label) for label in self.labels], self.embeddings)
+        return self._with([names.get(label, label) for label in self.labels], self.embeddings, self.start)
 
     @torch.no_grad()
     def merged(self, other: ClassConditioner) -> ClassConditioner:
@@ -162,8 +176,9 @@ class ClassConditioner(LearnedConditioner):
         if clash := self.clashes(other):
             raise ValueError(f"classes of one name say different things: {', '.join(clash)}")
         more = [label for label in other.labels if label not in self.labels]
-        rows = other.embeddings[[other.index(label) for label in more]]
-        return self._with([*self.labels, *more], torch.cat([self.embeddings, rows]))
+        rows = [other.index(label) for label in more]
+        table = torch.cat([self.embeddings, other.embeddings[rows]])
+        return self._with([*self.labels, *more], table, torch.cat([self.start, other.start[rows]]))
 
     def speaks_as(self, other: ClassConditioner) -> bool:
         """Whether an embedding means the same to both."""
@@ -173,18 +188,18 @@ class ClassConditioner(LearnedConditioner):
     def clashes(self, other: ClassConditioner) -> list[str]:
         """Names that both have for different embeddings."""
         both = [label for label in self.labels if label in other.labels]
-        return [k for k in both if not torch.equal(self.embeddings[self.index(k)], other.embeddings[other.index(k)])]
+        return [k for k in both if not (torch.equal(*_rows(self, other, k)) and torch.equal(*_starts(self, other, k)))]
 
     # ------------------------------------------------------------------------------------------------ files
     def state(self) -> dict[str, Tensor]:
-        return copied({"table": self.embeddings, "projector": self.projector, "null": self.empty})
+        return copied({"table": self.embeddings, "projector": self.projector, "null": self.empty, "start": self.start})
 
     @torch.no_grad()
     def having(self, values: Mapping[str, Tensor]) -> ClassConditioner:
         held = {**self.state(), **copied(values)}
         if "table" in values:
             held["table"] = torch.cat([self.known.cpu(), held["table"]])
-        return ClassConditioner(self.labels, held["table"], held["projector"], held["null"], self.slot)
+        return _built({**self.told()}, held)
 
     def told(self) -> dict[str, Any]:
         return {"slot": self.slot, "labels": list(self.labels)}
@@ -196,11 +211,21 @@ class ClassConditioner(LearnedConditioner):
         Raises:
             ValueError: something else, damaged, or with values that are not finite.
         """
-        return load(
-            folder, ClassConditioner.__name__,
-            lambda told, held: ClassConditioner(told["labels"], held["table"], held["projector"], held["null"], told["slot"]),
-            "classes",
-        )  # fmt: skip
+        return load(folder, ClassConditioner.__name__, _built, "classes")
+
+
+def _built(told: Mapping[str, Any], held: Mapping[str, Tensor]) -> ClassConditioner:
+    """From what `told` and `state` say."""
+    fixed = held["table"], held["projector"], held["null"]
+    return ClassConditioner(told["labels"], *fixed, told["slot"], start=held["start"])
+
+
+def _rows(one: ClassConditioner, other: ClassConditioner, label: str) -> tuple[Tensor, Tensor]:
+    return one.embeddings[one.index(label)], other.embeddings[other.index(label)]
+
+
+def _starts(one: ClassConditioner, other: ClassConditioner, label: str) -> tuple[Tensor, Tensor]:
+    return one.start[one.index(label)], other.start[other.index(label)]
 
 
 def _labels(labels: Sequence[str]) -> tuple[str, ...]:

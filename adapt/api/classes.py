@@ -14,6 +14,8 @@ from adapt.data.wording import listed
 from adapt.errors import AdapterError, DataError
 
 if TYPE_CHECKING:  # pictures are judged before torch is imported
+    from torch import Tensor
+
     from adapt.adapter import Adapter
     from adapt.backbones import Backbone
     from adapt.lora.grown import Fixed
@@ -108,15 +110,34 @@ def put_in_classes(backbone: Backbone, settings: TrainSettings, labels: Sequence
         return None
     if settings.grow_from is None:
         slot = slot_of(backbone, settings.class_tokens)
+        start = starts_of(backbone, labels, slot.empty, settings)
         conditioner = ClassConditioner.new(
-            labels, slot.empty, slot=slot.kind, spread=slot.spread, seed=settings.seed % 2**63
+            labels, slot.empty, slot=slot.kind, spread=slot.spread, seed=settings.seed % 2**63, start=start
         )
     else:
         known = grown(settings.grow_from, backbone).classes
         assert known is not None, "judged"
-        conditioner = known.grown(labels)
+        before = slot_of(backbone, len(known.empty)).empty  # what null was before it was learned
+        conditioner = known.grown(labels, starts_of(backbone, labels, before, settings))
     backbone.conditioners["class"] = conditioner
     return teach(conditioner, settings.class_learning_rate, ("table",), backbone.device)
+
+
+def starts_of(backbone: Backbone, labels: Sequence[str], empty: Tensor, settings: TrainSettings) -> Tensor | None:
+    """What the text encoder makes of each class's name, relative to null (K, n · D): the states after the first, over again where
+    they are fewer than tokens. None: classes start as null."""
+    import torch
+
+    if settings.class_start == "null" or empty.ndim == 1:
+        return None
+    found = []
+    for label in labels:
+        part = backbone.condition([caption_of_label(label)]).parts[backbone.caption_part]
+        states = part["tokens"][0].float().cpu()
+        said = (states[part["mask"][0].bool().cpu()] if "mask" in part else states)[1:]
+        said = said if len(said) else states
+        found.append((said[[k % len(said) for k in range(len(empty))]] - empty).flatten())
+    return torch.stack(found)
 
 
 def grown(path: str, backbone: Backbone) -> Adapter:

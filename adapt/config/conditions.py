@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from adapt.config.fields import Section, Share
 
-OF_CLASSES = ("class_tokens", "class_learning_rate", "class_dropout", "class_balance", "grow_from")
+OF_CLASSES = ("class_tokens", "class_start", "class_learning_rate", "class_dropout", "class_balance", "grow_from")
 OF_IMAGES = ("image_prompt_tokens", "image_prompt_learning_rate", "image_prompt_dropout")
 OF_CONTROL = ("control_learning_rate", "control_dropout")
 SWITCHES = {"classes": OF_CLASSES, "image_prompts": OF_IMAGES, "control": OF_CONTROL}
@@ -24,6 +24,9 @@ class ConditionSettings(Section):
         False, description="true: teach the pictures' classes (folders, or the column label); drawn with --class"
     )
     class_tokens: int = Field(4, ge=1, le=64, description="tokens that a class becomes, beside the caption's")
+    class_start: Literal["name", "null"] = Field(
+        "name", description="what a class is at first: what the text encoder makes of its name, or nothing"
+    )
     class_learning_rate: float = Field(
         1e-2, gt=0, le=10, allow_inf_nan=False, description="of the classes' embeddings, at its highest"
     )

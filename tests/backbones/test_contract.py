@@ -318,7 +318,7 @@ def test_a_base_in_bfloat16_encodes_predicts_and_decodes(folders, backbones, nam
 
 @families
 def test_classes_of_ones_own_are_null_at_first_move_the_prediction_and_learn(backbone, name):
-    settings = settled(backbone).model_copy(update={"classes": True})
+    settings = settled(backbone).model_copy(update={"classes": True, "class_start": "null"})
     classes = put_in_classes(backbone, settings, ["finch", "owl"])
     try:
         condition, x = backbone.condition(CASES[name].prompts[:2]), noise(backbone, 2)

@@ -15,7 +15,8 @@ def learned(labels=LABELS, slot="tokens", seed=0):
     """A conditioner with something in its table."""
     lot = torch.Generator().manual_seed(seed)
     empty = torch.randn((2, 5) if slot == "tokens" else (5,), generator=lot)
-    found = ClassConditioner.new(labels, empty, slot=slot, width=7, spread=0.5, seed=1)
+    start = torch.randn(len(labels), empty.numel(), generator=lot)
+    found = ClassConditioner.new(labels, empty, slot=slot, width=7, spread=0.5, seed=1, start=start)
     with torch.no_grad():
         found.table.normal_(generator=lot)
     return found
@@ -29,6 +30,16 @@ def test_a_new_class_says_what_null_says_to_the_bit(slot):
     assert part.keys() == {slot}
     assert torch.equal(part[slot], null[slot])
     assert torch.equal(null[slot], empty.expand(3, *empty.shape))
+
+
+def test_a_class_with_a_start_is_there_before_anything_is_learned():
+    start = torch.randn(3, 8)
+    new = ClassConditioner.new(LABELS, torch.randn(2, 4), start=start)
+    assert torch.allclose(new.encode(LABELS)["tokens"] - new.empty, start.view(3, 2, 4), atol=1e-6)
+    grown = new.grown(["owl"], torch.ones(1, 8))
+    assert torch.allclose(grown.encode(["owl"])["tokens"][0] - new.empty, torch.ones(2, 4), atol=1e-6)
+    with pytest.raises(ValueError, match="starts of 3 classes"):
+        ClassConditioner.new(LABELS, torch.randn(2, 4), start=start[:2])
 
 
 def test_a_learned_class_moves_and_no_class_stays_null():
@@ -104,7 +115,7 @@ def test_files_hold_all_of_it_and_equal_ones_are_equal_bytes(slot, tmp_path):
     assert torch.equal(again.encode(again.labels)[slot], classes.encode(classes.labels)[slot])
     assert all((tmp_path / "b" / p.name).read_bytes() == p.read_bytes() for p in (tmp_path / "a").iterdir())
     assert {name: len(t) for name, t in load_file(tmp_path / "a" / "model.safetensors").items()} == {
-        "table": 4, "projector": 7, "null": 2 if slot == "tokens" else 5,
+        "table": 4, "projector": 7, "null": 2 if slot == "tokens" else 5, "start": 4,
     }  # fmt: skip
     assert classes.size == sum(t.numel() for t in load_file(tmp_path / "a" / "model.safetensors").values())
 

@@ -173,6 +173,15 @@ def test_the_base_is_told_no_class(tiny_base):
     assert classes.told(condition, ["finch"]).parts.keys() == {"text", "class"}
 
 
+def test_a_class_starts_as_what_the_encoder_makes_of_its_name(tiny_base):
+    backbone = Backbone.load(str(tiny_base))
+    told = put_in_classes(backbone, tiny(**OWN, class_tokens=2), ["finch", "red-ball"]).conditioner
+    said = told.encode(["red-ball"])["tokens"][0]
+    assert torch.allclose(said, backbone.condition(["red ball"]).parts["text"]["tokens"][0, 1:3], atol=1e-5)
+    null = put_in_classes(backbone, tiny(**OWN, class_start="null"), LABELS).conditioner
+    assert torch.equal(null.encode(["finch"])["tokens"], null.null(1)["tokens"])
+
+
 def test_balance_makes_classes_equal_and_keeps_the_length_of_an_epoch():
     pictures = [Picture(str(i), None, b"", (), label) for i, label in enumerate("aaaabbc")]
     pictures.append(Picture("p", None, b"", (), "a", prior=True))
