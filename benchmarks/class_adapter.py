@@ -162,13 +162,13 @@ def eight(critic: Critic, artist: Artist, run: Path, words: argparse.Namespace) 
 
 
 def two_more(
-    critic: Critic, artist: Artist, grown: Path, before: Shown, words: argparse.Namespace
+    critic: Critic, artist: Artist, run: Path, grown: Path, before: Shown, words: argparse.Namespace
 ) -> tuple[dict[str, Any], Shown]:
     """The added classes among all ten; the old ones byte for byte."""
     names, adapter = folders(words.data / "added"), adapt.Adapter.load(grown)
     count = min(SAME, words.each)
-    again = artist.draw(adapter, before.names, words.scale, count)
-    same = (again.first(count) == before.first(count)).flatten(2).all(2)
+    again, known = (artist.draw(one, before.names, words.scale, count) for one in (adapter, adapt.Adapter.load(run)))
+    same = (again.first(count) == known.first(count)).flatten(2).all(2)  # batches of one size: others round otherwise
     drawn = artist.draw(adapter, names, words.scale, words.each)
     hits, confusion = critic.right(drawn, [*before.names, *names])
     share = by_noise(hits, words.each)
@@ -230,7 +230,7 @@ def main() -> None:
     critic, artist = Critic(heads), Artist(words.sampling_steps, words.seed)
     figures, shown = eight(critic, artist, run, words)
     more, more_seconds = grown(words, run)
-    added, drawn = two_more(critic, artist, more, shown[1], words)
+    added, drawn = two_more(critic, artist, run, more, shown[1], words)
     whole = {
         "judge": {"name": name, **{k: vars(v) if isinstance(v, Mean) else v for k, v in vars(accuracy).items()}},
         "training": {"steps": words.steps, "rank": words.rank, "seconds": seconds, "growth seconds": more_seconds},
