@@ -22,9 +22,9 @@ class ClassConditioner(LearnedConditioner):
     """A class is null + its start + its embedding · projector: tokens beside the text's (B, n, D), or one embedding (B, D) that
     is added to the time's (Dhariwal & Nichol 2021, arXiv 2105.05233, appendix B).
 
-    The start is what the text encoder makes of the class's name, and is not learned; without one, a class is null at first. The
-    table starts at zero and the projector at random: a class that comes later, with table, projector and null of the others
-    frozen, can still go in as many directions as the table is wide.
+    The start is what the text encoder makes of the class's name; without one, a class is null at first. The table starts at zero
+    and the projector at random. Classes that come later find projector and null frozen, which know only where the others are:
+    their start is learned too, so that they can go anywhere.
 
     Args:
         labels: names of the classes, in the order of the table.
@@ -41,7 +41,7 @@ class ClassConditioner(LearnedConditioner):
 
     name = "class"
     known: Tensor
-    start: Tensor
+    fixed: Tensor
 
     def __init__(
         self,
@@ -64,7 +64,9 @@ class ClassConditioner(LearnedConditioner):
         if start.shape != (len(self.labels), empty.numel()):
             raise ValueError(f"starts of {len(self.labels)} classes have another shape: {tuple(start.shape)}")
         self.slot = slot
-        self.register_buffer("start", start.clone())
+        learned_from = kept or len(self.labels)
+        self.register_buffer("fixed", start[:learned_from].clone())
+        self.own = nn.Parameter(start[learned_from:].clone(), requires_grad=False)
         self.register_buffer("known", table[:kept].clone())
         self.table = nn.Parameter(table[kept:].clone(), requires_grad=False)
         self.projector = nn.Parameter(projector.clone(), requires_grad=False)
@@ -101,9 +103,16 @@ class ClassConditioner(LearnedConditioner):
         return torch.cat([self.known, self.table])
 
     @property
+    def start(self) -> Tensor:
+        """Where each class starts (K, n · D), relative to null."""
+        return torch.cat([self.fixed, self.own])
+
+    @property
     def learned(self) -> dict[str, nn.Parameter]:
         """Of one that grows, only the new rows."""
-        return {"table": self.table, **({} if len(self.known) else {"projector": self.projector, "null": self.empty})}
+        if len(self.known):
+            return {"table": self.table, "start": self.own}
+        return {"table": self.table, "projector": self.projector, "null": self.empty}
 
     def encode(self, raw: Sequence[str | Mixture]) -> Part:
         """One row a class, or a mixture of classes; "" is null.
@@ -199,6 +208,8 @@ class ClassConditioner(LearnedConditioner):
         held = {**self.state(), **copied(values)}
         if "table" in values:
             held["table"] = torch.cat([self.known.cpu(), held["table"]])
+        if "start" in values:
+            held["start"] = torch.cat([self.fixed.cpu(), held["start"]])
         return _built({**self.told()}, held)
 
     def told(self) -> dict[str, Any]:

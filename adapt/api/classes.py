@@ -120,7 +120,7 @@ def put_in_classes(backbone: Backbone, settings: TrainSettings, labels: Sequence
         before = slot_of(backbone, len(known.empty)).empty  # what null was before it was learned
         conditioner = known.grown(labels, starts_of(backbone, labels, before, settings))
     backbone.conditioners["class"] = conditioner
-    return teach(conditioner, settings.class_learning_rate, ("table",), backbone.device)
+    return teach(conditioner, settings.class_learning_rate, ("table", "start"), backbone.device)
 
 
 def starts_of(backbone: Backbone, labels: Sequence[str], empty: Tensor, settings: TrainSettings) -> Tensor | None:

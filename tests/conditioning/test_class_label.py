@@ -74,9 +74,10 @@ def test_growing_keeps_the_old_classes_to_the_bit_whatever_the_new_ones_learn():
     before = old.encode(LABELS)["tokens"]
     grown = old.grown(["robin", "owl"])
     assert grown.labels == (*LABELS, "robin", "owl")
-    assert grown.learned.keys() == {"table"}
+    assert {name: len(p) for name, p in grown.learned.items()} == {"table": 2, "start": 2}
     with torch.no_grad():
         grown.table.normal_()
+        grown.own.normal_()
     assert torch.equal(grown.encode(LABELS)["tokens"], before)
     assert torch.equal(grown.null(1)["tokens"], old.null(1)["tokens"])
 
@@ -168,6 +169,7 @@ def test_gradients_reach_what_is_learned():
         parameter.requires_grad_(True)
     condition = Condition({"class": classes.encode(["robin", "finch"])})
     condition.parts["class"]["tokens"].sum().backward()
-    assert classes.table.grad is not None
-    assert classes.table.grad.abs().min() > 0
+    for rows in (classes.table.grad, classes.own.grad):
+        assert rows is not None
+        assert rows.abs().min() > 0
     assert classes.projector.grad is None
