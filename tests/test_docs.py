@@ -87,6 +87,8 @@ def workplace(tmp_path_factory, tiny_base, pictures):
         (here / name).symlink_to(ROOT / name, target_is_directory=True)
     for name in ("sketch.png", "photo.png"):
         shutil.copy(pictures / "00.png", here / name)
+    (here / "wildcards").mkdir()
+    (here / "wildcards" / "animal.txt").write_text("fox\nowl\n", "utf-8")
     mask = Image.new("L", (16, 16), 0)
     mask.paste(255, (4, 4, 12, 12))
     mask.save(here / "mask.png")

@@ -21,6 +21,7 @@ from adapt.errors import SettingsError
 from adapt.evaluation.explained import AdapterChange, Explained, Kind, LeftOut, distance
 from adapt.lora.by_time import at_share
 from adapt.lora.change import changes
+from adapt.prompts import PLAIN
 from adapt.report.explained import save_explanation
 from adapt.sampling.classes import written
 from adapt.sampling.draw import Watch, decoded, draw_latents
@@ -75,8 +76,8 @@ def explain(
     scheduler: str | None = None,
     progress: Callable[[int, int], None] = silent,
 ) -> Explanation:
-    """Draws a prompt and explains the picture, which is byte for byte the one that `generate` draws. The backbone is afterwards
-    what it was, bit for bit.
+    """Draws a prompt and explains the picture, which is byte for byte the one that `generate` draws; brackets in it are
+    text. The backbone is afterwards what it was, bit for bit.
 
     Args:
         adapters: as in `generate`; none: the base alone.
@@ -94,7 +95,7 @@ def explain(
     """
     _require_pictures(backbone)
     request = Request(
-        prompt=prompt, class_name=class_name, class_scale=class_scale,
+        prompt=prompt, prompt_syntax=PLAIN, class_name=class_name, class_scale=class_scale,
         image_prompt=None if image_prompt is None else load_image(image_prompt), image_prompt_scale=image_prompt_scale,
         negative_prompt=negative_prompt, guidance_scale=guidance_scale, guidance=guidance, steps=steps, seed=seed,
         height=height, width=width, scheduler=scheduler,

@@ -19,6 +19,7 @@ from adapt.sampling.draw import draw
 from adapt.sampling.loop import silent
 from adapt.sampling.pictures import load_image, load_mask
 from adapt.sampling.request import Known, Request, settle
+from adapt.sampling.variants import Variants
 from conditioning import Guidance
 
 
@@ -28,6 +29,10 @@ def generate(
     prompt: str | Sequence[str],
     adapters: Sequence[Adapter | tuple[Adapter, float]] = (),
     negative_prompt: str = "",
+    wildcards: str | Path | None = None,
+    all_variants: bool = False,
+    prompt_syntax: str = "weights",
+    clip_skip: int | None = None,
     guidance_scale: float | None = None,
     embedded_guidance: float | None = None,
     guidance_rescale: float = 0.0,
@@ -61,6 +66,12 @@ def generate(
         prompt: one or several.
         adapters: each alone (at the scale that it recommends, else 1) or with a scale: 1 as trained, 0 nothing.
         negative_prompt: what is kept away from; "" is the family's null condition.
+        wildcards: a folder of `.txt` files: `__animal__` in a prompt is a line of `animal.txt`.
+        all_variants: every variant of `{a|b}` and `__animal__` is drawn, each with all seeds; otherwise one a picture, which
+            its seed decides.
+        prompt_syntax: `weights`: variants, `(word:1.3)`, `[word]`, `BREAK`, `blend(a:0.7|b:0.3)`; `plain`: every character is
+            text. Where the family takes no weights, brackets are text.
+        clip_skip: layers of CLIP that are left out at its end, as diffusers counts (A1111's number less 1).
         guidance_scale: ≥ 1, and 1 turns guidance off; None: 1 where an adapter has guidance inside (`distill=guidance`), else as
             the first adapter recommends, else the family's. Above 1 with guidance inside warns.
         embedded_guidance: what distilled families (Flux) take as a number; None: the family's.
@@ -91,7 +102,8 @@ def generate(
         progress: `progress(done, total)`, counted in steps × pictures.
 
     Returns:
-        RGB pictures (`Clip`s, `Sound`s): all of the first prompt, then all of the second …
+        RGB pictures (`Clip`s, `Sound`s): all of the first prompt, then all of the second …; where all variants
+            are drawn, those of a prompt's first seed, then those of its second …
 
     Raises:
         SettingsError: a setting out of range, unknown or contradictory.
@@ -110,6 +122,8 @@ def generate(
         Request(
             prompt=text,
             negative_prompt=negative_prompt,
+            prompt_syntax=prompt_syntax,
+            clip_skip=clip_skip,
             guidance_scale=guidance_scale,
             embedded_guidance=embedded_guidance,
             guidance_rescale=guidance_rescale,
@@ -137,6 +151,7 @@ def generate(
         for label in ([class_name] if class_name is None or isinstance(class_name, str | Mapping) else class_name)
         for number in range(count)
     ]
+    requests = Variants.of(wildcards, all_variants)(requests)
     scaled = [with_scale(adapter) for adapter in adapters]
     worn = [adapter for adapter, _ in scaled]
     known = known_of(scaled)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from adapt import files
 from adapt.config import TrainSettings
 from adapt.errors import DataError
+from adapt.prompts import PLAIN
 from adapt.sampling.prompts import Row, read_prompts, requests_of
 from adapt.sampling.request import Request, settle
 
@@ -28,18 +29,20 @@ def rows(settings: TrainSettings, captions: Sequence[str] = (), labels: Sequence
         DataError: the prompt file is not there, not UTF-8, or holds no prompt.
         SettingsError: a line of it cannot be read.
     """
+    first = {"class_name": labels[0]} if labels else {}
     if isinstance(settings.previews, str):
         path = Path(settings.previews)
         if not path.is_file():
             raise DataError(
                 "there is no such prompt file", given=path, next="check the path; prompts are written [red fox, tulip]"
             )
-        first = {"class_name": labels[0]} if labels else {}
         return [{**first, **row} for row in read_prompts(path)]
     if labels and not settings.previews:
         return [{"prompt": "", "class_name": label} for label in labels[:CLASSES]]
-    texts = settings.previews or list(dict.fromkeys(captions))[:CAPTIONS] or [""]
-    return [{"prompt": text, **({"class_name": labels[0]} if labels else {})} for text in texts]
+    if settings.previews:
+        return [{"prompt": text, **first} for text in settings.previews]
+    texts = list(dict.fromkeys(captions))[:CAPTIONS] or [""]
+    return [{"prompt": text, "prompt_syntax": PLAIN, **first} for text in texts]  # brackets in captions are text
 
 
 def requests(settings: TrainSettings, captions: Sequence[str] = (), labels: Sequence[str] = ()) -> list[Request]:

@@ -15,6 +15,7 @@ from adapt.api.reference import NONE, Reference
 from adapt.backbones import Backbone
 from adapt.errors import SettingsError
 from adapt.evaluation.grid import Grid, Setting, around
+from adapt.prompts import PLAIN
 from adapt.sampling.draw import draw
 from adapt.sampling.request import Drawing, Request, settle
 
@@ -143,7 +144,7 @@ def _drawings(
     """What is drawn at a setting, judged before anything is drawn."""
     for prompt, _ in asked:
         backbone.require_prompt(prompt)
-    common = Request(prompt="", guidance_scale=setting.guidance_scale, steps=setting.steps)
+    common = Request(prompt="", prompt_syntax=PLAIN, guidance_scale=setting.guidance_scale, steps=setting.steps)
     requests = [replace(common, prompt=prompt, seed=seed) for prompt, seed in asked]
     return [settle(request, backbone, adapter.recommended) for request in requests]
 

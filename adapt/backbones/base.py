@@ -25,6 +25,8 @@ from conditioning.guidance.classifier_free import Normalise
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+    from adapt.backbones.readers import Reader
+
 Shapes = Mapping[str, tuple[int | None, ...]]
 """Tensor name → its shape without the rows; None where any length goes."""
 
@@ -345,6 +347,11 @@ class Backbone(ABC):
     @abstractmethod
     def encode_text(self, captions: Sequence[str]) -> Part:
         """Captions → the part `caption_part`, one row a caption; with gradients, where encoders are trained."""
+
+    @property
+    def readers(self) -> tuple[Reader, ...]:
+        """Text encoders whose states can be weighted and put one after the other; none where prompts are plain text."""
+        return ()
 
     def count_tokens(self, caption: str) -> tuple[int, int]:
         """Tokens of a caption, and how many the encoder reads."""

@@ -58,6 +58,7 @@ class Family:
         refused: variants that are not trained.
         medium: what it makes.
         frames, fps: of the clips that it makes by default.
+        weighs: prompts take weights, blends and any length: its `readers`.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Family:
     medium: Kind = "picture"
     frames: int = 1
     fps: float = 24.0
+    weighs: bool = False
 
     def load(self) -> type[Backbone]:
         """The family's class."""
@@ -105,17 +107,17 @@ FAMILIES: dict[str, Family] = {
     for row in (
         Family(
             "icons", "icons (bundled)", "icons:Icons", {"StableDiffusionPipeline": "text-to-image"},
-            PROVED, "Apache-2.0", {"text_encoder": "BertModel"},
+            PROVED, "Apache-2.0", {"text_encoder": "BertModel"}, weighs=True,
         ),
         Family(
             "stable-diffusion", "Stable Diffusion 1.x, 2.x", "stable_diffusion:StableDiffusion",
             {"StableDiffusionPipeline": "text-to-image"}, licence="CreativeML OpenRAIL-M: with use restrictions",
-            kohya=("text_encoder",),
+            kohya=("text_encoder",), weighs=True,
         ),
         Family(
             "stable-diffusion-xl", "Stable Diffusion XL", "stable_diffusion_xl:StableDiffusionXL",
             {"StableDiffusionXLPipeline": "text-to-image"}, licence="CreativeML OpenRAIL++-M: with use restrictions",
-            kohya=("text_encoder", "text_encoder_2"),
+            kohya=("text_encoder", "text_encoder_2"), weighs=True,
             refused=tuple(
                 Refusal("of EDM", "adapt has no objective for EDM's parametrisation", {("scheduler", "_class_name"): name})
                 for name in ("EDMDPMSolverMultistepScheduler", "EDMEulerScheduler")

@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from adapt.backbones.base import Backbone
+from adapt.backbones.readers import Reader
 from adapt.backbones.stem import hinted
 from adapt.quiet import quiet_libraries
 from conditioning import Condition, Part
@@ -23,6 +24,11 @@ class StableDiffusion(Backbone):
         with quiet_libraries():
             tokens, _ = self.pipeline.encode_prompt(list(captions), self.device, 1, False)
         return {"tokens": tokens}  # (B, L, D)
+
+    @property
+    def readers(self) -> tuple[Reader, ...]:
+        encoder = self.pipeline.text_encoder
+        return () if encoder is None else (Reader(self.pipeline, self.pipeline.tokenizer, encoder),)
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         tokens, mask = self.tokens_of(condition)

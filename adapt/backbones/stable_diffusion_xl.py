@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from adapt.backbones.base import Backbone
+from adapt.backbones.readers import Reader
 from adapt.backbones.stem import hinted
 from adapt.quiet import quiet_libraries
 from adapt.types import Sizes
@@ -33,6 +34,15 @@ class StableDiffusionXL(Backbone):
                 list(captions), device=self.device, do_classifier_free_guidance=False
             )
         return {"tokens": tokens, "pooled": pooled}  # (B, L, D), (B, P)
+
+    @property
+    def readers(self) -> tuple[Reader, ...]:
+        found = [
+            Reader(self.pipeline, getattr(self.pipeline, f"tokenizer{number}"), encoder, last=2)
+            for number in ("", "_2")
+            if (encoder := getattr(self.pipeline, f"text_encoder{number}", None)) is not None
+        ]
+        return tuple(found)
 
     def facts(self, sizes: Sequence[Sizes], guidance: float | None = None) -> Mapping[str, Tensor]:
         """`time_ids` (B, 6): height and width of the original, top and left of the crop, height and width of the target."""

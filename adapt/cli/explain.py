@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from adapt.cli.prompted import tell_of_explained
 from adapt.errors import RunError, SettingsError
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def explain(
     from adapt.backbones import Backbone
     from adapt.progress import Progress
 
+    tell_of_explained(prompt)
     loaded = [(Adapter.load(path), scale) for path, scale in paths]
     backbone = Backbone.load(reference, device=device_of(device))
     with Progress("drawing", 0) as bar:

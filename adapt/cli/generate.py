@@ -16,6 +16,7 @@ import typer
 from adapt.cli.advice import advice_in_use
 from adapt.cli.classes_asked import known_classes, rows_of
 from adapt.cli.device import device_of, judge_device
+from adapt.cli.prompted import tell_of_brackets
 from adapt.cli.scaled import base_of, scaled_adapter
 from adapt.cli.size import size_of
 from adapt.errors import RunError, SettingsError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from adapt.sampling.png import Used
     from adapt.sampling.prompts import Row
     from adapt.sampling.request import Drawing, Request
+    from adapt.sampling.variants import Variants
     from conditioning import Predictor
 
 METADATA = ("a1111", "none")
@@ -50,6 +52,18 @@ def generate(
     ] = None,
     base: Annotated[str | None, typer.Option(help="Backbone; default: the adapter's, else icons.")] = None,
     negative_prompt: Annotated[str, typer.Option(help="What is kept away from.")] = "",
+    wildcards: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Of .txt files: __animal__ is a line of animal.txt.")
+    ] = None,
+    all_variants: Annotated[
+        bool, typer.Option("--all-variants", help="Draw every variant of {a|b} and __animal__, not one a picture.")
+    ] = False,
+    prompt_syntax: Annotated[
+        str, typer.Option(metavar="weights|plain", help="Whether brackets in prompts mean something.")
+    ] = "weights",
+    clip_skip: Annotated[
+        int | None, typer.Option(help="Last layers of CLIP that are left out, as in diffusers: A1111's number less 1.")
+    ] = None,
     guidance_scale: Annotated[
         float | None, typer.Option(help="From 1, which is off; default: the adapter's, else the family's.")
     ] = None,
@@ -125,11 +139,14 @@ def generate(
     from adapt.sampling.pictures import load_image
     from adapt.sampling.prompts import read_prompts
     from adapt.sampling.request import Request
+    from adapt.sampling.variants import Variants
 
     width, height = size_of(size)
     template = Request(
         prompt="",
         negative_prompt=negative_prompt,
+        prompt_syntax=prompt_syntax,
+        clip_skip=clip_skip,
         guidance_scale=guidance_scale,
         embedded_guidance=embedded_guidance,
         guidance_rescale=guidance_rescale,
@@ -154,7 +171,8 @@ def generate(
     rows = rows_of(
         rows or [{"prompt": ""}] if image_prompt or control else rows, class_name, class_scale, known_classes(adapters)
     )
-    requests = _requests(template, rows, count, image, strength, mask)
+    variants = Variants.of(wildcards, all_variants)
+    requests = _requests(template, rows, count, image, strength, mask, variants)
     _judge(len(requests), output, batch_size, device, metadata)
     ending = _ending(format, output)
     job = Job(
@@ -201,7 +219,13 @@ def _weighted(text: str) -> tuple[str, float]:
 
 
 def _requests(
-    template: Request, rows: Sequence[Row], count: int, image: Path | None, strength: float | None, mask: Path | None
+    template: Request,
+    rows: Sequence[Row],
+    count: int,
+    image: Path | None,
+    strength: float | None,
+    mask: Path | None,
+    variants: Variants,
 ) -> list[Request]:
     """One request a picture. What a line of the prompt file says goes before the command line's."""
     from adapt.sampling.prompts import requests_of
@@ -210,7 +234,7 @@ def _requests(
         raise SettingsError("there is no prompt", next='--prompt "a red bicycle", or --prompts FILE')
     given = {"count": count, "image": image, "mask": mask, "strength": strength}
     common = {name: value for name, value in given.items() if value is not None}
-    requests = requests_of(template, [{**common, **row} for row in rows])
+    requests = requests_of(template, [{**common, **row} for row in rows], variants)
     if strength is not None and not any(r.image for r in requests):
         raise SettingsError("--strength needs a picture to draw over", given=strength, next="--image FILE")
     return requests
@@ -299,6 +323,7 @@ def _run(job: Job, as_json: bool) -> None:
     worn = [adapter for adapter, _ in adapters]
     for request in job.requests:
         backbone.require_prompt(request.prompt)
+    tell_of_brackets(backbone, job.requests)
     known = known_of(adapters)
     drawings = [settle(request, backbone, advice_of(worn), known) for request in job.requests]
     for remark in remarks(worn, drawings):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from adapt.backbones import Backbone
+from adapt.backbones.told import chunks, nothing, told
 from adapt.errors import BackboneError, SettingsError
 from adapt.sampling import parts, schedulers
 from adapt.sampling.clip import Drawn
@@ -68,7 +69,7 @@ def draw_each(
         raise SettingsError("batch_size is out of range", given=batch_size, allowed="a whole number from 1")
     sources = [generator_of(d.seed) for d in drawings] if generators is None else generators
     done, total = 0, sum(d.steps for d in drawings)
-    for places in _batches(drawings, batch_size):
+    for places in _batches(backbone, drawings, batch_size):
         rows, work = [drawings[i] for i in places], sum(drawings[i].steps for i in places)
         report = partial(_report, progress, done, work, total)
         latents = draw_latents(backbone, rows, [sources[i] for i in places], report, weaker)
@@ -80,11 +81,12 @@ def _report(progress: Progress, before: int, work: int, total: int, step: int, s
     progress(before + work * step // steps, total)
 
 
-def _batches(drawings: Sequence[Drawing], size: int) -> list[list[int]]:
-    """Places of drawings of one kind, at most `size` together."""
+def _batches(backbone: Backbone, drawings: Sequence[Drawing], size: int) -> list[list[int]]:
+    """Places of drawings of one kind, whose texts are equally long, at most `size` together."""
     kinds: dict[tuple[object, ...], list[int]] = {}
     for place, drawing in enumerate(drawings):
-        kinds.setdefault(drawing.kind, []).append(place)
+        lengths = [chunks(backbone, text, drawing.reading) for text in drawing.texts]
+        kinds.setdefault((*drawing.kind, *lengths), []).append(place)
     return [places[i : i + size] for places in kinds.values() for i in range(0, len(places), size)]
 
 
@@ -104,9 +106,9 @@ def draw_latents(
     first, device, dtype = drawings[0], backbone.device, backbone.dtype
     stepper = _stepper(backbone, first, generators)
     sizes = [_whole(backbone, first)] * len(drawings)
-    condition = backbone.condition([d.prompt for d in drawings], sizes, first.embedded_guidance)
+    condition = told(backbone, [d.prompt for d in drawings], first.reading, sizes, first.embedded_guidance)
     condition = parts.told(backbone, condition, drawings).to(device, dtype)
-    negative = _negative(backbone, [d.negative_prompt for d in drawings])
+    negative = _negative(backbone, drawings)
     negative = parts.nothing(backbone, negative, drawings).to(device, dtype)
     negative = Condition(negative.parts, condition.facts)  # facts are told to both: only parts are kept away from
     guidance = guidance_of(first, backbone, _further(backbone, drawings, condition))
@@ -121,7 +123,7 @@ def _further(backbone: Backbone, drawings: Sequence[Drawing], first: Condition) 
     """The conditions that pull besides the prompt's: one row a drawing."""
     found = []
     for number, (_, weight) in enumerate(drawings[0].compose):
-        condition = backbone.condition([drawing.compose[number][0] for drawing in drawings])
+        condition = told(backbone, [drawing.compose[number][0] for drawing in drawings], drawings[0].reading)
         condition = parts.nothing(backbone, condition, drawings)
         condition = Condition(condition.to(backbone.device, backbone.dtype).parts, first.facts)
         found.append((condition, weight))
@@ -142,11 +144,13 @@ def _stepper(backbone: Backbone, drawing: Drawing, generators: Sequence[torch.Ge
     return Stepper(scheduler, drawing.steps, generators, backbone.device, told=told)
 
 
-def _negative(backbone: Backbone, texts: Sequence[str]) -> Condition:
+def _negative(backbone: Backbone, drawings: Sequence[Drawing]) -> Condition:
     """The family's null for "", which is not the encoding of "" everywhere."""
+    reading, texts = drawings[0].reading, [d.negative_prompt for d in drawings]
     if not any(texts):
-        return backbone.null(len(texts))
-    return Condition.cat([backbone.condition([text]) if text else backbone.null() for text in texts])
+        return nothing(backbone, len(texts), reading)
+    rows = [told(backbone, [text], reading) if text else nothing(backbone, 1, reading) for text in texts]
+    return Condition.cat(rows)
 
 
 def _start(backbone: Backbone, drawing: Drawing) -> Start:

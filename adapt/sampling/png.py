@@ -92,6 +92,7 @@ def describe(drawing: Drawing, *, model: str, sampler: str, adapters: Sequence[U
         "Seed": str(drawing.seed),
         "Size": f"{drawing.width}x{drawing.height}",
         "Model": model,
+        **({"Clip skip": str(drawing.reading.clip_skip + 1)} if drawing.reading.clip_skip else {}),
         **({} if drawing.image is None else {"Denoising strength": f"{drawing.strength:g}"}),
     }
     if adapters:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from adapt.errors import DataError, SettingsError
 from adapt.sampling.pictures import load_image, load_mask
 from adapt.sampling.request import Request, unknown_setting
+from adapt.sampling.variants import BY_SEED, Variants
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -96,19 +97,20 @@ def _json_row(folder: Path, line: str, where: str) -> Row:
     return {**said, **{name: folder / str(said[name]) for name in PICTURES if name in said}}
 
 
-def requests_of(template: Request, rows: Sequence[Row]) -> list[Request]:
-    """One request a picture: `count` of each row, with rising seeds.
+def requests_of(template: Request, rows: Sequence[Row], variants: Variants = BY_SEED) -> list[Request]:
+    """One request a picture: `count` of each row, with rising seeds; every variant of it, where all are drawn.
 
     Args:
         template: what holds where a row says nothing.
         rows: `image` and `mask` are paths.
+        variants: how they are chosen.
 
     Raises:
         SettingsError: a setting out of range.
-        DataError: a picture that cannot be read.
+        DataError: a picture that cannot be read, or wildcards.
     """
     images, masks = cache(load_image), cache(load_mask)  # one object a file: its pictures share batches
-    return [request for row in rows for request in _pictures_of(template, row, images, masks)]
+    return variants([request for row in rows for request in _pictures_of(template, row, images, masks)])
 
 
 def _pictures_of(

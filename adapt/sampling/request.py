@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from math import isfinite, sqrt
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from adapt.errors import SettingsError, did_you_mean
+from adapt.prompts import SYNTAXES, WEIGHTS, Reading
 from adapt.sampling import classes, guidances, schedulers
 from adapt.sampling.classes import Mixture
 from adapt.sampling.guidances import Named
@@ -30,6 +31,7 @@ class Request:
     Attributes:
         prompt: what is drawn.
         negative_prompt: what is kept away from; "" is the family's null condition.
+        prompt_syntax, clip_skip: how prompts are read (`adapt.prompts.Reading`).
         guidance_scale: ≥ 1; 1 turns guidance off and halves the work.
         guidance_rescale: 0 … 1 (see `ClassifierFreeGuidance`).
         embedded_guidance: what distilled families (Flux) are told as a number, not by a second prediction; ≥ 0.
@@ -60,6 +62,8 @@ class Request:
 
     prompt: str
     negative_prompt: str = ""
+    prompt_syntax: str = WEIGHTS
+    clip_skip: int | None = None
     guidance_scale: float | None = None
     guidance_rescale: float = 0.0
     embedded_guidance: float | None = None
@@ -86,6 +90,9 @@ class Request:
     def __post_init__(self) -> None:
         for name in ("prompt", "negative_prompt"):
             _text(name, getattr(self, name))
+        if self.prompt_syntax not in SYNTAXES:
+            raise SettingsError("unknown prompt_syntax", given=self.prompt_syntax, allowed=", ".join(SYNTAXES))
+        _whole("clip_skip", self.clip_skip, 0)
         _number("guidance_scale", self.guidance_scale, 1, None, next="1 turns guidance off")
         _number("guidance_rescale", self.guidance_rescale, 0, 1)
         _number("class_scale", self.class_scale, 0, LARGEST_WEIGHT)
@@ -113,10 +120,20 @@ class Request:
         if self.mask is not None and self.image is None:
             raise SettingsError("a mask needs the image that it lies on", next="give the image too")
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Every text that is encoded: prompt, negative prompt, and those of `compose`."""
+        return self.prompt, self.negative_prompt, *(text for text, _ in further(self.compose))
+
+    @property
+    def reading(self) -> Reading:
+        """How they are read."""
+        return Reading(self.prompt_syntax, self.clip_skip)
+
     @staticmethod
     def names() -> list[str]:
         """Every setting of a request."""
-        return [field.name for field in fields(Request)]
+        return [one.name for one in fields(Request)]
 
 
 def guidance_named(guidance: str | Sequence[str] | Guidance) -> tuple[Named, ...] | Guidance:
@@ -183,6 +200,7 @@ class Drawing:
         seconds: None in families that make no sounds.
         embedded_guidance: None in families that have none.
         zero_terminal_snr: the noise schedule ends in pure noise, as in the training of the adapter.
+        reading: how the prompts are read.
     """
 
     prompt: str
@@ -210,6 +228,12 @@ class Drawing:
     frames: int | None = None
     fps: float | None = None
     seconds: float | None = None
+    reading: Reading = field(default_factory=Reading)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Every text that is encoded."""
+        return self.prompt, self.negative_prompt, *(text for text, _ in self.compose)
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -233,6 +257,7 @@ class Drawing:
         guidance = self.guidance if isinstance(self.guidance, tuple) else id(self.guidance)
         weights = tuple(weight for _, weight in self.compose)
         return (
+            self.reading,
             self.guidance_scale,
             self.guidance_rescale,
             self.embedded_guidance,
@@ -332,6 +357,7 @@ def settle(
         strength=float(request.strength),
         mask=request.mask,
         embedded_guidance=_embedded(request, backbone),
+        reading=request.reading,
         **{"height": height, **_time(request, backbone)},
         zero_terminal_snr=bool(advice.get("zero_terminal_snr", False)),
     )
@@ -368,10 +394,14 @@ def _embedded(request: Request, backbone: Backbone) -> float | None:
 
 
 def _judge(drawing: Drawing, backbone: Backbone) -> None:
+    from adapt.backbones.told import require_readable
+
     config = backbone.scheduler_config
     if drawing.seconds is None:
         check_size(drawing.width, drawing.height, backbone.multiple)
     backbone.require_size(drawing.height, drawing.width)
+    for text in drawing.texts:
+        require_readable(backbone, text, drawing.reading)
     _whole("steps", drawing.steps, 1, int(config.get("num_train_timesteps", 1000)))
     if drawing.scheduler is not None:
         schedulers.check(schedulers.find(drawing.scheduler), config, drawing.zero_terminal_snr)
