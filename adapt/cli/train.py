@@ -143,13 +143,14 @@ def tell(result: TrainingResult, as_json: bool) -> None:
 
 def summary(result: TrainingResult) -> list[str]:
     """What was learned, and what to do with it."""
-    adapter, proof = result.folder / "adapter", result.proof
+    adapter, proof, labels = result.folder / "adapter", result.proof, result.adapter.labels
+    asked = f"--class {shlex.quote(labels[0])}" if labels else '--prompt "…"'
     return [
         f"adapter    {adapter} (step {result.chosen_step} of {max(result.history, default=0)})",
         *(_learned(result.held_out) if result.held_out else ()),
         f"proof      {proof.line()}",
         f"share      adapt push {shlex.quote(str(adapter))} USER/NAME --dry-run",
-        f'next       adapt generate --adapter {shlex.quote(str(adapter))} --prompt "…"',
+        f"next       adapt generate --adapter {shlex.quote(str(adapter))} {asked}",
     ]
 
 
