@@ -124,5 +124,6 @@ def _uneven(pictures: tuple[Picture, ...]) -> Iterator[Finding]:
             draws[picture.label] += picture.repeats
     if draws and max(draws.values()) >= UNEVEN * min(draws.values()):
         most, least = (f(draws, key=lambda label: draws[label]) for f in (max, min))
-        message = f"Classes are uneven: {draws[most]:g} of {most}, {draws[least]:g} of {least}; the small ones are learned less, but with classes=true"
+        counts = f"{draws[most]:g} of {most}, {draws[least]:g} of {least}"
+        message = f"Classes are uneven: {counts}; the small ones are learned less, except with classes=true"
         yield Finding("", "uneven classes", message)
