@@ -76,7 +76,7 @@ def scores(args: argparse.Namespace, base: adapt.Backbone, adapter: adapt.Adapte
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="a class adapter of examples/data/animals")
-    parser.add_argument("--classes", nargs="+", default=["cat", "fish", "horse", "rabbit"])
+    parser.add_argument("--classes", nargs="+", default=["cat", "fish", "horse", "monkey"])
     parser.add_argument("--scales", nargs="+", type=float, default=[1.0, 2.0, 3.0, 4.0])
     parser.add_argument("--held", type=float, default=2.0, help="the other scale")
     parser.add_argument("--each", type=int, default=6, help="noises for a class and a colour")

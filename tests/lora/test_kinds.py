@@ -209,7 +209,7 @@ def test_an_adapter_that_fails_midway_is_not_applied_at_all(plain, put, teach, m
         ({"kind": "lokr", "rslora": True}, "rslora"),
         ({"kind": "dora", "rank_dropout": 0.1}, "rank_dropout"),
         ({"kind": "loha", "lokr_factor": 4}, "lokr_factor"),
-        ({"kind": "boft"}, "kind"),
+        ({"kind": "hra"}, "kind"),
     ],
     ids=str,
 )
