@@ -16,7 +16,7 @@ from adapt.api.generate import applied, known_of, with_scale
 from adapt.api.machine import in_full, in_precision
 from adapt.api.network import readers, text_width
 from adapt.api.previews import captions_of, requests
-from adapt.api.train import versions
+from adapt.api.record import versions
 from adapt.backbones import Backbone
 from adapt.config import TrainSettings
 from adapt.data import Picture

@@ -16,9 +16,10 @@ from adapt.backbones import Backbone
 from adapt.errors import SettingsError
 from adapt.sampling.clip import Drawn
 from adapt.sampling.draw import draw
+from adapt.sampling.known import Known
 from adapt.sampling.loop import silent
 from adapt.sampling.pictures import load_image, load_mask
-from adapt.sampling.request import Known, Request, settle
+from adapt.sampling.request import Request, settle
 from adapt.sampling.variants import Variants
 from conditioning import Guidance
 

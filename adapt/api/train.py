@@ -9,20 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapt import files
-from adapt.api.classes import labels_of, require_slot
+from adapt.api.classes import require_slot
 from adapt.api.controls import require_stem
-from adapt.api.distillation import intent, settled_distillation, worn_off
+from adapt.api.distillation import settled_distillation, worn_off
 from adapt.api.gather import Pictures, completed, gather
 from adapt.api.image_prompts import require_pictures
 from adapt.api.media import with_settings
-from adapt.api.network import digest_of, readers, settled_network
+from adapt.api.network import settled_network
 from adapt.api.origins import origins_of, said_of
-from adapt.api.sizes import draws, in_use, remarks, shelves
-from adapt.api.slider import intent as slides
+from adapt.api.record import describe, will_do
+from adapt.api.sizes import draws, remarks, shelves
 from adapt.api.slider import require_words
 from adapt.config import TrainSettings, validate
 from adapt.config.run import steps_of
-from adapt.data.wording import listed
 from adapt.errors import BackboneError, RunError, SettingsError
 from adapt.progress import say
 from adapt.training import events, folder
@@ -198,7 +197,7 @@ def begin(
     changes = folder.differences(before, record) if resuming else {}
     folder.require_same_course(changes, allow)
     if accelerator.is_main_process:
-        say(_intent(backbone, pictures, settings))
+        say(will_do(backbone, pictures, settings))
         sizes = remarks(pictures.train, settings, backbone.multiple)
         findings = [*pictures.warnings, *sizes, *lines(long_captions(pictures.train, backbone.count_tokens))]
         findings += worn_off(settings)
@@ -210,36 +209,6 @@ def begin(
     if accelerator.is_main_process:
         files.write_json(run / folder.RUN, record)
     return Since(state, changes) if resuming else None
-
-
-def _intent(backbone: Backbone, pictures: Pictures, settings: TrainSettings) -> str:
-    """What will be done, in one line."""
-    seen = settings.steps * settings.batch_size / draws(pictures.train, settings)
-    labels = labels_of(pictures.train) if settings.classes else []
-    return (
-        f"{backbone.reference}: {len(pictures.train)} pictures at {_sizes(backbone, pictures, settings)}, "
-        f"{len(pictures.held_out)} held out; {intent(settings)}{slides(settings)}"
-        f"{settings.steps} steps of {settings.batch_size}, each picture is seen {seen:.1f} times; {settings.kind} of rank "
-        f"{settings.rank}{_beside(settings, labels)}, learning rate {settings.learning_rate:g}, seed {settings.seed}; "
-        f"loads in {', '.join(readers(settings, backbone))}"
-    )
-
-
-def _beside(settings: TrainSettings, labels: Sequence[str]) -> str:
-    """Which text encoders and classes are taught too, for settled settings."""
-    names = settings.train_text_encoder or ()
-    encoders = f" (also in {', '.join(names)})" if isinstance(names, tuple) and names else ""
-    encoders += " and reference pictures" if settings.image_prompts else ""
-    encoders += f" and {settings.control} as control" if settings.control != "none" else ""
-    further = ", which stays as it is, and further classes" if settings.grow_from else " and classes"
-    return encoders + (f"{further} ({listed(labels)})" if labels else "")
-
-
-def _sizes(backbone: Backbone, pictures: Pictures, settings: TrainSettings) -> str:
-    """`512 px`, or how many buckets at which resolutions."""
-    sides = "/".join(map(str, settings.resolutions or [settings.resolution]))
-    found = in_use(pictures.train, shelves(settings, backbone.multiple, backbone.medium.kind))
-    return f"{sides} px in {len(found)} buckets" if settings.buckets else f"{sides} px"
 
 
 def _saved_before(run: Path) -> bool:
@@ -390,38 +359,3 @@ def require_trainable(backbone: Backbone, settings: TrainSettings) -> None:
     if backbone.embedded_guidance is None:
         raise SettingsError("the base has no embedded guidance", given=settings.embedded_guidance, next="leave it out")
     backbone.trained_guidance = settings.embedded_guidance
-
-
-def describe(
-    backbone: Backbone, pictures: Pictures, settings: TrainSettings, accelerator: Accelerator
-) -> dict[str, Any]:
-    """`run.json`: all that decides the course of a run, and the machine that bit-equality is promised on."""
-    import torch
-
-    return {
-        "schema": 1,
-        "settings": settings.model_dump(mode="json"),
-        "data": pictures.digest(settings.classes),
-        "base": [backbone.family, backbone.fingerprint(), *(backbone.content_key(c) for c in sorted(backbone.modules))],
-        "base_reference": backbone.reference,
-        "init_from_digest": digest_of(settings),
-        "pictures": [len(pictures.train), len(pictures.held_out)],
-        "machine": {
-            **versions(),
-            "threads": torch.get_num_threads(),
-            "processes": accelerator.num_processes,
-            "device": accelerator.device.type,
-        },
-    }
-
-
-def versions() -> dict[str, str]:
-    """Of the libraries that decide what comes out."""
-    from importlib.metadata import version
-
-    import adapt
-
-    return {
-        "adapt": adapt.__version__,
-        **{name: version(name) for name in ("torch", "diffusers", "peft", "transformers")},
-    }

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from math import isfinite, sqrt
-from numbers import Integral, Real
+from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 from adapt.errors import SettingsError, did_you_mean
@@ -13,6 +12,8 @@ from adapt.prompts import SYNTAXES, WEIGHTS, Reading
 from adapt.sampling import classes, guidances, schedulers
 from adapt.sampling.classes import Mixture
 from adapt.sampling.guidances import Named
+from adapt.sampling.known import Known
+from adapt.sampling.values import require_number, require_text, require_whole
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -89,30 +90,30 @@ class Request:
 
     def __post_init__(self) -> None:
         for name in ("prompt", "negative_prompt"):
-            _text(name, getattr(self, name))
+            require_text(name, getattr(self, name))
         if self.prompt_syntax not in SYNTAXES:
             raise SettingsError("unknown prompt_syntax", given=self.prompt_syntax, allowed=", ".join(SYNTAXES))
-        _whole("clip_skip", self.clip_skip, 0)
-        _number("guidance_scale", self.guidance_scale, 1, None, next="1 turns guidance off")
-        _number("guidance_rescale", self.guidance_rescale, 0, 1)
-        _number("class_scale", self.class_scale, 0, LARGEST_WEIGHT)
-        _number("image_prompt_scale", self.image_prompt_scale, 0, LARGEST_WEIGHT)
-        _number("control_scale", self.control_scale, 0, LARGEST_WEIGHT)
+        require_whole("clip_skip", self.clip_skip, 0)
+        require_number("guidance_scale", self.guidance_scale, 1, None, next="1 turns guidance off")
+        require_number("guidance_rescale", self.guidance_rescale, 0, 1)
+        require_number("class_scale", self.class_scale, 0, LARGEST_WEIGHT)
+        require_number("image_prompt_scale", self.image_prompt_scale, 0, LARGEST_WEIGHT)
+        require_number("control_scale", self.control_scale, 0, LARGEST_WEIGHT)
         if self.image_prompt_scale is not None and self.image_prompt is None:
             raise SettingsError("image_prompt_scale needs a reference picture", next="give image_prompt too")
-        _number("embedded_guidance", self.embedded_guidance, 0, None)
+        require_number("embedded_guidance", self.embedded_guidance, 0, None)
         guidance_named(self.guidance)
         for text, weight in further(self.compose):
-            _text("compose", text)
-            _number("the weight of compose", weight, -LARGEST_WEIGHT, LARGEST_WEIGHT)
-        _whole("steps", self.steps, 1)
-        _whole("seed", self.seed, 0, LARGEST_SEED)
-        _whole("height", self.height, 1)
-        _whole("width", self.width, 1)
-        _whole("frames", self.frames, 1)
-        _number("fps", self.fps, 1, 240)
-        _number("seconds", self.seconds, 0.01, 600)
-        _number("strength", self.strength, 0, 1)
+            require_text("compose", text)
+            require_number("the weight of compose", weight, -LARGEST_WEIGHT, LARGEST_WEIGHT)
+        require_whole("steps", self.steps, 1)
+        require_whole("seed", self.seed, 0, LARGEST_SEED)
+        require_whole("height", self.height, 1)
+        require_whole("width", self.width, 1)
+        require_whole("frames", self.frames, 1)
+        require_number("fps", self.fps, 1, 240)
+        require_number("seconds", self.seconds, 0.01, 600)
+        require_number("strength", self.strength, 0, 1)
         if self.strength == 0:
             raise SettingsError("strength 0 gives the image back", given=0, allowed="0 < strength ≤ 1")
         if self.scheduler is not None:
@@ -161,33 +162,6 @@ def further(compose: Sequence[tuple[str, float]]) -> tuple[tuple[str, float], ..
     except (TypeError, ValueError) as error:
         allowed = "pairs of a prompt and a weight"
         raise SettingsError("compose cannot be read", given=repr(compose), allowed=allowed) from error
-
-
-def _text(name: str, value: Any) -> None:
-    if not isinstance(value, str):
-        raise SettingsError(f"{name} is a text", given=repr(value))
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise SettingsError(f"{name} is no valid text", given=repr(value), next="type or save it as UTF-8") from error
-
-
-def _whole(name: str, value: Any, low: int, high: int | None = None) -> None:
-    if value is None:
-        return
-    wrong = isinstance(value, bool) or not isinstance(value, Integral)
-    if wrong or value < low or (high is not None and value > high):
-        bound = f"a whole number from {low}" + (f" to {high}" if high else "")
-        raise SettingsError(f"{name} is out of range", given=repr(value), allowed=bound)
-
-
-def _number(name: str, value: Any, low: float, high: float | None, next: str | None = None) -> None:
-    if value is None:
-        return
-    wrong = isinstance(value, bool) or not isinstance(value, Real) or not isfinite(value)
-    if wrong or value < low or (high is not None and value > high):
-        bound = f"a number from {low}" + (f" to {high}" if high else "")
-        raise SettingsError(f"{name} is out of range", given=repr(value), allowed=bound, next=next)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -278,45 +252,6 @@ class Drawing:
         )
 
 
-@dataclass(frozen=True)
-class Known:
-    """What adapters know beside words.
-
-    Attributes:
-        labels: classes that they draw.
-        images: whether they take a reference picture.
-        controls: whether they draw along a control picture.
-    """
-
-    labels: tuple[str, ...] = ()
-    images: bool = False
-    controls: bool = False
-
-    @staticmethod
-    def of(conditioners: Mapping[str, Any]) -> Known:
-        """What these conditioners know, by the part that they make."""
-        return Known(
-            tuple(getattr(conditioners.get("class"), "labels", ())), "image" in conditioners, "control" in conditioners
-        )
-
-    def followed(self, control: Image | None, width: int, height: int) -> Image | None:
-        """The control. Raises `SettingsError` when no adapter takes one, or for one of another size."""
-        if control is not None and not self.controls:
-            raise SettingsError("there is no adapter that draws along a control", given="control",
-                                next="--adapter PATH of one that was trained with control=edges")  # fmt: skip
-        if control is not None and control.size != (width, height):
-            raise SettingsError("the control has another size than the drawing", given=f"{control.width}x{control.height}",
-                                allowed=f"{width}x{height}", next="resize it, or give --size")  # fmt: skip
-        return control
-
-    def judged(self, image_prompt: Image | None) -> Image | None:
-        """The reference picture. Raises `SettingsError` when no adapter takes one."""
-        if image_prompt is not None and not self.images:
-            raise SettingsError("there is no adapter that takes a reference picture", given="image_prompt",
-                                next="--adapter PATH of one that was trained with image_prompts=true")  # fmt: skip
-        return image_prompt
-
-
 def settle(
     request: Request,
     backbone: Backbone,
@@ -402,7 +337,7 @@ def _judge(drawing: Drawing, backbone: Backbone) -> None:
     backbone.require_size(drawing.height, drawing.width)
     for text in drawing.texts:
         require_readable(backbone, text, drawing.reading)
-    _whole("steps", drawing.steps, 1, int(config.get("num_train_timesteps", 1000)))
+    require_whole("steps", drawing.steps, 1, int(config.get("num_train_timesteps", 1000)))
     if drawing.scheduler is not None:
         schedulers.check(schedulers.find(drawing.scheduler), config, drawing.zero_terminal_snr)
     _judge_guidance(named_in(drawing.guidance), backbone)
