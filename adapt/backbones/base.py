@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, wraps
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from adapt.backbones.columns import Span, columns_of
+from adapt.backbones.identity import contents_of, fingerprint_of
 from adapt.backbones.registry import FAMILIES, Family, refusal_of
+from adapt.backbones.tokens import Tokens, fused
 from adapt.errors import SettingsError
 from adapt.medium import Medium
 from adapt.objectives import Loss, Objective, TimeSampling, Weighting, objective_of
@@ -29,13 +30,6 @@ if TYPE_CHECKING:
 
 Shapes = Mapping[str, tuple[int | None, ...]]
 """Tensor name → its shape without the rows; None where any length goes."""
-
-
-class Tokens(NamedTuple):
-    """What a denoiser attends to: `tokens` (B, L, D), and `mask` (B, L), 1 where a token counts; None: all do."""
-
-    tokens: Tensor
-    mask: Tensor | None
 
 
 class Backbone(ABC):
@@ -243,11 +237,7 @@ class Backbone(ABC):
         """Digest of the denoiser's class, configuration and shapes: equal for bases that can take the same adapter."""
         if self._known:
             return self._known[""]
-        denoiser: Any = self.modules[self.denoiser_name]
-        config = {k: v for k, v in denoiser.config.items() if not k.startswith("_")}
-        shapes = {name: list(p.shape) for name, p in _base_state(denoiser)}
-        text = json.dumps([type(denoiser).__name__, config, shapes], sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return fingerprint_of(self.modules[self.denoiser_name])
 
     def content_key(self, component: str) -> str:
         """Digest of a component's class, configuration and weights (64 values of each tensor); of several, joined by `+`."""
@@ -257,13 +247,8 @@ class Backbone(ABC):
             return hashlib.sha256(" ".join(map(self.content_key, component.split("+"))).encode()).hexdigest()[:16]
         if component in self._known:
             return self._known[component]
-        module = self.modules[component]
         told = f" {self.max_tokens} tokens" if self.max_tokens and component in self.text_components else ""
-        digest = hashlib.sha256(f"{type(module).__name__} {module.config} {self.dtype}{told}".encode())
-        for name, p in _base_state(module):
-            values = p.detach().flatten()[:: max(1, p.numel() // 64)].float().cpu()
-            digest.update(name.encode() + values.numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return contents_of(self.modules[component], f"{self.dtype}{told}")
 
     # ------------------------------------------------------------------------------------------------ media
     @property
@@ -449,13 +434,7 @@ class Backbone(ABC):
     def tokens_of(self, condition: Condition) -> Tokens:
         """The text tokens, then those of every other part that has some (an image prompt's, a class's): the one place where
         parts are fused, called inside `predict`. Tokens of a part without a mask all count."""
-        parts = [part for part in _text_first(condition.parts, self.caption_part) if "tokens" in part]
-        if len(parts) == 1:
-            return Tokens(parts[0]["tokens"], parts[0].get("mask"))
-        tokens = torch.cat([part["tokens"] for part in parts], 1)
-        if not any("mask" in part for part in parts):
-            return Tokens(tokens, None)
-        return Tokens(tokens, torch.cat([_mask_of(part) for part in parts], 1))
+        return fused(condition.parts, self.caption_part)
 
     def whole_tokens_of(self, condition: Condition) -> Tensor:
         """The same (B, L, D) for a network that cannot look away from a token: those that do not count are zeros."""
@@ -501,22 +480,3 @@ def posterior(encoded: Any) -> tuple[Tensor, Tensor]:
         return encoded.latent_dist.mean, encoded.latent_dist.std
     mean: Tensor = encoded.latents if hasattr(encoded, "latents") else encoded.latent  # AutoencoderTiny, AutoencoderDC
     return mean, torch.zeros_like(mean)
-
-
-def _text_first(parts: Mapping[str, Part], first: str) -> list[Part]:
-    return [parts[name] for name in sorted(parts, key=lambda name: (name != first, name))]
-
-
-def _mask_of(part: Part) -> Tensor:
-    tokens = part["tokens"]
-    return part["mask"] if "mask" in part else tokens.new_ones(tokens.shape[:2], dtype=torch.long)
-
-
-ADAPTERS = (".lora_", ".hada_", ".lokr_", ".oft_", ".boft_", ".vera_")
-"""Parts of the names of what peft puts in."""
-
-
-def _base_state(module: nn.Module) -> list[tuple[str, Tensor]]:
-    """Parameters of the pretrained model: without an injected adapter and without peft's `base_layer` in the names."""
-    named = ((name.replace(".base_layer.", "."), p) for name, p in module.named_parameters())
-    return sorted((name, p) for name, p in named if not any(mark in name for mark in ADAPTERS))

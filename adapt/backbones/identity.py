@@ -1,0 +1,39 @@
+"""Digests that tell bases apart: by what fits them, and by what they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from torch import Tensor, nn
+
+ADAPTERS = (".lora_", ".hada_", ".lokr_", ".oft_", ".boft_", ".vera_")
+"""Parts of the names of what peft puts in."""
+
+
+def base_state(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters of the pretrained model: without an injected adapter and without peft's `base_layer` in the names."""
+    named = ((name.replace(".base_layer.", "."), p) for name, p in module.named_parameters())
+    return sorted((name, p) for name, p in named if not any(mark in name for mark in ADAPTERS))
+
+
+def fingerprint_of(denoiser: Any) -> str:
+    """Digest of a network's class, configuration and shapes."""
+    config = {k: v for k, v in denoiser.config.items() if not k.startswith("_")}
+    shapes = {name: list(p.shape) for name, p in base_state(denoiser)}
+    text = json.dumps([type(denoiser).__name__, config, shapes], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def contents_of(module: Any, told: str) -> str:
+    """Digest of a network's class, configuration and weights (64 values of each tensor).
+
+    Args:
+        told: what else its outputs depend on.
+    """
+    digest = hashlib.sha256(f"{type(module).__name__} {module.config} {told}".encode())
+    for name, p in base_state(module):
+        values = p.detach().flatten()[:: max(1, p.numel() // 64)].float().cpu()
+        digest.update(name.encode() + values.numpy().tobytes())
+    return digest.hexdigest()[:16]
