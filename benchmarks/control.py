@@ -100,6 +100,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument(
+        "--mirrored", action="store_true", help="ask with mirrored pictures, which the base would not draw"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("runs/control"))
     args = parser.parse_args()
@@ -108,6 +111,7 @@ def main() -> None:
     data = pictures.read(args.data)
     every, names = by_lot(data, args.taught + args.asked)
     controls, words = every[args.taught :], names[args.taught :]
+    controls = controls.flip(3) if args.mirrored else controls
     adapter = taught(every[: args.taught], names[: args.taught], args)
     judge, said = obtain(data, BUNDLED / "vae")
     critic, base = Critic(judge, data), adapt.Backbone.load("icons")
