@@ -197,7 +197,12 @@ class ClassConditioner(LearnedConditioner):
     def clashes(self, other: ClassConditioner) -> list[str]:
         """Names that both have for different embeddings."""
         both = [label for label in self.labels if label in other.labels]
-        return [k for k in both if not (torch.equal(*_rows(self, other, k)) and torch.equal(*_starts(self, other, k)))]
+        return [k for k in both if not torch.equal(self._own(k), other._own(k))]
+
+    def _own(self, label: str) -> Tensor:
+        """All that is a class's own: its embedding and its start, one after the other."""
+        row = self.index(label)
+        return torch.cat([self.embeddings[row], self.start[row]])
 
     # ------------------------------------------------------------------------------------------------ files
     def state(self) -> dict[str, Tensor]:
@@ -210,7 +215,7 @@ class ClassConditioner(LearnedConditioner):
             held["table"] = torch.cat([self.known.cpu(), held["table"]])
         if "start" in values:
             held["start"] = torch.cat([self.fixed.cpu(), held["start"]])
-        return _built({**self.told()}, held)
+        return _built(self.told(), held)
 
     def told(self) -> dict[str, Any]:
         return {"slot": self.slot, "labels": list(self.labels)}
@@ -229,14 +234,6 @@ def _built(told: Mapping[str, Any], held: Mapping[str, Tensor]) -> ClassConditio
     """From what `told` and `state` say."""
     fixed = held["table"], held["projector"], held["null"]
     return ClassConditioner(told["labels"], *fixed, told["slot"], start=held["start"])
-
-
-def _rows(one: ClassConditioner, other: ClassConditioner, label: str) -> tuple[Tensor, Tensor]:
-    return one.embeddings[one.index(label)], other.embeddings[other.index(label)]
-
-
-def _starts(one: ClassConditioner, other: ClassConditioner, label: str) -> tuple[Tensor, Tensor]:
-    return one.start[one.index(label)], other.start[other.index(label)]
 
 
 def _labels(labels: Sequence[str]) -> tuple[str, ...]:

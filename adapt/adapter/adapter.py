@@ -207,6 +207,11 @@ class Adapter:
                 next="the folder's own peft/ loads with peft, --format kohya in UIs; --nearest RANK makes a plain LoRA of it",
             )
         told = self.described(picture)
+        if self.conditioners:
+            raise AdapterError(
+                "one file cannot hold what the adapter has learned beside its layers", given=", ".join(sorted(self.conditioners)),
+                next="share its folder: adapt push, or a folder as --output",
+            )  # fmt: skip
         family = self.facts.base.get("family")
         export(path, self.weights, format, configs=self.facts.lora, told=told, width=text_width, backbone=family)
         if format != "diffusers":

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # pictures are judged before torch is imported
     from adapt.backbones import Backbone
     from adapt.lora.grown import Fixed
     from adapt.lora.taught import Taught
+    from conditioning import ClassConditioner
 
 
 # ------------------------------------------------------------------------------------------------ without torch
@@ -96,8 +97,13 @@ def balanced(pictures: Sequence[Picture], repeats: Sequence[float]) -> list[floa
 
 
 # ------------------------------------------------------------------------------------------------ with torch
-def put_in_classes(backbone: Backbone, settings: TrainSettings, labels: Sequence[str]) -> Taught | None:
+def put_in_classes(
+    backbone: Backbone, settings: TrainSettings, labels: Sequence[str], known: ClassConditioner | None = None
+) -> Taught | None:
     """The classes at their start; the backbone draws with them. None where no classes are taught.
+
+    Args:
+        known: classes that others are added to.
 
     Raises:
         SettingsError: the family has no place for them.
@@ -108,15 +114,13 @@ def put_in_classes(backbone: Backbone, settings: TrainSettings, labels: Sequence
 
     if not settings.classes:
         return None
-    if settings.grow_from is None:
+    if known is None:
         slot = slot_of(backbone, settings.class_tokens)
         start = starts_of(backbone, labels, slot.empty, settings)
         conditioner = ClassConditioner.new(
             labels, slot.empty, slot=slot.kind, spread=slot.spread, seed=settings.seed % 2**63, start=start
         )
     else:
-        known = grown(settings.grow_from, backbone).classes
-        assert known is not None, "judged"
         before = slot_of(backbone, len(known.empty)).empty  # what null was before it was learned
         conditioner = known.grown(labels, starts_of(backbone, labels, before, settings))
     backbone.conditioners["class"] = conditioner
@@ -152,20 +156,22 @@ def grown(path: str, backbone: Backbone) -> Adapter:
     adapter.check(backbone)
     if adapter.classes is None:
         raise AdapterError("grow_from has no classes to add others to", given=path)
-    if strange := sorted(set(adapter.weights.modules) - {backbone.denoiser_name}) or sorted(adapter.words):
+    if "tlora" in adapter.weights.kinds:
+        raise AdapterError(
+            "a T-LoRA cannot be grown: in the weights it is at one time, and a batch is at several", given=path
+        )
+    beside = {*adapter.weights.modules, *adapter.words, *adapter.conditioners}
+    if strange := sorted(beside - {backbone.denoiser_name, "class"}):
         raise AdapterError("grow_from has more than a denoiser's layers and classes, which cannot be grown yet",
                            given=", ".join(strange))  # fmt: skip
     return adapter
 
 
-def put_on(path: str, backbone: Backbone, settings: TrainSettings) -> Fixed:
-    """The grown adapter's layers, on the denoiser and not to be changed."""
-    from adapt.lora.applied import Applied
+def put_on(adapter: Adapter, backbone: Backbone, settings: TrainSettings) -> Fixed:
+    """The grown adapter's layers, on the denoiser and not to be changed; its classes are taught anew beside them."""
     from adapt.lora.grown import Fixed, FixedConfig
 
-    adapter = grown(path, backbone)
-    applied = Applied(backbone.modules, adapter.layers(), 1.0)
-    name = backbone.denoiser_name
+    applied, name = replace(adapter, conditioners={}).apply(backbone), backbone.denoiser_name
     config = FixedConfig(adapter.facts.lora.get(name, {}))
     return Fixed(backbone.denoiser, applied, adapter.weights.modules[name], settings, config)
 
@@ -176,5 +182,3 @@ def require_slot(backbone: Backbone, settings: TrainSettings) -> None:
 
     if settings.classes and settings.grow_from is None:
         slot_of(backbone, settings.class_tokens)
-    if settings.grow_from is not None:
-        grown(settings.grow_from, backbone)

@@ -11,25 +11,15 @@ if TYPE_CHECKING:  # settings are judged before torch is imported
     from adapt.backbones import Backbone
     from adapt.lora.taught import Taught
 
-TAKES = (
-    "icons",
-    "stable-diffusion",
-    "stable-diffusion-xl",
-    "stable-diffusion-3",
-    "pixart-alpha",
-    "pixart-sigma",
-    "sana",
-)
-"""Families whose `predict` adds the map."""
-
 
 def require_stem(backbone: Backbone, settings: TrainSettings) -> None:
     """Raises `SettingsError` for a family that has no place for a control."""
     from adapt.backbones.stem import stem_of
 
-    if settings.control != "none" and (backbone.family not in TAKES or stem_of(backbone) is None):
+    if settings.control != "none" and (backbone.medium.kind != "picture" or stem_of(backbone) is None):
         raise SettingsError("the base has no first layer that a control could be added to", given=backbone.reference,
-                            allowed=", ".join(TAKES), next="leave control out")  # fmt: skip
+                            allowed="UNets, and transformers whose first layer is a convolution",
+                            next="leave control out")  # fmt: skip
 
 
 def put_in_control(backbone: Backbone, settings: TrainSettings) -> Taught | None:

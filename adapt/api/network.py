@@ -19,6 +19,7 @@ from adapt.formats.readers import loads_in
 if TYPE_CHECKING:  # settings are judged before torch is imported
     from adapt.backbones import Backbone
     from adapt.lora import Network
+    from adapt.lora.taught import Taught
     from adapt.lora.words import NewWords
 
 
@@ -51,6 +52,7 @@ def settled_network(settings: TrainSettings, backbone: Backbone) -> dict[str, An
         for name, layers in start.weights.modules.items():
             judge(layers, found[name], settings if name == backbone.denoiser_name else own)
         _require_same_words(start, settings)
+        _require_no_conditioners(start)
     if words := _words(backbone, settings):
         words.words.remove()  # they fit
     several = own_ranks or settings.conv_rank or settings.kind in ONE_SIZE  # alpha is each layer's own, or nobody's
@@ -96,14 +98,10 @@ def put_in(
     from adapt.lora.warm_start import begin
 
     denoiser, own = backbone.denoiser_name, text_encoders.settings_of(settings)
-    found = {
-        "class": put_in_classes(backbone, settings, labels),
-        "image": put_in_image_prompts(backbone, settings),
-        "control": put_in_control(backbone, settings),
-    }
-    taught = {part: each for part, each in found.items() if each is not None}
-    if settings.grow_from:
-        return Network(denoiser, {denoiser: put_on(settings.grow_from, backbone, settings)}, taught=taught)
+    parent = grown(settings.grow_from, backbone) if settings.grow_from else None
+    taught = _taught(backbone, settings, labels, parent)
+    if parent is not None:
+        return Network(denoiser, {denoiser: put_on(parent, backbone, settings)}, taught=taught)
     parts = {denoiser: install(backbone.denoiser, settings, settings.targets or backbone.lora_targets, settings.seed)}
     if settings.kind == "tlora":
         clock = parts[denoiser].dice.clock
@@ -130,6 +128,18 @@ def put_in(
         if network.words is not None:
             network.words.take(start.words)
     return network
+
+
+def _taught(
+    backbone: Backbone, settings: TrainSettings, labels: Sequence[str], parent: Adapter | None
+) -> dict[str, Taught]:
+    """Conditioners that are taught, by the part of the condition that they make; `parent` is the adapter that grows."""
+    found = {
+        "class": put_in_classes(backbone, settings, labels, parent.classes if parent else None),
+        "image": put_in_image_prompts(backbone, settings),
+        "control": put_in_control(backbone, settings),
+    }
+    return {part: each for part, each in found.items() if each is not None}
 
 
 def _words(backbone: Backbone, settings: TrainSettings) -> NewWords | None:
@@ -162,6 +172,17 @@ def _require_same_words(start: Adapter, settings: TrainSettings) -> None:
                 given=f"new_tokens={settings.new_tokens}, new_token_vectors={settings.new_token_vectors}",
                 next=f"new_tokens='{{{word}: }}' new_token_vectors={count}",
             )
+
+
+def _require_no_conditioners(start: Adapter) -> None:
+    """Raises `SettingsError` when a run would lose what its start has learned beside layers and words."""
+    if start.conditioners:
+        classes = "grow_from teaches it further classes; " if start.classes else ""
+        raise SettingsError(
+            f"init_from has learned conditioners ({', '.join(sorted(start.conditioners))}), which this run would not go on with",
+            given=start.name,
+            next=f"{classes}leave init_from out",
+        )
 
 
 def start_of(path: str, backbone: Backbone, trained: Sequence[str]) -> Adapter:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from adapt.backbones.columns import Span, columns_of
 from adapt.backbones.identity import contents_of, fingerprint_of
 from adapt.backbones.registry import FAMILIES, Family, refusal_of
+from adapt.backbones.stem import hinted
 from adapt.backbones.tokens import Tokens, fused
 from adapt.errors import SettingsError
 from adapt.medium import Medium
@@ -372,9 +373,9 @@ class Backbone(ABC):
         return None
 
     @property
-    def embedders(self) -> tuple[Sequence[nn.Module], int]:
-        """Modules whose output an embedding of a class is added to, and its width; none where classes are tokens."""
-        return (), 0
+    def embedder(self) -> nn.Module | None:
+        """What embeds times, in families in which a class of one's own is added to that; None where classes are tokens."""
+        return None
 
     @cached_property
     def slots(self) -> Mapping[str, Shapes]:
@@ -458,13 +459,14 @@ class Backbone(ABC):
 
 
 def _telling(predict: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A family's `predict`, which says its times to those who listen first."""
+    """A family's `predict`, which says its times to those who listen first, and adds a control where latents come in."""
 
     @wraps(predict)
     def told(self: Backbone, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         for listener in self.listeners:
             listener(t)
-        return predict(self, x_t, t, condition)
+        with hinted(self, condition):
+            return predict(self, x_t, t, condition)
 
     return told
 

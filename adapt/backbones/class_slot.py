@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -38,9 +37,9 @@ def slot_of(backbone: Backbone, tokens: int) -> Slot:
     Raises:
         SettingsError: the family has no place for one.
     """
-    places, width = backbone.embedders
-    if places:
-        return Slot("embedding", torch.zeros(width), _spread(backbone, places[0]))
+    if backbone.embedder is not None:
+        embedded = _of_a_time(backbone, backbone.embedder)
+        return Slot("embedding", torch.zeros(embedded.shape[-1]), float(embedded.std()) or 1.0)
     text = backbone.condition([""]).parts.get(backbone.caption_part, {})
     if "tokens" not in text:
         raise SettingsError("the base has no place for classes of one's own", given=backbone.reference,
@@ -51,29 +50,28 @@ def slot_of(backbone: Backbone, tokens: int) -> Slot:
     return Slot("tokens", counted.mean(0).expand(tokens, -1).clone(), float(counted.std()) or 1.0)
 
 
-def _spread(backbone: Backbone, place: nn.Module) -> float:
-    """Standard deviation of a time's embedding, in the middle of all times."""
+def _of_a_time(backbone: Backbone, embedder: nn.Module) -> Tensor:
+    """The embedding of a time in the middle of all (1, D), fp32."""
     found: list[Tensor] = []
-    hook = place.register_forward_hook(lambda _, given, out: found.append(out))
+    hook = embedder.register_forward_hook(lambda _, given, out: found.append(out))
     x = torch.zeros(1, *backbone.own_latents, device=backbone.device, dtype=backbone.dtype)
     try:
         backbone.predict(x, backbone.objective().times(torch.tensor([0.5])).to(backbone.device), backbone.null(1))
     finally:
         hook.remove()
-    return float(found[0].float().std()) or 1.0
+    return found[0].float()
 
 
 @contextmanager
-def added(places: Sequence[nn.Module], condition: Condition) -> Iterator[None]:
-    """A learned class's embedding on the time's, inside the `with`; nothing where none is told."""
+def added(embedder: nn.Module, condition: Condition) -> Iterator[None]:
+    """A learned class's embedding on the time's, inside the `with`; nothing where none is told. For embedders outside of the
+    blocks, which are computed again in the backward pass when this is over."""
     embedding = condition.parts.get("class", {}).get("embedding")
-    with ExitStack() as stack:
-        if embedding is not None:
-            hook = partial(_plus, embedding)
-            for place in places:
-                stack.callback(place.register_forward_hook(hook).remove)
+    if embedding is None:
         yield
-
-
-def _plus(embedding: Tensor, place: nn.Module, given: object, found: Tensor) -> Tensor:
-    return found + embedding.to(found)
+        return
+    hook = embedder.register_forward_hook(lambda _, given, found: found + embedding.to(found))
+    try:
+        yield
+    finally:
+        hook.remove()

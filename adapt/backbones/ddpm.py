@@ -80,12 +80,12 @@ class DDPM(Backbone):
         return Condition({}, part)
 
     @property
-    def embedders(self) -> tuple[Sequence[nn.Module], int]:
-        """The time's embedding: classes of one's own are added to it."""
+    def embedder(self) -> nn.Module:
         network: Any = self.modules[self.denoiser_name]
-        return [network.time_embedding], 4 * int(self.config["block_out_channels"][0])
+        embedder: nn.Module = network.time_embedding
+        return embedder
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        with added(self.embedders[0], condition):
+        with added(self.embedder, condition):
             prediction: Tensor = self.denoiser(x_t, t, class_labels=condition.facts.get("label"), return_dict=False)[0]
         return prediction

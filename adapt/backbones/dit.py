@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from adapt.backbones.base import Backbone
-from adapt.backbones.class_slot import added
 from adapt.errors import SettingsError
 from conditioning import Condition, Part
 
@@ -20,7 +20,8 @@ FEW = 5
 class DiT(Backbone):
     """A caption is a class: its number, or one of the names that the base knows; "" is no class, the null of guidance.
 
-    The network drops labels itself in train mode, in every block; that is turned off here, because the Plan drops them.
+    The network drops labels itself in train mode, in every block; that is turned off here, because the Plan drops them. A class
+    of one's own goes to every block with the label, so that blocks that are computed again in the backward pass have it too.
     """
 
     family: ClassVar[str] = "dit"
@@ -34,6 +35,7 @@ class DiT(Backbone):
         for module in self.modules.get(self.denoiser_name, torch.nn.Module()).modules():
             if hasattr(module, "dropout_prob") and hasattr(module, "num_classes"):
                 vars(module)["dropout_prob"] = 0.0
+                module.forward = partial(_embedded, module.forward)
 
     @property
     def scale_factor(self) -> int:
@@ -71,14 +73,20 @@ class DiT(Backbone):
         return 1, 1
 
     @property
-    def embedders(self) -> tuple[Sequence[nn.Module], int]:
-        """The time's and the class's embedding of every block: classes of one's own are added to it."""
-        blocks: Any = self.modules[self.denoiser_name].transformer_blocks
-        width = int(self.config["num_attention_heads"]) * int(self.config["attention_head_dim"])
-        return [block.norm1.emb for block in blocks], width
+    def embedder(self) -> nn.Module:
+        network: Any = self.modules[self.denoiser_name]
+        embedder: nn.Module = network.transformer_blocks[0].norm1.emb
+        return embedder
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        label = condition.parts["label"]["label"]
-        with added(self.embedders[0], condition):
-            both: Tensor = self.denoiser(x_t, timestep=t, class_labels=label, return_dict=False)[0]
+        label, own = condition.parts["label"]["label"], condition.parts.get("class", {}).get("embedding")
+        told = label if own is None else (label, own)
+        both: Tensor = self.denoiser(x_t, timestep=t, class_labels=told, return_dict=False)[0]
         return both[:, : x_t.shape[1]]  # the rest is the variance, where the base has learned one
+
+
+def _embedded(look_up: Callable[..., Tensor], told: Any, *more: Any) -> Tensor:
+    """Labels' embeddings; of labels with embeddings of one's own, their sums."""
+    label, own = told if isinstance(told, tuple) else (told, None)
+    found = look_up(label, *more)
+    return found if own is None else found + own.to(found)

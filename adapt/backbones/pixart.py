@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from adapt.backbones.base import Backbone
-from adapt.backbones.stem import hinted
 from adapt.quiet import quiet_libraries
 from adapt.types import Sizes
 from conditioning import Condition, Part
@@ -40,9 +39,8 @@ class PixArtAlpha(Backbone):
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         tokens, mask = self.tokens_of(condition)
         added = {name: condition.facts.get(name) for name in ("resolution", "aspect_ratio")}
-        with hinted(self, condition):
-            both: Tensor = self.denoiser(
-                x_t, encoder_hidden_states=tokens, encoder_attention_mask=mask, timestep=t, added_cond_kwargs=added,
+        both: Tensor = self.denoiser(
+            x_t, encoder_hidden_states=tokens, encoder_attention_mask=mask, timestep=t, added_cond_kwargs=added,
 
         return_dict=False,
         )[0]  # fmt: skip

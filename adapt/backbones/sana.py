@@ -11,7 +11,6 @@ from torch import Tensor
 
 from adapt.backbones.base import Backbone
 from adapt.backbones.columns import NOTHING, Span, spans_of
-from adapt.backbones.stem import hinted
 from adapt.quiet import quiet_libraries
 from conditioning import Condition, Part
 
@@ -56,9 +55,8 @@ class Sana(Backbone):
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         tokens, mask = self.tokens_of(condition)
-        with hinted(self, condition):
-            both: Tensor = self.denoiser(
-                x_t, encoder_hidden_states=tokens, encoder_attention_mask=mask,
-                timestep=t.to(x_t.dtype) * self.config["timestep_scale"], return_dict=False,
-            )[0]  # fmt: skip
+        both: Tensor = self.denoiser(
+            x_t, encoder_hidden_states=tokens, encoder_attention_mask=mask,
+            timestep=t.to(x_t.dtype) * self.config["timestep_scale"], return_dict=False,
+        )[0]  # fmt: skip
         return both[:, : x_t.shape[1]]

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from adapt.backbones.base import Backbone
 from adapt.backbones.readers import Reader
-from adapt.backbones.stem import hinted
 from adapt.quiet import quiet_libraries
 from conditioning import Condition, Part
 
@@ -32,8 +31,7 @@ class StableDiffusion(Backbone):
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         tokens, mask = self.tokens_of(condition)
-        with hinted(self, condition):
-            prediction: Tensor = self.denoiser(
-                x_t, t, encoder_hidden_states=tokens, encoder_attention_mask=mask, return_dict=False
-            )[0]
+        prediction: Tensor = self.denoiser(
+            x_t, t, encoder_hidden_states=tokens, encoder_attention_mask=mask, return_dict=False
+        )[0]
         return prediction

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from adapt.backbones.base import Backbone
 from adapt.backbones.columns import NOTHING, Span, columns_of
-from adapt.backbones.stem import hinted
 from adapt.quiet import quiet_libraries
 from conditioning import Condition, Part
 
@@ -53,9 +52,8 @@ class StableDiffusion3(Backbone):
         return [*clip, *[NOTHING] * (self.pipeline.tokenizer_max_length - len(clip)), *t5]
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        with hinted(self, condition):
-            prediction: Tensor = self.denoiser(
-                hidden_states=x_t, timestep=t, encoder_hidden_states=self.whole_tokens_of(condition),
-                pooled_projections=condition.parts["text"]["pooled"], return_dict=False,
-            )[0]  # fmt: skip
+        prediction: Tensor = self.denoiser(
+            hidden_states=x_t, timestep=t, encoder_hidden_states=self.whole_tokens_of(condition),
+            pooled_projections=condition.parts["text"]["pooled"], return_dict=False,
+        )[0]  # fmt: skip
         return prediction

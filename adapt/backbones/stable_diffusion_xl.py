@@ -10,7 +10,6 @@ from torch import Tensor
 
 from adapt.backbones.base import Backbone
 from adapt.backbones.readers import Reader
-from adapt.backbones.stem import hinted
 from adapt.quiet import quiet_libraries
 from adapt.types import Sizes
 from conditioning import Condition, Part
@@ -52,13 +51,12 @@ class StableDiffusionXL(Backbone):
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         tokens, mask = self.tokens_of(condition)
         added = {"text_embeds": condition.parts["text"]["pooled"], "time_ids": condition.facts["time_ids"]}
-        with hinted(self, condition):
-            prediction: Tensor = self.denoiser(
-                x_t,
-                t,
-                encoder_hidden_states=tokens,
-                encoder_attention_mask=mask,
-                added_cond_kwargs=added,
-                return_dict=False,
-            )[0]
+        prediction: Tensor = self.denoiser(
+            x_t,
+            t,
+            encoder_hidden_states=tokens,
+            encoder_attention_mask=mask,
+            added_cond_kwargs=added,
+            return_dict=False,
+        )[0]
         return prediction

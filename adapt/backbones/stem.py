@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial, reduce
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -32,12 +32,17 @@ class Stem(NamedTuple):
 
 def stem_of(backbone: Backbone) -> Stem | None:
     """Where latents are taken in; None where the family has no such layer."""
-    known = dict(backbone.modules[backbone.denoiser_name].named_modules())
-    for layer in filter(None, map(known.get, STEMS)):
+    network = backbone.modules[backbone.denoiser_name]
+    for name in STEMS:
+        layer: Any = reduce(_child, name.split("."), network)
         own = getattr(layer, "base_layer", layer)
-        if isinstance(own, nn.Conv2d) and own.in_channels == backbone.latent_channels:
+        if isinstance(layer, nn.Module) and isinstance(own, nn.Conv2d) and own.in_channels == backbone.latent_channels:
             return Stem(layer, own)
     return None
+
+
+def _child(module: Any, name: str) -> Any:
+    return getattr(module, name, None)
 
 
 @contextmanager

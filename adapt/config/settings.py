@@ -120,10 +120,11 @@ class TrainSettings(
         for name in ("init_from", "train_text_encoder", "new_tokens", "image_prompts", "control"):
             if getattr(self, name) not in (None, False, "none", {}):
                 raise ValueError(f"{name} does not go with grow_from, which teaches nothing but classes: leave it out")
-        if self.init != "default":
-            raise ValueError(
-                f"init={self.init} does not go with grow_from, whose layers stay as they are: leave it out"
-            )
+        for name, value, plain in (("init", self.init, "default"), ("quantize", self.quantize, "none")):
+            if value != plain:
+                raise ValueError(
+                    f"{name}={value} does not go with grow_from, whose layers are added to the base: leave it out"
+                )
         return self
 
     @model_validator(mode="after")

@@ -109,7 +109,7 @@ def draw_latents(
     condition = told(backbone, [d.prompt for d in drawings], first.reading, sizes, first.embedded_guidance)
     condition = parts.told(backbone, condition, drawings).to(device, dtype)
     negative = _negative(backbone, drawings)
-    negative = parts.nothing(backbone, negative, drawings).to(device, dtype)
+    negative = parts.nothing(backbone, negative, condition).to(device, dtype)
     negative = Condition(negative.parts, condition.facts)  # facts are told to both: only parts are kept away from
     guidance = guidance_of(first, backbone, _further(backbone, drawings, condition))
     others = {**weaker, **perturbed_of(first, backbone)}
@@ -124,7 +124,7 @@ def _further(backbone: Backbone, drawings: Sequence[Drawing], first: Condition) 
     found = []
     for number, (_, weight) in enumerate(drawings[0].compose):
         condition = told(backbone, [drawing.compose[number][0] for drawing in drawings], drawings[0].reading)
-        condition = parts.nothing(backbone, condition, drawings)
+        condition = parts.nothing(backbone, condition, first)
         condition = Condition(condition.to(backbone.device, backbone.dtype).parts, first.facts)
         found.append((condition, weight))
     return found

@@ -26,17 +26,16 @@ def told(backbone: Backbone, condition: Condition, drawings: Sequence[Drawing]) 
     return _with(backbone, condition, raw)
 
 
-def nothing(backbone: Backbone, condition: Condition, drawings: Sequence[Drawing] = ()) -> Condition:
+def nothing(backbone: Backbone, condition: Condition, beside: Condition | None = None) -> Condition:
     """The condition with no class and no reference picture.
 
     Args:
-        drawings: whose controls stay: where something is drawn is the same on both sides of every guidance. None: no control.
+        beside: whose control stays: where something is drawn is the same on both sides of every guidance. None: no control.
     """
     rows = len(condition)
-    raw: dict[str, list[Any]] = {"class": [""] * rows, "image": [None] * rows, "control": [None] * rows}
-    if drawings and "control" in backbone.conditioners:
-        raw["control"] = controls(backbone, drawings)
-    return _with(backbone, condition, raw)
+    found = _with(backbone, condition, {"class": [""] * rows, "image": [None] * rows, "control": [None] * rows})
+    kept = {name: part for name, part in (beside.parts if beside else {}).items() if name == "control"}
+    return found.replaced(kept)
 
 
 @torch.no_grad()

@@ -11,11 +11,12 @@ from tiny_families import CASES, pixart_alpha
 
 from adapt.adapter import Adapter, Facts
 from adapt.api.classes import put_in_classes
-from adapt.api.controls import TAKES, put_in_control, require_stem
+from adapt.api.controls import put_in_control, require_stem
 from adapt.api.image_prompts import require_pictures
 from adapt.api.network import put_in, readers, settled_network
 from adapt.api.objective import make_objective
 from adapt.backbones.registry import FAMILIES
+from adapt.backbones.stem import stem_of
 from adapt.config import TrainSettings
 from adapt.data.plan import normal
 from adapt.errors import SettingsError
@@ -354,7 +355,7 @@ def test_families_without_tokens_refuse_references(backbones):
 @families
 def test_a_control_is_added_where_latents_come_in_or_refused(backbone, name):
     settings = settled(backbone).model_copy(update={"control": "edges"})
-    if backbone.family not in TAKES:
+    if stem_of(backbone) is None:
         with pytest.raises(SettingsError, match="no first layer"):
             require_stem(backbone, settings)
         return
@@ -371,3 +372,40 @@ def test_a_control_is_added_where_latents_come_in_or_refused(backbone, name):
         assert torch.equal(found[1], before[1])
     finally:
         backbone.conditioners.clear()
+
+
+@families
+def test_checkpointing_changes_nothing_about_what_is_taught_beside_the_network(backbone, name):
+    """Blocks are computed again in the backward pass, when nothing stands around the prediction any more."""
+    settings = settled(backbone).model_copy(update={"classes": True, "control": "edges"})
+    taught = [put_in_classes(backbone, settings, ["finch", "owl"])]
+    taught += [put_in_control(backbone, settings)] if stem_of(backbone) else []
+    network, denoiser = put_in(backbone, settled(backbone)), backbone.denoiser
+    condition, x = backbone.condition(CASES[name].prompts[:2]), noise(backbone, 2)
+
+    def gradients():
+        told = condition
+        for each in taught:
+            raw = ["finch", "owl"] if each.conditioner.name == "class" else list(noise(backbone, 2, "control"))
+            told = each.told(told, raw)
+            for parameter in each.parameters.values():
+                parameter.grad = None
+        backbone.predict(x, times(backbone, 2), told).square().mean().backward()
+        return {id(p): p.grad.clone() for each in taught for p in each.parameters.values() if p.grad is not None}
+
+    try:
+        with torch.no_grad():
+            table = taught[0].conditioner.table
+            table.copy_(normal(0, "table", 0, 0, table.shape))
+        plain = gradients()
+        denoiser.enable_gradient_checkpointing()
+        denoiser.train()
+        checkpointed = gradients()
+    finally:
+        denoiser.disable_gradient_checkpointing()
+        denoiser.eval()
+        network.remove()
+        backbone.conditioners.clear()
+    assert len(plain) >= 2 and checkpointed.keys() == plain.keys()
+    for key, value in plain.items():
+        torch.testing.assert_close(checkpointed[key], value, atol=1e-6, rtol=1e-4)

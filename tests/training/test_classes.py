@@ -343,6 +343,7 @@ def test_a_class_without_an_adapter_that_knows_some_is_refused(tiny_base, capsys
         ({"classes": True, "class_dropout": 0.9, "joint_dropout": 0.5}, "more than 1"),
         ({"classes": True, "grow_from": "x", "init_from": "y"}, "init_from does not go with grow_from"),
         ({"classes": True, "grow_from": "x", "init": "pissa"}, "init=pissa does not go with grow_from"),
+        ({"classes": True, "grow_from": "x", "quantize": "nf4-bnb"}, "quantize=nf4-bnb does not go with grow_from"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(changes, message):
@@ -366,6 +367,28 @@ def test_an_adapter_without_classes_has_none_to_edit_or_grow(captioned, more, ti
     with pytest.raises(AdaptError, match="no classes to add others to"):
         settings = tiny(**{**SHORT, "grow_from": str(plain.folder)})
         adapt.train(more, output=tmp_path / "run", base=str(tiny_base), settings=settings)
+
+
+def test_nothing_learned_is_lost_in_silence(result, data, more, captioned, tiny_base, tmp_path):
+    """What a run, an export or growth would leave behind is refused."""
+    with pytest.raises(SettingsError, match=r"init_from has learned conditioners .class.*grow_from"):
+        settings = tiny(**{**SHORT, "init_from": str(result.folder)})
+        adapt.train(data, output=tmp_path / "run", base=str(tiny_base), settings=settings)
+    for name in ("diffusers", "kohya"):
+        with pytest.raises(AdapterError, match=r"one file cannot hold.*class"):
+            result.adapter.export(tmp_path / "x.safetensors", name)
+    both = tiny(**{**SHORT, "steps": 1, "image_prompts": True})
+    with_images = adapt.train(data, output=tmp_path / "both", base=str(tiny_base), settings=both)
+    timed = tiny(**{**SHORT, "steps": 1, "kind": "tlora", "dropout": 0.0})
+    by_time = adapt.train(data, output=tmp_path / "timed", base=str(tiny_base), settings=timed)
+    for grown, message in (
+        (with_images, "more than a denoiser's layers.*image"),
+        (by_time, "a T-LoRA cannot be grown"),
+    ):
+        with pytest.raises(AdapterError, match=message):
+            settings = tiny(**{**SHORT, "grow_from": str(grown.folder)})
+            adapt.train(more, output=tmp_path / "run", base=str(tiny_base), settings=settings)
+    assert not (tmp_path / "run").exists() and not (tmp_path / "x.safetensors").exists()
 
 
 def test_a_damaged_label_map_is_one_error(result, tmp_path, capsys):

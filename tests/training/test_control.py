@@ -108,6 +108,18 @@ def test_a_control_is_learned_and_decides_the_picture(result, captioned, tiny_ba
     assert base.conditioners == {}
 
 
+def test_a_control_is_encoded_once_a_batch_and_stands_on_both_sides(result, captioned, tiny_base, monkeypatch):
+    base, first = Backbone.load(str(tiny_base)), min(captioned.rglob("*.png"))
+    encode, calls = base.encode_media, []
+    monkeypatch.setattr(base, "encode_media", lambda pixels: calls.append(1) or encode(pixels))
+    asked = {"control": first, "prompt": "", "guidance_scale": 3.0, "compose": [("", 1.0)]}
+    guided = drawn(base, result.adapter, **asked)
+    assert len(calls) == 1
+    # Words and null are the same here: with the same control on both sides, guidance has nothing to push away from.
+    plain = drawn(base, result.adapter, control=first, prompt="", guidance_scale=1.0)
+    assert np.abs(guided.astype(int) - plain.astype(int)).max() <= 1
+
+
 def test_a_resumed_run_gives_the_same_bytes(result, captioned, tiny_base, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(result.folder, run)
