@@ -167,13 +167,13 @@ def grown(path: str, backbone: Backbone) -> Adapter:
     return adapter
 
 
-def put_on(adapter: Adapter, backbone: Backbone, settings: TrainSettings) -> Fixed:
+def put_on(adapter: Adapter, backbone: Backbone) -> Fixed:
     """The grown adapter's layers, on the denoiser and not to be changed; its classes are taught anew beside them."""
     from adapt.lora.grown import Fixed, FixedConfig
 
     applied, name = replace(adapter, conditioners={}).apply(backbone), backbone.denoiser_name
     config = FixedConfig(adapter.facts.lora.get(name, {}))
-    return Fixed(backbone.denoiser, applied, adapter.weights.modules[name], settings, config)
+    return Fixed(backbone.denoiser, applied, adapter.weights.modules[name], config)
 
 
 def require_slot(backbone: Backbone, settings: TrainSettings) -> None:

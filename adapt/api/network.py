@@ -101,7 +101,7 @@ def put_in(
     parent = grown(settings.grow_from, backbone) if settings.grow_from else None
     taught = _taught(backbone, settings, labels, parent)
     if parent is not None:
-        return Network(denoiser, {denoiser: put_on(parent, backbone, settings)}, taught=taught)
+        return Network(denoiser, {denoiser: put_on(parent, backbone)}, taught=taught)
     parts = {denoiser: install(backbone.denoiser, settings, settings.targets or backbone.lora_targets, settings.seed)}
     if settings.kind == "tlora":
         clock = parts[denoiser].dice.clock

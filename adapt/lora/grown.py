@@ -32,7 +32,6 @@ class Fixed(Held):
     module: nn.Module
     applied: Applied
     held: Mapping[str, Layer]
-    settings: TrainSettings
     config: FixedConfig
     dice: Dice = field(default_factory=Dice)
 
@@ -49,9 +48,6 @@ class Fixed(Held):
         return dict(self.held)
 
     def shorten(self, longest: float | None) -> None:
-        """Nothing: it stays as it is."""
-
-    def take(self, layers: Mapping[str, Layer]) -> None:
         """Nothing: it stays as it is."""
 
     @contextmanager

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from adapt.adapter import Adapter, Facts
-from adapt.backbones import Backbone
 from adapt.cli.main import main
 from adapt.formats import LoHa, LoraWeights, Pair, kohya
 
@@ -14,19 +13,6 @@ NAMES = (
     "mid_block.attentions.0.transformer_blocks.0.attn1.to_q",
     "mid_block.attentions.0.transformer_blocks.0.attn2.to_k",
 )
-
-
-@pytest.fixture(scope="module")
-def wide(tmp_path_factory, make_tiny):
-    """A tiny base that takes text of width 768, as Stable Diffusion 1.x does."""
-    folder = tmp_path_factory.mktemp("wide")
-    make_tiny(text_width=768).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def backbone(wide):
-    return Backbone.load(str(wide))
 
 
 def halves(backbone, count):

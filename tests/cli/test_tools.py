@@ -9,7 +9,6 @@ from safetensors.torch import load_file, save_file
 
 from adapt.adapter import Adapter, Facts
 from adapt.api.tools import merge, merge_into_base
-from adapt.backbones import Backbone
 from adapt.cli.main import main
 from adapt.errors import AdapterError
 from adapt.formats import Dora, LoHa, LoraWeights, Pair, read
@@ -19,19 +18,6 @@ NAMES = (
     "mid_block.attentions.0.transformer_blocks.0.attn2.to_k",
     "conv_in",
 )
-
-
-@pytest.fixture(scope="module")
-def wide(tmp_path_factory, make_tiny):
-    """A tiny base that takes text of width 768, as Stable Diffusion 1.x does."""
-    folder = tmp_path_factory.mktemp("wide")
-    make_tiny(text_width=768).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def backbone(wide):
-    return Backbone.load(str(wide))
 
 
 def make(backbone, seed, **facts):
