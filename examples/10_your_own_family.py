@@ -14,6 +14,7 @@ from adapt.lora import inject
 from adapt.sampling.draw import draw_latents
 from adapt.sampling.noise import generator_of
 from adapt.sampling.request import Request, settle
+from conditioning import Condition
 
 ROW = Family("series", "time series", "", {"DDPMPipeline": "series"}, sample_size=32)
 
@@ -34,7 +35,8 @@ def losses(backbone: Backbone, step: int, square: bool, rows: int = 64) -> torch
     x = torch.sin(2 * torch.pi * (torch.arange(32) / 16 + torch.rand(rows, 1, 1, 1, generator=generator_of(step))))
     x, objective, drawn = x.sign() if square else x, backbone.objective(), Plan(0, rows, rows).rows(step, range(rows))
     t, noise = objective.times(drawn.quantiles()), drawn.noise(x.shape[1:])
-    return objective.losses(backbone.predict(objective.noised(x, noise, t), t, None), objective.target(x, noise, t), t)
+    x_t, nothing = objective.noised(x, noise, t), Condition()
+    return objective.losses(backbone.predict(x_t, t, nothing), objective.target(x, noise, t), t)
 
 
 def learn(backbone: Backbone, parameters: list[torch.Tensor], steps: int, square: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,10 +21,15 @@ def base_state(module: nn.Module) -> list[tuple[str, Tensor]]:
 
 def fingerprint_of(denoiser: Any) -> str:
     """Digest of a network's class, configuration and shapes."""
-    config = {k: v for k, v in denoiser.config.items() if not k.startswith("_")}
+    config = _said(denoiser.config)
     shapes = {name: list(p.shape) for name, p in base_state(denoiser)}
     text = json.dumps([type(denoiser).__name__, config, shapes], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _said(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without what the library adds: the path that it was read from, its own version."""
+    return {key: value for key, value in config.items() if not key.startswith("_")}
 
 
 def contents_of(module: Any, told: str) -> str:
@@ -32,7 +38,10 @@ def contents_of(module: Any, told: str) -> str:
     Args:
         told: what else its outputs depend on.
     """
-    digest = hashlib.sha256(f"{type(module).__name__} {module.config} {told}".encode())
+    config = (
+        _said(module.config) if isinstance(module.config, Mapping) else module.config
+    )  # transformers' leaves the path out
+    digest = hashlib.sha256(f"{type(module).__name__} {config} {told}".encode())
     for name, p in base_state(module):
         values = p.detach().flatten()[:: max(1, p.numel() // 64)].float().cpu()
         digest.update(name.encode() + values.numpy().tobytes())

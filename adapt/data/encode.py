@@ -79,9 +79,10 @@ class EncodedPictures:
         self.pictures, self.encoder, self.shelves, self.cache = tuple(pictures) * len(shelves), encoder, shelves, cache
         self.augmentation, self.flips, self.outside = augmentation, flips, outside
         self.reader = reader or reader_of(PICTURES)
-        # Another torch may round otherwise: a run that is resumed must find what it began with, or know that it is new.
-        self._media_key = f"{encoder.content_key(media_component)} torch {torch.__version__}"
-        self._text_key = f"{encoder.content_key(text_component)} torch {torch.__version__}"
+        # Another torch, or another number of threads, rounds otherwise: what is found must be what would be computed now.
+        here = f"torch {torch.__version__} threads {torch.get_num_threads()}"
+        self._media_key = f"{encoder.content_key(media_component)} {here}"
+        self._text_key = f"{encoder.content_key(text_component)} {here}"
         self._control = control
         self._texts, self._contents = texts, Contents(pictures, self.reader.size_of)
         self._nearest: dict[tuple[int, Size], Size] = {}

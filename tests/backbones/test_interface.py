@@ -1,6 +1,7 @@
 """What every family shares: the table, the fusing of parts, facts, slots, loading without a part."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from adapt.backbones import Backbone
 from adapt.backbones.registry import FAMILIES, family_of, known_pipelines
 from adapt.errors import BackboneError
 from adapt.types import Sizes
@@ -127,3 +129,14 @@ def test_a_base_that_is_not_whole_is_named(tiny_base, tmp_path, component):
     shutil.rmtree(copy / component)
     with pytest.raises(BackboneError, match=f"{component} is missing"):
         Backbone.load(str(copy))
+
+
+def test_digests_are_of_what_a_base_holds_and_not_of_where_it_lies(tiny_base, tmp_path):
+    """Caches and runs that go on outlive a move."""
+    moved = shutil.copytree(tiny_base, tmp_path / "moved")
+    one, other = Backbone.load(str(tiny_base)), Backbone.load(str(moved))
+    assert {c: one.content_key(c) for c in one.modules} == {c: other.content_key(c) for c in other.modules}
+    with torch.no_grad():
+        next(other.modules["vae"].parameters()).add_(1)
+    assert one.content_key("vae") != other.content_key("vae")
+    assert one.fingerprint() == other.fingerprint()

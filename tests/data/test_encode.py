@@ -110,6 +110,15 @@ def test_whatever_a_value_depends_on_is_in_its_key(tmp_path, pictures, png, chan
     assert bool(encoder.captions) == (change in ("weights", "text_component", "caption"))
 
 
+def test_what_another_number_of_threads_has_encoded_is_not_taken(tmp_path, pictures, monkeypatch):
+    """It may be rounded otherwise, and a run would depend on what ran before it."""
+    EncodedPictures(pictures, LinearEncoder(), SHELF, TensorCache(tmp_path)).prepare()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 63)
+    encoder = LinearEncoder()
+    EncodedPictures(pictures, encoder, SHELF, TensorCache(tmp_path)).prepare()
+    assert encoder.media and encoder.captions
+
+
 def test_equal_pictures_are_encoded_once_whatever_their_names(tmp_path, png):
     encoder = LinearEncoder()
     same = [Picture(name, None, png(0), ()) for name in ("a", "b")]
