@@ -11,8 +11,8 @@ from typing import Any
 from PIL.Image import Image
 
 from adapt.adapter import Adapter
-from adapt.api.advice import advice_of, warn
-from adapt.api.generate import applied, known_of, with_scale
+from adapt.api.advice import warn
+from adapt.api.generate import applied, settled, with_scale
 from adapt.api.weaker import bare_of, weaker_of
 from adapt.backbones import Backbone
 from adapt.backbones.attention import Recorder, require_layers
@@ -30,8 +30,8 @@ from adapt.sampling.heat import Looked, elsewhere, looked_at
 from adapt.sampling.loop import silent
 from adapt.sampling.noise import generator_of
 from adapt.sampling.parts import nothing
-from adapt.sampling.pictures import load_image
-from adapt.sampling.request import LARGEST_SEED, Drawing, Request, named_in, settle
+from adapt.sampling.pictures import if_given, load_image
+from adapt.sampling.request import LARGEST_SEED, Drawing, Request, named_in
 from adapt.sampling.watched import Change, Compared, Without
 from adapt.sampling.words import Word, without, words_named, words_of
 from conditioning import Condition, Part, Predictor
@@ -93,28 +93,40 @@ def explain(
         SettingsError: a setting out of range, a word that is not in the prompt, a base that makes no pictures.
         AdapterError: an adapter for another base.
     """
-    _require_pictures(backbone)
     request = Request(
         prompt=prompt, prompt_syntax=PLAIN, class_name=class_name, class_scale=class_scale,
-        image_prompt=None if image_prompt is None else load_image(image_prompt), image_prompt_scale=image_prompt_scale,
+        image_prompt=if_given(load_image, image_prompt), image_prompt_scale=image_prompt_scale,
         negative_prompt=negative_prompt, guidance_scale=guidance_scale, guidance=guidance, steps=steps, seed=seed,
         height=height, width=width, scheduler=scheduler,
     )  # fmt: skip
-    backbone.require_prompt(prompt)
-    given = words_named(prompt, words) or words_of(prompt)
     scaled = [with_scale(adapter) for adapter in adapters]
-    worn = [adapter for adapter, _ in scaled]
-    drawing = settle(request, backbone, advice_of(worn), known_of(scaled))
-    warn(worn, [drawing])
+    return explained(backbone, request, scaled, words=words, leave_one_out=leave_one_out, progress=progress)
+
+
+def explained(
+    backbone: Backbone,
+    request: Request,
+    adapters: Scaled,
+    *,
+    words: Sequence[str] = (),
+    leave_one_out: bool = True,
+    progress: Callable[[int, int], None] = silent,
+) -> Explanation:
+    """What `explain` does, of a request whose prompt is read as it stands."""
+    _require_pictures(backbone)
+    prompt = request.prompt
+    given = words_named(prompt, words) or words_of(prompt)
+    [drawing] = settled(backbone, [request], adapters)
+    warn([adapter for adapter, _ in adapters], [drawing])
     no_maps = _no_maps(backbone, prompt)
     if words and no_maps:
         raise SettingsError(f"no word has a map: {no_maps}", given=", ".join(words), next="leave --word out")
-    bare = _Bare.of(backbone, drawing, scaled)
+    bare = _Bare.of(backbone, drawing, adapters)
     chosen = given if words else given[:MOST_WORDS]
-    pieces = _pieces(backbone, drawing, scaled, bare.told, chosen) if leave_one_out else []
+    pieces = _pieces(backbone, drawing, adapters, bare.told, chosen) if leave_one_out else []
     paint = _Painter(backbone, progress, 1 + len(pieces))
     watch = _Watch(backbone, drawing, bare, maps=no_maps is None)
-    with applied(backbone, scaled):
+    with applied(backbone, adapters):
         picture = paint(drawing, bare.weaker, watch)
     drawn = _left_out(paint, pieces, picture)
     return Explanation(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,8 +19,8 @@ from adapt.sampling.clip import Drawn
 from adapt.sampling.draw import draw
 from adapt.sampling.known import Known
 from adapt.sampling.loop import silent
-from adapt.sampling.pictures import load_image, load_mask
-from adapt.sampling.request import Request, settle
+from adapt.sampling.pictures import if_given, load_image, load_mask
+from adapt.sampling.request import Drawing, Request, settle
 from adapt.sampling.variants import Variants
 from conditioning import Guidance
 
@@ -111,62 +112,58 @@ def generate(
         DataError: `image` or `mask` cannot be read, or leaves nothing to repaint.
         AdapterError: an adapter for another base; the backbone is untouched.
     """
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-    if count < 1 or not prompts:
-        given = f"{len(prompts)} prompts, count {count}"
-        raise SettingsError("there is nothing to draw", given=given, allowed="1 or more each")
-    pixels = None if image is None else load_image(image)
-    hole = None if mask is None else load_mask(mask)
-    followed = None if control is None else load_image(control)
-    reference = None if image_prompt is None else load_image(image_prompt)
-    requests = [
-        Request(
-            prompt=text,
-            negative_prompt=negative_prompt,
-            prompt_syntax=prompt_syntax,
-            clip_skip=clip_skip,
-            guidance_scale=guidance_scale,
-            embedded_guidance=embedded_guidance,
-            guidance_rescale=guidance_rescale,
-            guidance=guidance,
-            compose=compose,
-            class_name=label,
-            class_scale=class_scale,
-            image_prompt=reference,
-            image_prompt_scale=image_prompt_scale,
-            control=followed,
-            control_scale=control_scale,
-            steps=steps,
-            seed=seed + number,
-            height=height,
-            width=width,
-            scheduler=scheduler,
-            image=pixels,
-            strength=strength,
-            mask=hole,
-            frames=frames,
-            fps=fps,
-            seconds=seconds,
-        )
-        for text in prompts
-        for label in ([class_name] if class_name is None or isinstance(class_name, str | Mapping) else class_name)
-        for number in range(count)
-    ]
-    requests = Variants.of(wildcards, all_variants)(requests)
+    common = Request(
+        prompt="", negative_prompt=negative_prompt, prompt_syntax=prompt_syntax, clip_skip=clip_skip,
+        guidance_scale=guidance_scale, embedded_guidance=embedded_guidance, guidance_rescale=guidance_rescale,
+        guidance=guidance, compose=compose, class_scale=class_scale, image_prompt=if_given(load_image, image_prompt),
+        image_prompt_scale=image_prompt_scale, control=if_given(load_image, control), control_scale=control_scale,
+        steps=steps, seed=seed, height=height, width=width, scheduler=scheduler, image=if_given(load_image, image),
+        strength=strength, mask=if_given(load_mask, mask), frames=frames, fps=fps, seconds=seconds,
+    )  # fmt: skip
+    requests = Variants.of(wildcards, all_variants)(_each(common, prompt, class_name, count))
     scaled = [with_scale(adapter) for adapter in adapters]
-    worn = [adapter for adapter, _ in scaled]
-    known = known_of(scaled)
-    for request in requests:
-        backbone.require_prompt(request.prompt)
-    advice = advice_of(worn)
-    drawings = [settle(request, backbone, advice, known) for request in requests]
-    warn(worn, drawings)
+    drawings = settled(backbone, requests, scaled)
+    warn([adapter for adapter, _ in scaled], drawings)
     generators = _generators(generator, len(drawings))
     weaker = weaker_of(backbone, drawings, scaled)
     with applied(backbone, scaled):
         return draw(
             backbone, drawings, batch_size=batch_size, generators=generators, progress=progress or silent, weaker=weaker
         )
+
+
+def _each(
+    common: Request,
+    prompt: str | Sequence[str],
+    class_name: str | Mapping[str, float] | Sequence[str] | None,
+    count: int,
+) -> list[Request]:
+    """Each prompt with each class, `count` times with rising seeds."""
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    if count < 1 or not prompts:
+        given = f"{len(prompts)} prompts, count {count}"
+        raise SettingsError("there is nothing to draw", given=given, allowed="1 or more each")
+    classes = [class_name] if class_name is None or isinstance(class_name, str | Mapping) else class_name
+    return [
+        replace(common, prompt=text, class_name=label, seed=common.seed + number)
+        for text in prompts
+        for label in classes
+        for number in range(count)
+    ]
+
+
+def settled(
+    backbone: Backbone, requests: Sequence[Request], adapters: Sequence[tuple[Adapter, float]]
+) -> list[Drawing]:
+    """The requests with everything decided: by themselves, else by the adapters, which are not on yet, else by the base.
+
+    Raises:
+        SettingsError: see `settle`, and `Backbone.require_prompt`.
+    """
+    for request in requests:
+        backbone.require_prompt(request.prompt)
+    advice, known = advice_of([adapter for adapter, _ in adapters]), known_of(adapters)
+    return [settle(request, backbone, advice, known) for request in requests]
 
 
 def with_scale(adapter: Adapter | tuple[Adapter, float]) -> tuple[Adapter, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from json import dumps
 from pathlib import Path
@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from adapt.cli import options
 from adapt.cli.prompted import tell_of_explained
 from adapt.errors import RunError, SettingsError
+from adapt.prompts import PLAIN
 
 if TYPE_CHECKING:
     from adapt.api.explain import Explanation
+    from adapt.sampling.request import Request
 
 
 def explain(
@@ -30,31 +33,27 @@ def explain(
     class_name: Annotated[
         str | None, typer.Option("--class", metavar="NAME", help="Of an adapter with classes; as in adapt generate.")
     ] = None,
-    class_scale: Annotated[float | None, typer.Option(help="How strongly the class guides by itself.")] = None,
-    image_prompt: Annotated[
-        Path | None, typer.Option(help="A reference picture, for adapters taught with image_prompts=true.")
-    ] = None,
-    image_prompt_scale: Annotated[float | None, typer.Option(help="How strongly it guides by itself.")] = None,
+    class_scale: options.ClassScale = None,
+    image_prompt: options.ImagePrompt = None,
+    image_prompt_scale: options.ImagePromptScale = None,
     leave_one_out: Annotated[
         bool, typer.Option(help="Draw again without each condition, word and adapter: one more drawing each.")
     ] = True,
-    base: Annotated[str | None, typer.Option(help="Backbone; default: the adapter's, else icons.")] = None,
-    negative_prompt: Annotated[str, typer.Option(help="What is kept away from.")] = "",
-    guidance_scale: Annotated[
-        float | None, typer.Option(help="From 1, which is off; default: the adapter's, else the family's.")
-    ] = None,
+    base: options.Base = None,
+    negative_prompt: options.NegativePrompt = "",
+    guidance_scale: options.GuidanceScale = None,
     guidance: Annotated[
         list[str] | None, typer.Option(metavar="NAME[:KEY=VALUE,…]", help="As in adapt generate.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Default: the adapter's, else the family's.")] = None,
+    steps: options.Steps = None,
     seed: Annotated[int, typer.Option(help="The same seed is the same picture as in adapt generate.")] = 0,
-    size: Annotated[str | None, typer.Option(metavar="N|WxH", help="Pixels; default: the backbone's own.")] = None,
-    scheduler: Annotated[str | None, typer.Option(help="euler, ddim, dpm++2m …; default: the backbone's.")] = None,
+    size: options.Size = None,
+    scheduler: options.Scheduler = None,
     output: Annotated[Path, typer.Option(help="Folder of explain.html, explain.json and the pictures.")] = Path(
         "explanation"
     ),
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout: every figure.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: the best there is.")] = None,
+    json: options.JsonFigures = False,
+    device: options.Device = None,
 ) -> None:
     """Draw a prompt and say why the picture is as it is: one page with attention maps of words and what each piece does.
 
@@ -62,55 +61,77 @@ def explain(
 
         adapt explain runs/my-style --prompt "a fox in a red scarf"
     """
-    from adapt.cli.classes_asked import known_classes
-    from adapt.cli.device import device_of, judge_device
+    from adapt.cli.device import judge_device
     from adapt.cli.scaled import base_of, scaled_adapter
     from adapt.cli.size import size_of
     from adapt.loading import require
-    from adapt.sampling.classes import judged
-    from adapt.sampling.pictures import load_image
+    from adapt.sampling.pictures import if_given, load_image
     from adapt.sampling.request import Request
-    from adapt.sampling.words import words_named
 
     width, height = size_of(size)
-    Request(prompt=prompt, negative_prompt=negative_prompt, guidance_scale=guidance_scale, guidance=guidance or (),
-            steps=steps, seed=seed, width=width, height=height, scheduler=scheduler)  # fmt: skip
-    if not prompt.strip() and not class_name and image_prompt is None:
-        raise SettingsError("there is no prompt", next='--prompt "a red bicycle"')
-    words_named(prompt, word or ())
-    if image_prompt is not None:
-        load_image(image_prompt)
+    request = Request(
+        prompt=prompt, prompt_syntax=PLAIN, negative_prompt=negative_prompt, guidance_scale=guidance_scale,
+        guidance=guidance or (), class_name=class_name, class_scale=class_scale,
+        image_prompt=if_given(load_image, image_prompt), image_prompt_scale=image_prompt_scale,
+        steps=steps, seed=seed, width=width, height=height, scheduler=scheduler,
+    )  # fmt: skip
+    adapters = [scaled_adapter(text) for text in adapter or []]
+    _judge(request, word or (), adapters, output)
     judge_device(device)
+    reference = base_of(base, adapters)
+    require(reference)
+    found = _found(request, word or (), leave_one_out, adapters, reference, device)
+    _tell(found, output, json)
+
+
+def _judge(request: Request, words: Sequence[str], adapters: Sequence[tuple[Path, float | None]], output: Path) -> None:
+    """What can be judged without torch."""
+    from adapt.cli.classes_asked import known_classes
+    from adapt.sampling.classes import judged
+    from adapt.sampling.words import words_named
+
+    if not request.prompt.strip() and not request.class_name and request.image_prompt is None:
+        raise SettingsError("there is no prompt", next='--prompt "a red bicycle"')
+    words_named(request.prompt, words)
+    judged(request.class_name, request.class_scale, known_classes(adapters))
     if output.exists() and not output.is_dir():
         raise RunError("--output is a file", given=output, next="give a folder")
-    paths = [scaled_adapter(text) for text in adapter or []]
-    judged(class_name, class_scale, known_classes(paths))
-    reference = base_of(base, paths)
-    require(reference)
 
+
+def _found(
+    request: Request,
+    words: Sequence[str],
+    leave_one_out: bool,
+    adapters: Sequence[tuple[Path, float | None]],
+    base: str,
+    device: str | None,
+) -> Explanation:
+    """Drawn and taken apart."""
     from adapt.adapter import Adapter
-    from adapt.api import explain as api
+    from adapt.api.explain import explained
     from adapt.api.generate import with_scale
     from adapt.backbones import Backbone
+    from adapt.cli.device import device_of
     from adapt.progress import Progress
 
-    tell_of_explained(prompt)
-    loaded = [(Adapter.load(path), scale) for path, scale in paths]
-    backbone = Backbone.load(reference, device=device_of(device))
+    tell_of_explained(request.prompt)
+    loaded = [(Adapter.load(path), scale) for path, scale in adapters]
+    scaled = [with_scale(adapter if scale is None else (adapter, scale)) for adapter, scale in loaded]
+    backbone = Backbone.load(base, device=device_of(device))
     with Progress("drawing", 0) as bar:
-        found = api.explain(
-            backbone, prompt, adapters=[with_scale(a if s is None else (a, s)) for a, s in loaded], words=word or (),
-            class_name=class_name, class_scale=class_scale, image_prompt=image_prompt,
-            image_prompt_scale=image_prompt_scale, leave_one_out=leave_one_out,
-            negative_prompt=negative_prompt, guidance_scale=guidance_scale,
-            guidance=guidance or (), steps=steps, seed=seed, height=height, width=width, scheduler=scheduler,
+        return explained(
+            backbone, request, scaled, words=words, leave_one_out=leave_one_out,
             progress=lambda done, total: bar(done, total),
         )  # fmt: skip
+
+
+def _tell(found: Explanation, output: Path, as_json: bool) -> None:
+    """Writes it down, and says what was found."""
     try:
         written = found.save(output)
     except OSError as error:
         raise RunError(f"the explanation cannot be written: {error.strerror}", given=output) from error
-    if json:
+    if as_json:
         return typer.echo(dumps({**found.as_dict(), "files": list(map(str, written.values()))}, ensure_ascii=False))
     for line in [*_told(found), *(str(path) for name, path in written.items() if not name.endswith(".png"))]:
         typer.echo(line)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json as json_
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from adapt.cli import options
 from adapt.errors import RunError, SettingsError
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def export(
     no_proof: Annotated[
         bool, typer.Option("--no-proof", help="Do not load the file into a fresh pipeline of its base.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Write an adapter in another program's format; the file is read back before it counts.
 
@@ -47,15 +49,36 @@ def export(
 
         adapt export runs/my-style --format kohya --output my-style.safetensors
     """
-    from adapt.adapter import Adapter, home, name_of
+    from adapt.adapter import Adapter
     from adapt.cli.base_of import asked_for
-    from adapt.cli.proving import prove
-    from adapt.formats.described import STEM, sidecars, slug
-    from adapt.progress import say
 
     if format not in FORMATS:
         raise SettingsError("unknown format", given=format, allowed=", ".join(FORMATS))
     weights = Adapter.locate(adapter)
+    path, written = _places(weights, format, output)
+    loaded, left_out = Adapter.load(weights), None
+    backbone = asked_for(loaded, base) if base else None
+    if nearest is not None:
+        backbone = backbone or _own(loaded)
+        loaded, left_out = _nearest(loaded, backbone, nearest)
+    loaded.export(path, format, text_width=_text_width(backbone), picture=_preview(weights, path))
+    proof = None if no_proof else _proof(path, loaded, backbone)
+    told = {
+        "path": str(path),
+        "format": format,
+        "beside": [str(file) for file in written[1:] if file.exists()],
+        "proof": proof,
+        **({} if left_out is None else {"left_out": left_out}),
+    }
+    typer.echo(json_.dumps(told) if json else str(path))
+
+
+def _places(weights: Path, format: str, output: Path | None) -> tuple[Path, Sequence[Path]]:
+    """The file that is written, and all files that may be; none of them is there yet."""
+    from adapt.adapter import name_of
+    from adapt.formats.described import STEM, sidecars, slug
+    from adapt.progress import say
+
     path = output or Path(f"{slug(name_of(weights))}-{format}.safetensors")
     if path.suffix != ".safetensors":
         raise SettingsError("adapters are written as .safetensors", given=path)
@@ -67,27 +90,32 @@ def export(
         say(f"note: prompts of some UIs cannot name {path.stem!r}; letters, digits, _ . - can be")
     if for_uis and path.with_suffix(".txt").exists():
         say(f"note: A1111 will show {path.with_suffix('.txt').name}, which stands beside it, as its description")
-    loaded, left_out = Adapter.load(weights), None
-    backbone = asked_for(loaded, base) if base else None
-    if nearest is not None:
-        backbone = backbone or _own(loaded)
-        loaded, left_out = loaded.nearest(backbone, nearest)
-        say(
-            f"the nearest LoRA of rank {nearest} leaves out {100 * left_out:.2g} % of what the adapter does to the weights"
-        )
-    folder = home(weights) or path.parent
-    picture = next(iter(sorted((folder / "samples").glob("*.png"))), None)
-    loaded.export(path, format, text_width=_text_width(backbone), picture=picture)
-    verdict = None if no_proof else prove(path, loaded, backbone)
-    beside = [str(file) for file in written[1:] if file.exists()]
-    told = {
-        "path": str(path),
-        "format": format,
-        "beside": beside,
-        "proof": verdict.proof.as_dict() if verdict and verdict.proof else None,
-        **({} if left_out is None else {"left_out": left_out}),
-    }
-    typer.echo(json_.dumps(told) if json else str(path))
+    return path, written
+
+
+def _nearest(adapter: Adapter, backbone: Backbone, rank: int) -> tuple[Adapter, float]:
+    """The nearest plain LoRA, and the share that it leaves out, which is said."""
+    from adapt.progress import say
+
+    found, left_out = adapter.nearest(backbone, rank)
+    share = f"{100 * left_out:.2g} %"
+    say(f"the nearest LoRA of rank {rank} leaves out {share} of what the adapter does to the weights")
+    return found, left_out
+
+
+def _preview(weights: Path, path: Path) -> Path | None:
+    """One of the adapter's samples."""
+    from adapt.adapter import home
+
+    return next(iter(sorted(((home(weights) or path.parent) / "samples").glob("*.png"))), None)
+
+
+def _proof(path: Path, adapter: Adapter, backbone: Backbone | None) -> dict[str, Any] | None:
+    """What a fresh pipeline makes of the file; None: the base is not here."""
+    from adapt.cli.proving import prove
+
+    verdict = prove(path, adapter, backbone)
+    return verdict.proof.as_dict() if verdict and verdict.proof else None
 
 
 def _text_width(backbone: Backbone | None) -> int | None:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from adapt.cli import options
 from adapt.errors import RunError, SettingsError
 
 if TYPE_CHECKING:
     from adapt.api.recommend import Stored
+    from adapt.api.sweep import Sweep
     from adapt.backbones import Backbone
     from adapt.evaluation.swept import Row, Swept
 
@@ -44,7 +46,7 @@ def sweep(
     count: Annotated[
         int | None, typer.Option(help="Pictures of each prompt at every setting; default: sixteen or more in all.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the first picture of a prompt.")] = 0,
+    seed: options.Seed = 0,
     base: Annotated[str | None, typer.Option(help="Backbone; default: the adapter's.")] = None,
     output: Annotated[Path, typer.Option(help="Folder of sheet.png, sweep.html and sweep.json.")] = Path("sweep"),
     store: Annotated[
@@ -54,9 +56,9 @@ def sweep(
             help="Write what is recommended into adapter.json; default: yes, from 16 pictures and references on.",
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout: every figure.")] = False,
-    batch_size: Annotated[int, typer.Option(help="Pictures at once; changes no picture.")] = 4,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: the best there is.")] = None,
+    json: options.JsonFigures = False,
+    batch_size: options.BatchSize = 4,
+    device: options.Device = None,
 ) -> None:
     """Draw an adapter at several scales, guidance scales and steps, always from the same noise: one sheet, one page.
 
@@ -64,9 +66,7 @@ def sweep(
 
         adapt sweep runs/my-style --prompt "a fox" --prompt "a hut" --guidance-scale 1,3,5 --steps 10,20
     """
-    from adapt.adapter import Adapter
-    from adapt.cli.device import device_of, judge_device
-    from adapt.cli.scaled import base_of, scaled_adapter
+    from adapt.cli.device import judge_device
     from adapt.loading import require
 
     axes: dict[str, Any] = {
@@ -76,17 +76,16 @@ def sweep(
     }
     _judge_axes(axes)
     judge_device(device)
-    path, given = scaled_adapter(adapter)
-    if given is not None:
-        raise SettingsError("a sweep's adapter has no scale", given=adapter, next=f"--scale {given:g}")
-    name = base_of(base, [(path, None)])
+    path, name = _named(adapter, base)
     require(name)
     _judge_output(output)
     _judge_store(path, store)
 
+    from adapt.adapter import Adapter
     from adapt.api import sweep as api
     from adapt.api.reference import NONE, read_reference
     from adapt.backbones import Backbone
+    from adapt.cli.device import device_of
     from adapt.progress import Progress
 
     compared = read_reference(reference) if reference else NONE
@@ -96,16 +95,30 @@ def sweep(
             backbone, loaded, prompt=prompt or (), count=count, seed=seed, batch_size=batch_size, reference=compared,
             progress=lambda done, total, left: bar(done, total, left=left), **axes,
         )  # fmt: skip
+    _tell(found, path, backbone, store, output, json)
+
+
+def _named(adapter: str, base: str | None) -> tuple[Path, str]:
+    """Where the adapter is, and its base."""
+    from adapt.cli.scaled import base_of, scaled_adapter
+
+    path, given = scaled_adapter(adapter)
+    if given is not None:
+        raise SettingsError("a sweep's adapter has no scale", given=adapter, next=f"--scale {given:g}")
+    return path, base_of(base, [(path, None)])
+
+
+def _tell(found: Sweep, adapter: Path, backbone: Backbone, store: bool | None, output: Path, as_json: bool) -> None:
+    """Writes it down, stores what is recommended, and says what was found."""
     try:
         written = found.save(output)
     except OSError as error:
         raise RunError(f"the sweep cannot be written: {error.strerror}", given=output) from error
-    stored = _store(path, found.swept, backbone, store)
+    stored = _store(adapter, found.swept, backbone, store)
     paths = {name: str(path) for name, path in written.items()}
-    if json:
-        return typer.echo(
-            dumps({**found.swept.as_dict(), "files": paths, "stored": stored and stored.as_dict()}, ensure_ascii=False)
-        )
+    if as_json:
+        told = {**found.swept.as_dict(), "files": paths, "stored": stored and stored.as_dict()}
+        return typer.echo(dumps(told, ensure_ascii=False))
     for line in [*_table(found.swept), *([str(stored)] if stored else []), *paths.values()]:
         typer.echo(line)
 

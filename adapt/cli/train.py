@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from adapt.cli import options
 from adapt.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def train(
         int, typer.Option(min=1, help="Share each batch among so many processes on this machine: one a GPU, say.")
     ] = 1,
     list_settings: Annotated[bool, typer.Option("--settings", help="List every setting and stop.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Teach a backbone a folder of pictures; the adapter is in OUTPUT/adapter."""
     if list_settings:
@@ -59,10 +60,8 @@ def train(
     resolved, base = prepare(run, existing, config, settings or [], base, dry_run, data)
     if num_processes > 1:
         flags = {"--resume": resume, "--fresh": fresh, "--dry-run": dry_run, "--json": json}
-        words = [str(data), *(settings or []), "--base", base, "--output", str(run)]
-        words += ["--config", str(config)] if config else []
-        words += [word for name in allow or [] for word in ("--allow", name)]
-        _launch(["train", *words, *(flag for flag, given in flags.items() if given)], resolved.settings, num_processes)
+        words = _words(data, settings or [], base, run, config, allow or [])
+        _launch([*words, *(flag for flag, given in flags.items() if given)], resolved.settings, num_processes)
     from adapt.training.launch import follow_launcher
 
     follow_launcher()
@@ -70,18 +69,24 @@ def train(
         return _dry_run(data, base, resolved, json)
     from adapt.api.train import train as train_api
 
-    again = shlex.join(["adapt", "train", str(data), "--base", base, "--output", str(run), *_processes(), "--resume"])
     result = train_api(
-        data,
-        output=run,
-        base=base,
-        settings=resolved.settings,
-        existing=existing,
-        allow=allow or [],
-        resume_command=again,
-        origins=resolved.origins,
-    )
+        data, output=run, base=base, settings=resolved.settings, existing=existing, allow=allow or [],
+        resume_command=_resume_command(data, base, run), origins=resolved.origins,
+    )  # fmt: skip
     tell(result, json)
+
+
+def _words(
+    data: Path, settings: Sequence[str], base: str, run: Path, config: Path | None, allow: Sequence[str]
+) -> list[str]:
+    """The command again, less its flags."""
+    words = ["train", str(data), *settings, "--base", base, "--output", str(run)]
+    words += ["--config", str(config)] if config else []
+    return words + [word for name in allow for word in ("--allow", name)]
+
+
+def _resume_command(data: Path, base: str, run: Path) -> str:
+    return shlex.join(["adapt", "train", str(data), "--base", base, "--output", str(run), *_processes(), "--resume"])
 
 
 def _launch(words: Sequence[str], settings: TrainSettings, processes: int) -> NoReturn:

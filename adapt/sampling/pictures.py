@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,13 @@ def load_mask(source: str | Path | Image.Image) -> Image.Image:
     if picture.has_transparency_data:
         picture = _on(picture, "black")
     return picture.convert("L")
+
+
+def if_given(
+    load: Callable[[str | Path | Image.Image], Image.Image], source: str | Path | Image.Image | None
+) -> Image.Image | None:
+    """`load(source)`; None where there is none."""
+    return None if source is None else load(source)
 
 
 def _upright(source: str | Path | Image.Image) -> Image.Image:
