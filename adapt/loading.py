@@ -119,7 +119,7 @@ def frame_of(folder: Path) -> tuple[int, int] | None:
         family = _row_of(folder)
         assert family is not None
         denoiser = next(path for name in ("unet", "transformer") if (path := folder / name / "config.json").is_file())
-        sample: Any = json.loads(denoiser.read_text("utf-8")).get("sample_size") or family.sample_size
+        sample: Any = family.sample_size or json.loads(denoiser.read_text("utf-8"))["sample_size"]
         if not (folder / "vae").is_dir():  # in pixel space
             return int(max(sample) if isinstance(sample, list) else sample), _halvings(denoiser)
         scale = _scale_of(json.loads((folder / "vae" / "config.json").read_text("utf-8")))

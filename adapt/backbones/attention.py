@@ -98,8 +98,11 @@ def _joint(attn: Any, x: Tensor, text: Tensor, **_: Any) -> Look:
     return Look(_heads(attn.to_q(x), attn, attn.norm_q), key, slice(x.shape[1], None))
 
 
-def _joint_of_flux(attn: Any, x: Tensor, text: Tensor | None, rotary: Any, length: int, **_: Any) -> Look:
-    """Flux: the text first; in single blocks both are one sequence already."""
+def _joint_of_flux(
+    attn: Any, x: Tensor, text: Tensor | None, mask: Tensor | None, rotary: Any, length: int, **_: Any
+) -> Look:
+    """Flux: the text first; in single blocks both are one sequence already. Chroma's mask (B, 1, S, S) is added, and the same
+    for every place of the picture."""
     from diffusers.models.embeddings import apply_rotary_emb
 
     query, key = _heads(attn.to_q(x), attn, attn.norm_q), _heads(attn.to_k(x), attn, attn.norm_k)
@@ -110,7 +113,7 @@ def _joint_of_flux(attn: Any, x: Tensor, text: Tensor | None, rotary: Any, lengt
     if rotary is not None:
         query = apply_rotary_emb(query, tuple(angle[length:] for angle in rotary))
         key = apply_rotary_emb(key, rotary)
-    return Look(query, key, slice(0, length))
+    return Look(query, key, slice(0, length), None if mask is None else mask[:, :, -1:])
 
 
 KINDS: Mapping[str, Callable[..., Look]] = {
@@ -146,7 +149,7 @@ def require_layers(backbone: Backbone) -> dict[str, nn.Module]:
     if not found:
         raise SettingsError(
             "in this family words and picture are one sequence, or meet in layers whose inside adapt does not know",
-            given=backbone.family, allowed="icons, Stable Diffusion 1 to 3.5 and XL, PixArt, Sana, Flux.1",
+            given=backbone.family, allowed="icons, Stable Diffusion 1 to 3.5 and XL, PixArt, Sana, Flux.1, Chroma",
         )  # fmt: skip
     return found
 

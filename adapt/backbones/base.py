@@ -255,7 +255,7 @@ class Backbone(ABC):
     @property
     def resolution(self) -> int:
         """Side of the pictures that it was made for, in pixels."""
-        sample = self.config.get("sample_size") or self.entry.sample_size
+        sample = self.entry.sample_size or self.config["sample_size"]
         return side_of(sample) * self.scale_factor
 
     @property

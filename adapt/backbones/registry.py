@@ -51,7 +51,7 @@ class Family:
         licence: of the usual checkpoints; what the user must look up is said, nothing is decided here.
         marks: component → its class, where another family has the same pipeline. Rows with marks go first.
         patch: latents a side that the denoiser joins into one token: sides are multiples of `patch` latents.
-        sample_size: latents a side of the family's own pictures, where the denoiser's configuration does not say it.
+        sample_size: latents a side of the family's own pictures, where the denoiser's configuration says none, or another.
         tokenizer: the one whose cut is felt, where there are several.
         max_tokens: text tokens that a caption is padded or cut to; None: as the tokenizer says.
         kohya: text encoders that kohya's format holds LoRA of; None: no program that reads it is written for this family's UNet.
@@ -163,6 +163,14 @@ FAMILIES: dict[str, Family] = {
         Family(
             "qwen-image", "Qwen-Image", "qwen_image:QwenImage", {"QwenImagePipeline": "text-to-image"}, patch=2,
             sample_size=128, max_tokens=512, licence="Apache-2.0",
+        ),
+        Family(
+            "chroma", "Chroma", "chroma:Chroma", {"ChromaPipeline": "text-to-image"}, patch=2, sample_size=128,
+            max_tokens=512, licence="Apache-2.0",
+        ),
+        Family(
+            "aura-flow", "AuraFlow", "aura_flow:AuraFlow", {"AuraFlowPipeline": "text-to-image"}, patch=2,
+            sample_size=128, max_tokens=256, licence="Apache-2.0",
         ),
         Family(
             "dit", "DiT", "dit:DiT", {"DiTPipeline": "class"}, patch=2,

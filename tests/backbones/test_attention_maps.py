@@ -8,7 +8,8 @@ from adapt.backbones.columns import places_of
 from adapt.errors import SettingsError
 from conditioning import Condition
 
-KNOWN = ("stable-diffusion", "stable-diffusion-xl", "stable-diffusion-3", "flux", "pixart-sigma", "sana")
+JOINT = ("stable-diffusion-3", "flux", "chroma")
+KNOWN = ("stable-diffusion", "stable-diffusion-xl", "pixart-sigma", "sana", *JOINT)
 PROMPT = "a red cat"
 
 
@@ -46,7 +47,7 @@ def test_the_maps_are_those_that_the_layers_compute_with(name, backbones):
         values = values_of(layer, x, text)
         mixed = torch.cat([place @ values[:, head] for head, place in enumerate(each_head(look))], -1)
         whole = output[0] if isinstance(output, tuple) else output
-        single = name == "flux" and text is None
+        single = name in ("flux", "chroma") and text is None
         own = whole[:, length:] if single else whole
         seen[layer] = ((mixed if single else layer.to_out[0](mixed)), own)
 
@@ -75,8 +76,9 @@ def test_recording_changes_no_bit_and_every_look_is_counted_once(name, backbones
         assert found.shape[1] == backbone.tokens_of(condition).tokens.shape[1] + 1
         torch.testing.assert_close(found.sum(1), torch.ones(len(found)), atol=1e-5, rtol=0)
         assert found.min() > -1e-6
-    joint = name in ("stable-diffusion-3", "flux")
-    assert all((found[:, -1].mean() > 0.01) == joint for found in maps.values())  # the picture looks at itself too
+    assert all(
+        (found[:, -1].mean() > 0.01) == (name in JOINT) for found in maps.values()
+    )  # the picture looks at itself too
     assert not any(layer._forward_pre_hooks for layer in layers_of(backbone.denoiser).values())
 
 
@@ -94,7 +96,7 @@ def test_only_the_rows_that_say_the_prompt_are_recorded(name, backbones):
         torch.testing.assert_close(among.maps()[layer], found, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["lumina2", "z-image", "qwen-image", "wan"])
+@pytest.mark.parametrize("name", ["lumina2", "z-image", "qwen-image", "aura-flow", "wan"])
 def test_families_whose_layers_are_not_known_are_refused(name, backbones):
     with pytest.raises(SettingsError, match="one sequence"):
         require_layers(backbones(name))

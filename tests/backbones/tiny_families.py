@@ -130,6 +130,17 @@ def t5_text(width=16):
     )  # fmt: skip
 
 
+def umt5_text():
+    import transformers
+
+    return transformers.UMT5EncoderModel(
+        transformers.UMT5Config(
+            vocab_size=98, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, pad_token_id=0, eos_token_id=1,
+            decoder_start_token_id=0,
+        )
+    )  # fmt: skip
+
+
 def vae(channels=4, scaling=0.18215, shift=None, quant=True):
     """Halves the sides."""
     import diffusers
@@ -349,6 +360,37 @@ def qwen_image():
     )  # fmt: skip
 
 
+def chroma():
+    import diffusers
+
+    transformer = diffusers.ChromaTransformer2DModel(
+        patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=16, axes_dims_rope=(4, 4, 8), approximator_num_channels=8, approximator_hidden_dim=16,
+        approximator_layers=1,
+    )  # fmt: skip
+    return diffusers.ChromaPipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0), transformer=transformer,
+        vae=vae(4, 0.3611, 0.1159, quant=False), text_encoder=t5_text(), tokenizer=t5_tokenizer(),
+    )  # fmt: skip
+
+
+def aura_flow():
+    """Gates of random blocks are so small that nothing of the text would show: five times as large."""
+    import diffusers
+
+    transformer = diffusers.AuraFlowTransformer2DModel(
+        sample_size=SIDE // 2, patch_size=2, in_channels=4, out_channels=4, num_mmdit_layers=1, num_single_dit_layers=1,
+        attention_head_dim=16, num_attention_heads=2, joint_attention_dim=16, caption_projection_dim=32,
+        pos_embed_max_size=144,
+    )  # fmt: skip
+    for name, parameter in transformer.named_parameters():
+        parameter.data.mul_(5 if ".norm1" in name else 1)
+    return diffusers.AuraFlowPipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=1.73), transformer=transformer,
+        vae=vae(scaling=0.13025), text_encoder=umt5_text(), tokenizer=t5_tokenizer(),
+    )  # fmt: skip
+
+
 def dit():
     """Its pipeline knows the null class 1000 only."""
     import diffusers
@@ -377,7 +419,6 @@ def ddpm(classes=None):
 def wan(experts=1):
     import diffusers
     import torch
-    import transformers
 
     autoencoder = diffusers.AutoencoderKLWan(
         base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
@@ -392,15 +433,10 @@ def wan(experts=1):
                 qk_norm="rms_norm_across_heads", rope_max_seq_len=32,
             )
         )  # fmt: skip
-    text = transformers.UMT5EncoderModel(
-        transformers.UMT5Config(
-            vocab_size=98, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, pad_token_id=0, eos_token_id=1,
-            decoder_start_token_id=0,
-        )
-    )  # fmt: skip
     return diffusers.WanPipeline(
         transformer=networks[0], transformer_2=networks[1] if experts == 2 else None, vae=autoencoder,
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0), text_encoder=text, tokenizer=t5_tokenizer(),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0), text_encoder=umt5_text(),
+        tokenizer=t5_tokenizer(),
         boundary_ratio=0.8 if experts == 2 else None,
     )  # fmt: skip
 
@@ -491,6 +527,8 @@ CASES = {
         off=({"true_cfg_scale": 1.0}, {"guidance_scale": 1.0}),
         on=({"true_cfg_scale": 4.0, "negative_prompt": ""}, {"guidance_scale": 4.0}),
     ),
+    "chroma": Case(chroma, {"max_sequence_length": 24}, packed=True),
+    "aura-flow": Case(aura_flow, {"max_sequence_length": 24}),
     "dit": Case(dit, run=class_of, prompts=("3", "7", "5", "1")),
     "ddpm": Case(
         ddpm, run=pixels_of, prompts=("", "", "", ""), parts=False, off=({}, {}), on=None, scale=1,
