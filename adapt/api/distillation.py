@@ -47,6 +47,10 @@ def _require_guidance(backbone: Backbone) -> None:
             given=backbone.reference,
             next="embedded_guidance=… trains at one of your choice",
         )
+    if backbone.takes_source:
+        raise SettingsError(
+            "distill=guidance: the guidance of a base that edits is not distilled yet", given=backbone.reference
+        )
     if not backbone.slots:
         raise SettingsError("distill=guidance: this base takes no condition to guide by", given=backbone.reference)
 

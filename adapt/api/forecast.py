@@ -22,6 +22,7 @@ from adapt.api.previews import rows as previewed
 from adapt.api.sizes import augmentation, draws, in_use, shelves
 from adapt.api.train import counted, settle
 from adapt.backbones import Backbone
+from adapt.backbones.sources import with_blank
 from adapt.config import TrainSettings
 from adapt.data.buckets import Size
 from adapt.data.plan import normal
@@ -145,11 +146,11 @@ def forward_of(
     shape = (rows, *backbone.latent_shape(size[1], size[0]))
     x = normal(0, "forecast", 0, 0, shape).to(backbone.device, backbone.dtype)
     t = backbone.objective().times(torch.full((rows,), 0.5)).to(x.device)
-    condition = backbone.null(1).expand(rows)
+    condition = with_blank(backbone, backbone.null(1).expand(rows), *shape[2:])
 
     def forward() -> torch.Tensor:
         with accelerator.autocast(), keeping():
-            told = condition if hearing is None else hearing.learn([""] * rows)
+            told = condition if hearing is None else with_blank(backbone, hearing.learn([""] * rows), *shape[2:])
             return backbone.predict(x, t, told)
 
     return forward

@@ -54,7 +54,8 @@ def generate(
     width: int | None = None,
     scheduler: str | None = None,
     image: Image | str | Path | None = None,
-    strength: float = 0.75,
+    strength: float | None = None,
+    image_guidance_scale: float | None = None,
     mask: Image | str | Path | None = None,
     frames: int | None = None,
     fps: float | None = None,
@@ -95,8 +96,10 @@ def generate(
             row by row.
         height, width: pixels; None: the backbone's own, in the shape of `image` where there is one.
         scheduler: a short name (`euler_a`, `dpm++2m_karras` …) or a diffusers class name; None: the backbone's own.
-        image: drawn over (image to image): a picture or its path.
-        strength: share of the way that `image` is noised, 0 < strength ≤ 1.
+        image: drawn over (image to image), or edited, by bases that edit: a picture or its path.
+        strength: share of the way that `image` is noised, 0 < strength ≤ 1; None: 0.75. Not of bases that edit.
+        image_guidance_scale: how closely `image` is kept to by bases that have such a guidance (InstructPix2Pix), 1 is off; None:
+            the family's.
         mask: white is repainted (inpainting): a picture or its path; needs `image`.
         frames, fps: of a clip, from bases that make clips; None: the backbone's own.
         seconds: of a sound, from bases that make sounds; None: the backbone's own.
@@ -118,7 +121,7 @@ def generate(
         guidance=guidance, compose=compose, class_scale=class_scale, image_prompt=if_given(load_image, image_prompt),
         image_prompt_scale=image_prompt_scale, control=if_given(load_image, control), control_scale=control_scale,
         steps=steps, seed=seed, height=height, width=width, scheduler=scheduler, image=if_given(load_image, image),
-        strength=strength, mask=if_given(load_mask, mask), frames=frames, fps=fps, seconds=seconds,
+        strength=strength, image_guidance_scale=image_guidance_scale, mask=if_given(load_mask, mask), frames=frames, fps=fps, seconds=seconds,
     )  # fmt: skip
     requests = Variants.of(wildcards, all_variants)(_each(common, prompt, class_name, count))
     scaled = [with_scale(adapter) for adapter in adapters]

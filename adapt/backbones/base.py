@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from adapt.backbones.columns import Span, columns_of
 from adapt.backbones.identity import contents_of, fingerprint_of
 from adapt.backbones.registry import FAMILIES, Family, refusal_of
+from adapt.backbones.sources import TASKS
 from adapt.backbones.stem import hinted
 from adapt.backbones.tokens import Tokens, fused
 from adapt.errors import SettingsError
@@ -124,6 +125,16 @@ class Backbone(ABC):
     def task(self) -> str:
         """What is done with it: `text-to-image`, `class` …"""
         return self.entry.pipelines.get(self.pipeline_class, "text-to-image")
+
+    @property
+    def takes_source(self) -> bool:
+        """Whether its task is about a picture that it is given: the part `source` of its conditions."""
+        return self.task in TASKS
+
+    @property
+    def needs_source(self) -> bool:
+        """Whether nothing is drawn without one."""
+        return self.takes_source
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -330,6 +341,28 @@ class Backbone(ABC):
         return pixels
 
     # ------------------------------------------------------------------------------------------------ conditions
+    @torch.no_grad()
+    def encode_source(self, pixels: Tensor) -> Part:
+        """(B, 3, H, W) in [-1, 1] → the part `source` as the family's pipeline makes it of them, one row a picture: here the
+        most likely latents (B, C, h, w). `predict` goes without a part that is missing where its pipeline does, else takes
+        it as its null."""
+        return {"latents": self.encode_media(pixels)[0]}
+
+    def blank_source(self, rows: int, *dims: int) -> Part:
+        """The part `source` in zeros, beside latents of these dims (h, w): the null of a family that `drops_source`."""
+        return {"latents": torch.zeros(rows, self.latent_channels, *dims, device=self.device, dtype=self.dtype)}
+
+    @property
+    def drops_source(self) -> bool:
+        """Whether it knows a null of its source, which rows of a training can have instead."""
+        return False
+
+    @property
+    def image_guidance_scale(self) -> float | None:
+        """How strongly the source guides by itself, below the words (see `NestedGuidance`), as its pipeline has it; None: it
+        does not, and stands on both sides of every guidance."""
+        return None
+
     @abstractmethod
     def encode_text(self, captions: Sequence[str]) -> Part:
         """Captions → the part `caption_part`, one row a caption; with gradients, where encoders are trained."""

@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from adapt.backbones.base import Backbone
+from adapt.backbones.sources import latents_of
 from adapt.quiet import quiet_libraries
 from adapt.types import Sizes
 from conditioning import Condition, Part
 
 
 class Flux(Backbone):
-    """T5's tokens, CLIP's pooled state, and the embedded guidance as a fact. 2 × 2 latents are one token of the network."""
+    """T5's tokens, CLIP's pooled state, and the embedded guidance as a fact. 2 × 2 latents are one token of the network. Kontext
+    (Black Forest Labs 2025, arXiv 2506.15742) reads the source's tokens behind the noise's, at places of their own."""
 
     family: ClassVar[str] = "flux"
     lora_targets: ClassVar[tuple[str, ...]] = (
@@ -49,14 +51,23 @@ class Flux(Backbone):
         value = self.trained_guidance if guidance is None else guidance
         return {"guidance": torch.full((len(sizes),), value, device=self.device)}
 
+    @property
+    def needs_source(self) -> bool:
+        """Kontext draws from words alone too."""
+        return False
+
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         tokens, (height, width) = self.whole_tokens_of(condition), x_t.shape[-2:]
+        x, where = pack(x_t), places(height // 2, width // 2, x_t)
+        if (source := latents_of(condition, x_t)) is not None:
+            rows, columns = (side // 2 for side in source.shape[-2:])
+            x, where = torch.cat([x, pack(source)], 1), torch.cat([where, places(rows, columns, x_t, 1)])
         packed: Tensor = self.denoiser(
-            hidden_states=pack(x_t), timestep=t.to(x_t.dtype) / 1000, guidance=condition.facts.get("guidance"),
+            hidden_states=x, timestep=t.to(x_t.dtype) / 1000, guidance=condition.facts.get("guidance"),
             pooled_projections=condition.parts["text"]["pooled"], encoder_hidden_states=tokens,
-            txt_ids=x_t.new_zeros(tokens.shape[1], 3), img_ids=places(height // 2, width // 2, x_t), return_dict=False,
+            txt_ids=x_t.new_zeros(tokens.shape[1], 3), img_ids=where, return_dict=False,
         )[0]  # fmt: skip
-        return unpack(packed, height, width)
+        return unpack(packed[:, : height // 2 * (width // 2)], height, width)
 
 
 def pack(x: Tensor) -> Tensor:
@@ -75,7 +86,7 @@ def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
     )
 
 
-def places(rows: int, columns: int, like: Tensor) -> Tensor:
-    """Where each token stands: (rows · columns, 3) of 0, row, column."""
+def places(rows: int, columns: int, like: Tensor, picture: int = 0) -> Tensor:
+    """Where each token stands: (rows · columns, 3) of picture, row, column."""
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    return torch.stack([torch.zeros_like(row), row, column], -1).reshape(-1, 3).to(like)
+    return torch.stack([torch.full_like(row, picture), row, column], -1).reshape(-1, 3).to(like)

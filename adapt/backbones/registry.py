@@ -111,7 +111,8 @@ FAMILIES: dict[str, Family] = {
         ),
         Family(
             "stable-diffusion", "Stable Diffusion 1.x, 2.x", "stable_diffusion:StableDiffusion",
-            {"StableDiffusionPipeline": "text-to-image"}, licence="CreativeML OpenRAIL-M: with use restrictions",
+            {"StableDiffusionPipeline": "text-to-image", "StableDiffusionInstructPix2PixPipeline": "edit"},
+            licence="CreativeML OpenRAIL-M: with use restrictions",
             kohya=("text_encoder",), weighs=True,
         ),
         Family(
@@ -129,8 +130,8 @@ FAMILIES: dict[str, Family] = {
             licence="Stability AI Community Licence: gated, commercial use limited by revenue",
         ),
         Family(
-            "flux", "Flux.1", "flux:Flux", {"FluxPipeline": "text-to-image"}, patch=2, sample_size=128,
-            tokenizer="tokenizer_2", max_tokens=512,
+            "flux", "Flux.1", "flux:Flux", {"FluxPipeline": "text-to-image", "FluxKontextPipeline": "edit"}, patch=2,
+            sample_size=128, tokenizer="tokenizer_2", max_tokens=512,
             licence="dev: FLUX.1 dev Non-Commercial Licence, gated; schnell: Apache-2.0",
             refused=(
                 Refusal(

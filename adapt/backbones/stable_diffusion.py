@@ -5,22 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from adapt.backbones.base import Backbone
 from adapt.backbones.readers import Reader
+from adapt.backbones.sources import beside
 from adapt.quiet import quiet_libraries
 from conditioning import Condition, Part
 
 
 class StableDiffusion(Backbone):
-    """epsilon or v prediction, as the scheduler's configuration says."""
+    """epsilon or v prediction, as the scheduler's configuration says. InstructPix2Pix (Brooks et al. 2023, arXiv 2211.09800) is
+    the same network with the source's latents as four more channels."""
 
     family: ClassVar[str] = "stable-diffusion"
     denoiser_name: ClassVar[str] = "unet"
 
     def encode_text(self, captions: Sequence[str]) -> Part:
         with quiet_libraries():
+            if self.task == "edit":  # its pipeline has the older method alone
+                return {"tokens": self.pipeline._encode_prompt(list(captions), self.device, 1, False)}
             tokens, _ = self.pipeline.encode_prompt(list(captions), self.device, 1, False)
         return {"tokens": tokens}  # (B, L, D)
 
@@ -29,9 +34,23 @@ class StableDiffusion(Backbone):
         encoder = self.pipeline.text_encoder
         return () if encoder is None else (Reader(self.pipeline, self.pipeline.tokenizer, encoder),)
 
+    @property
+    def drops_source(self) -> bool:
+        return self.task == "edit"
+
+    @property
+    def image_guidance_scale(self) -> float | None:
+        return 1.5 if self.task == "edit" else None
+
+    @torch.no_grad()
+    def encode_source(self, pixels: Tensor) -> Part:
+        """The latents as the autoencoder says them, without its scale."""
+        return {"latents": self.encode_media(pixels)[0] / self.pipeline.vae.config.scaling_factor}
+
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         tokens, mask = self.tokens_of(condition)
+        x = beside(x_t, condition) if self.takes_source else x_t
         prediction: Tensor = self.denoiser(
-            x_t, t, encoder_hidden_states=tokens, encoder_attention_mask=mask, return_dict=False
+            x, t, encoder_hidden_states=tokens, encoder_attention_mask=mask, return_dict=False
         )[0]
         return prediction

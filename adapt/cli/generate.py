@@ -47,6 +47,7 @@ def generate(
     size: options.Size = None,
     scheduler: options.Scheduler = None,
     image: options.Picture = None,
+    image_guidance_scale: options.ImageGuidanceScale = None,
     strength: options.Strength = None,
     mask: options.Mask = None,
     frames: options.Frames = None,
@@ -70,7 +71,7 @@ def generate(
         guidance_scale=guidance_scale, embedded_guidance=embedded_guidance, guidance_rescale=guidance_rescale,
         guidance=tuple(guidance or ()), compose=tuple(_weighted(text) for text in compose or ()), class_scale=class_scale,
         image_prompt=if_given(load_image, image_prompt), image_prompt_scale=image_prompt_scale,
-        control=if_given(load_image, control), control_scale=control_scale,
+        image_guidance_scale=image_guidance_scale, control=if_given(load_image, control), control_scale=control_scale,
         steps=steps, seed=seed, width=width, height=height, scheduler=scheduler, frames=frames, fps=fps, seconds=seconds,
     )  # fmt: skip
     adapters = [scaled_adapter(text) for text in adapter or []]

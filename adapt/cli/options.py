@@ -69,6 +69,9 @@ ClassScale = Annotated[
 ImagePromptScale = Annotated[
     float | None, Option(help="How strongly --image-prompt guides by itself; default: as the prompt does.")
 ]
+ImageGuidanceScale = Annotated[
+    float | None, Option(help="How closely InstructPix2Pix keeps to --image, from 1, which is off; default: 1.5.")
+]
 ControlScale = Annotated[float, Option(help="How closely --control is followed; 1 as trained.")]
 
 # --------------------------------------------------------------------------------------------------- conditions
@@ -82,7 +85,9 @@ ImagePrompt = Annotated[Path | None, Option(help="A reference picture, for adapt
 Control = Annotated[
     Path | None, Option(help="A picture whose edges or colours are followed, for adapters taught with control=…")
 ]
-Picture = Annotated[Path | None, Option(help="Picture to draw over.")]
+Picture = Annotated[
+    Path | None, Option(help="Picture to draw over; with a base that edits, the picture that is edited.")
+]
 Strength = Annotated[float | None, Option(help="How far from --image, up to 1; default: 0.75.")]
 Mask = Annotated[Path | None, Option(help="Where --image is repainted: white.")]
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from adapt.adapter import Adapter
 from adapt.backbones import Backbone
+from adapt.backbones.sources import PART as SOURCE
 from adapt.data.plan import normal
 from adapt.errors import AdapterError
 from adapt.formats import LoraWeights
@@ -139,6 +140,9 @@ def predictions(backbone: Backbone, prompt: str) -> list[Tensor]:
     """Predictions at fixed noise and three times, each (1, C, *dims)."""
     objective, condition = backbone.objective(), backbone.condition([prompt])
     shape = backbone.own_latents
+    blank = backbone.blank_source(1, *shape[1:]) if backbone.takes_source else {}
+    given = {name: normal(0, f"proof {name}", 0, 0, x.shape).to(x) for name, x in blank.items()}
+    condition = condition.replaced({SOURCE: given} if given else {})
     x_t = normal(0, "proof", 0, 0, (1, *shape)).to(backbone.device, backbone.dtype)
     times = (objective.times(torch.tensor([q])).to(backbone.device) for q in QUANTILES)
     return [backbone.predict(x_t, t, condition) for t in times]

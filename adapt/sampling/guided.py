@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from adapt.backbones import Backbone
+from adapt.backbones.sources import PART as SOURCE
 from adapt.sampling import schedulers
 from adapt.sampling.guidances import SAME, Named
 from adapt.sampling.request import Drawing, named_in
@@ -19,6 +20,7 @@ from conditioning import (
     DomainGuidance,
     Guidance,
     Guided,
+    NestedGuidance,
     PartGuidance,
     PerturbedGuidance,
     Predictor,
@@ -50,6 +52,7 @@ def guidance_of(drawing: Drawing, backbone: Backbone, further: Sequence[tuple[Co
     contrasts = _by_parts(drawing, backbone, _free(free, drawing.guidance_scale, flow, backbone.normalise))
     contrasts += [_other(one) for one in drawing.guidance if not one.kind.classifier_free]
     contrasts += [Composition(further)] if further else []
+    contrasts += [NestedGuidance(SOURCE, Dial(drawing.image_guidance_scale))] if drawing.source is not None else []
     return Guided(contrasts, drawing.guidance_rescale)
 
 

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from adapt.backbones import Backbone
 from adapt.backbones.features import features_of
+from adapt.backbones.sources import PART as SOURCE
 from adapt.data.controls import EXTRACTORS, Extractor
 from adapt.sampling.pixels import to_pixels
 from adapt.sampling.request import Drawing
-from conditioning import Condition
+from conditioning import Condition, Part
 
 
 def told(backbone: Backbone, condition: Condition, drawings: Sequence[Drawing]) -> Condition:
@@ -23,18 +24,19 @@ def told(backbone: Backbone, condition: Condition, drawings: Sequence[Drawing]) 
         raw["image"] = references(backbone, drawings)
     if "control" in backbone.conditioners:
         raw["control"] = controls(backbone, drawings)
-    return _with(backbone, condition, raw)
+    return _with(backbone, condition, raw).replaced(sources(backbone, drawings))
 
 
 def nothing(backbone: Backbone, condition: Condition, beside: Condition | None = None) -> Condition:
     """The condition with no class and no reference picture.
 
     Args:
-        beside: whose control stays: where something is drawn is the same on both sides of every guidance. None: no control.
+        beside: whose control and source stay: where something is drawn, and of what, is the same on both sides of every guidance.
+            None: neither.
     """
     rows = len(condition)
     found = _with(backbone, condition, {"class": [""] * rows, "image": [None] * rows, "control": [None] * rows})
-    kept = {name: part for name, part in (beside.parts if beside else {}).items() if name == "control"}
+    kept = {name: part for name, part in (beside.parts if beside else {}).items() if name in ("control", SOURCE)}
     return found.replaced(kept)
 
 
@@ -51,6 +53,16 @@ def controls(backbone: Backbone, drawings: Sequence[Drawing]) -> list[Tensor | N
         if id(drawing.control) not in known:
             known[id(drawing.control)] = None if drawing.control is None else _followed(backbone, drawing, extract)
     return [known[id(drawing.control)] for drawing in drawings]
+
+
+def sources(backbone: Backbone, drawings: Sequence[Drawing]) -> dict[str, Part]:
+    """The part `source` of what is edited, one row a drawing; none where nothing is. A picture is encoded once."""
+    known: dict[int, Part] = {}
+    for drawing in drawings:
+        if drawing.source is not None and id(drawing.source) not in known:
+            known[id(drawing.source)] = backbone.encode_source(to_pixels(drawing.source, drawing.height, drawing.width))
+    rows = [known[id(drawing.source)] for drawing in drawings if drawing.source is not None]
+    return {SOURCE: {name: torch.cat([row[name] for row in rows]) for name in rows[0]}} if rows else {}
 
 
 @torch.no_grad()

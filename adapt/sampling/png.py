@@ -113,6 +113,7 @@ def guided_by(drawing: Drawing) -> dict[str, str]:
         **({"Class": written(drawing.classes)} if drawing.classes else {}),
         **({} if drawing.image_prompt is None else {"Image prompt": _scale(drawing.image_prompt_scale)}),
         **({} if drawing.control is None else {"Control": f"scale {drawing.control_scale:g}"}),
+        **({} if drawing.image_guidance_scale == 1 else {"Image CFG scale": f"{drawing.image_guidance_scale:g}"}),
         **({} if drawing.class_scale is None else {"Class scale": f"{drawing.class_scale:g}"}),
     }
 

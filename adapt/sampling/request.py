@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapt.errors import SettingsError, did_you_mean
 from adapt.prompts import SYNTAXES, WEIGHTS, Reading
-from adapt.sampling import classes, guidances, schedulers
+from adapt.sampling import classes, guidances, schedulers, sources
 from adapt.sampling.classes import Mixture
 from adapt.sampling.guidances import Named
 from adapt.sampling.known import Known
@@ -52,8 +52,11 @@ class Request:
         height, width: in pixels; multiples of the backbone's `multiple`. With `image` and neither given: the
             image's shape at the backbone's own number of pixels.
         scheduler: a name of `schedulers`.
-        image: what is drawn over (image to image); with `mask`, only where the mask is white (inpainting).
-        strength: share of the way that `image` is noised, 0 < strength ≤ 1.
+        image: what is drawn over (image to image); with `mask`, only where the mask is white (inpainting). For bases that edit
+            it is what is edited: told as a whole, and the drawing begins with noise.
+        strength: share of the way that `image` is noised, 0 < strength ≤ 1; None: 0.75. Not of bases that edit.
+        image_guidance_scale: ≥ 1, how closely `image` is kept to by bases that have such a guidance (InstructPix2Pix); 1 is off.
+            None: the family's where `guidance_scale` is above 1, else off.
         frames, fps: of a clip, how many and how many a second.
         seconds: of a sound, above 0.
 
@@ -82,7 +85,8 @@ class Request:
     width: int | None = None
     scheduler: str | None = None
     image: Image | None = None
-    strength: float = 0.75
+    strength: float | None = None
+    image_guidance_scale: float | None = None
     mask: Image | None = None
     frames: int | None = None
     fps: float | None = None
@@ -101,6 +105,7 @@ class Request:
         require_number("control_scale", self.control_scale, 0, LARGEST_WEIGHT)
         if self.image_prompt_scale is not None and self.image_prompt is None:
             raise SettingsError("image_prompt_scale needs a reference picture", next="give image_prompt too")
+        require_number("image_guidance_scale", self.image_guidance_scale, 1, LARGEST_WEIGHT, next="1 turns it off")
         require_number("embedded_guidance", self.embedded_guidance, 0, None)
         guidance_named(self.guidance)
         for text, weight in further(self.compose):
@@ -170,6 +175,8 @@ class Drawing:
 
     Attributes:
         scheduler: None is the backbone's own.
+        source: what is edited; `image` is then None.
+        image_guidance_scale: 1 in families that have no such guidance.
         frames, fps: None in families that make no clips.
         seconds: None in families that make no sounds.
         embedded_guidance: None in families that have none.
@@ -197,6 +204,8 @@ class Drawing:
     image: Image | None
     strength: float
     mask: Image | None
+    source: Image | None = None
+    image_guidance_scale: float = 1.0
     zero_terminal_snr: bool = False
     embedded_guidance: float | None = None
     frames: int | None = None
@@ -239,6 +248,8 @@ class Drawing:
             weights,
             *self.part_scales.values(),
             self.control_scale,
+            self.source is None,
+            self.image_guidance_scale,
             any(scale is not None for scale in self.part_scales.values()) and self.wordless,
             self.frames,
             self.fps,
@@ -271,10 +282,11 @@ def settle(
     scale, steps = request.guidance_scale, request.steps
     height, width = _size(request, backbone.resolution, backbone.multiple)
     known = Known.of(backbone.conditioners) if known is None else known
+    guidance_scale = float(advice["guidance_scale"] if scale is None else scale)
     drawing = Drawing(
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
-        guidance_scale=float(advice["guidance_scale"] if scale is None else scale),
+        guidance_scale=guidance_scale,
         guidance_rescale=float(request.guidance_rescale),
         guidance=guidance_named(request.guidance),
         compose=further(request.compose),
@@ -288,9 +300,10 @@ def settle(
         seed=int(request.seed),
         width=width,
         scheduler=request.scheduler,
-        image=request.image,
-        strength=float(request.strength),
+        strength=0.75 if request.strength is None else float(request.strength),
         mask=request.mask,
+        **sources.given(request, backbone),
+        image_guidance_scale=sources.scale_of(request.image_guidance_scale, guidance_scale, backbone),
         embedded_guidance=_embedded(request, backbone),
         reading=request.reading,
         **{"height": height, **_time(request, backbone)},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from conditioning.condition import Condition
@@ -35,6 +36,31 @@ class PartGuidance(Contrast):
 
     def combined(self, moment: Moment, conditional: Tensor, found: Sequence[Tensor]) -> Tensor:
         return pushed(found[0], conditional, self.dial.at(moment))
+
+
+@dataclass(frozen=True)
+class NestedGuidance(Contrast):
+    """prediction = c + (scale - 1) · (n - u), n: the negative, which has this part, u: the negative without it.
+
+    Beside classifier-free guidance by the words it is u + scale · (n - u) + words' scale · (c - n): a picture that is edited
+    guides below the words that say how (Brooks et al. 2023, arXiv 2211.09800, eq. 3).
+
+    Attributes:
+        part: its name in `Condition.parts`; zeros are its null.
+        dial: the scale over the loop.
+    """
+
+    part: str
+    dial: Dial = field(default_factory=Dial)
+
+    def branches(self, moment: Moment, condition: Condition, negative: Condition) -> Sequence[Branch] | None:
+        if self.dial.at(moment) == 1:
+            return None
+        nothing = {name: torch.zeros_like(x) for name, x in negative.parts[self.part].items()}
+        return [Branch(negative), Branch(negative.replaced({self.part: nothing}))]
+
+    def combined(self, moment: Moment, conditional: Tensor, found: Sequence[Tensor]) -> Tensor:
+        return conditional + (self.dial.at(moment) - 1) * (found[0] - found[1])
 
 
 @dataclass(frozen=True)

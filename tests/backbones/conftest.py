@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from tiny_families import CASES, built
+from tiny_families import CASES, built, family_of
 
 from adapt.backbones.registry import FAMILIES
 
@@ -13,8 +13,8 @@ def _small():
     """Fewer text tokens and smaller pictures, where the table says how many and how large."""
     kept = dict(FAMILIES)
     for name, case in CASES.items():
-        row = kept[name]
-        FAMILIES[name] = replace(
+        row = kept[family_of(name)]
+        FAMILIES[row.name] = replace(
             row,
             max_tokens=row.max_tokens and case.tokens,
             sample_size=row.sample_size and case.side // case.scale,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_families import CASES, pixart_alpha
+from tiny_families import CASES, family_of, pixart_alpha, sources
 
 from adapt.adapter import Adapter, Facts
 from adapt.api.classes import put_in_classes
@@ -39,12 +39,24 @@ def backbone(backbones, name):
     return backbones(name)
 
 
-def test_every_family_has_a_case():
-    assert set(CASES) == set(FAMILIES) - {"icons"}  # icons is Stable Diffusion's class, and proved on its own weights
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"icons"}))
+def test_every_pipeline_has_a_case(backbones, family):
+    """icons is Stable Diffusion's class, and proved on its own weights."""
+    own = {backbones(name).pipeline_class for name in CASES if family_of(name) == family}
+    alike = {"DDIMPipeline"}  # takes the place of DDPM's
+    assert own == set(FAMILIES[family].pipelines) - alike
 
 
 def noise(backbone, rows, stream="contract"):
     return torch.cat([normal(0, stream, 0, i, (1, *backbone.own_latents)) for i in range(rows)])
+
+
+def condition_of(backbone, name, rows):
+    """Of the case's prompts, and of something that is edited."""
+    condition = backbone.condition(CASES[name].prompts[:rows])
+    blank = backbone.blank_source(rows, *backbone.own_latents[1:]) if backbone.takes_source else {}
+    drawn = {key: torch.cat([normal(0, key, 0, i, (1, *x.shape[1:])) for i in range(rows)]) for key, x in blank.items()}
+    return condition.replaced({"source": drawn} if drawn else {})
 
 
 def times(backbone, rows):
@@ -69,7 +81,11 @@ def theirs(backbone, case, guided):
 
 def ours(backbone, case, guided):
     asked = (case.on if guided else case.off)[1]
-    requests = [Request(prompt=p, steps=STEPS, height=case.side, width=case.side, **asked) for p in case.prompts[:2]]
+    given = sources(case.side) if case.edits else (None, None)
+    requests = [
+        Request(prompt=prompt, steps=STEPS, height=case.side, width=case.side, image=image, **asked)
+        for prompt, image in zip(case.prompts[:2], given, strict=True)
+    ]
     drawings = [settle(request, backbone) for request in requests]
     return case.shown(draw_latents(backbone, drawings, [generator_of(seed) for seed in (7, 8)]))
 
@@ -166,7 +182,7 @@ def test_noising_and_targets_are_the_schedulers(backbone, name):
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.parts])
 @torch.no_grad()
 def test_every_condition_matters_and_rows_stand_alone(backbone, name):
-    x_t, t, condition = noise(backbone, 4), times(backbone, 4), backbone.condition(CASES[name].prompts)
+    x_t, t, condition = noise(backbone, 4), times(backbone, 4), condition_of(backbone, name, 4)
     together = backbone.predict(x_t, t, condition)
     assert together.shape == x_t.shape
     alone = [backbone.predict(x_t[i : i + 1], t[i : i + 1], condition.rows(slice(i, i + 1))) for i in range(4)]
@@ -174,13 +190,14 @@ def test_every_condition_matters_and_rows_stand_alone(backbone, name):
     swapped = backbone.predict(x_t, t, condition.rows(torch.tensor([1, 0, 3, 2])))
     assert ((together - swapped).flatten(1).abs().amax(1) > 1e-5).all()
     null = backbone.null(4)
-    assert {k: tuple(v) for k, v in null.parts.items()} == {k: tuple(v) for k, v in condition.parts.items()}
-    dropped = condition.drop(dict.fromkeys(condition.parts, torch.tensor([True, False, False, False])), null)
+    told = {k: tuple(v) for k, v in condition.parts.items() if k != "source"}
+    assert {k: tuple(v) for k, v in null.parts.items()} == told
+    dropped = condition.drop(dict.fromkeys(null.parts, torch.tensor([True, False, False, False])), null)
     changed = backbone.predict(x_t, t, dropped) - together
     assert changed[0].abs().max() > 1e-5 and changed[1:].abs().max() <= 1e-5
     for part, tensors in condition.parts.items():
         for tensor, values in tensors.items():
-            assert tensor in backbone.slots[part]
+            assert part == "source" or tensor in backbone.slots[part]
             if tensor == "mask":
                 continue
             other = {**tensors, tensor: values + 1}
@@ -222,8 +239,8 @@ def loss_of(backbone, condition, rows=2):
 def test_lora_learns_everywhere_and_loads_in_the_familys_own_loader(backbone, name):
     settings = settled(backbone)
     make_objective(backbone, settings)
-    condition = backbone.condition(CASES[name].prompts[:2])
-    condition = condition.drop(dict.fromkeys(condition.parts, torch.tensor([False, True])), backbone.null(2))
+    condition, null = condition_of(backbone, name, 2), backbone.null(2)
+    condition = condition.drop(dict.fromkeys(null.parts, torch.tensor([False, True])), null)
     network = put_in(backbone, settings)
     try:
         injection = network.parts[backbone.denoiser_name]
@@ -253,7 +270,7 @@ def test_lora_learns_everywhere_and_loads_in_the_familys_own_loader(backbone, na
 
 @families
 def test_checkpointing_changes_nothing(backbone, name):
-    condition, network = backbone.condition(CASES[name].prompts[:2]), put_in(backbone, settled(backbone))
+    condition, network = condition_of(backbone, name, 2), put_in(backbone, settled(backbone))
     denoiser = backbone.denoiser
 
     def gradients():

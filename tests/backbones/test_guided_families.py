@@ -31,8 +31,8 @@ def asked(backbone, name):
 
 @families
 def test_the_target_is_what_a_guided_drawing_predicts(backbone, name):
-    if backbone.embedded_guidance is not None or not backbone.slots:
-        with pytest.raises(SettingsError, match=r"told its guidance as a number|no condition to guide by"):
+    if backbone.embedded_guidance is not None or not backbone.slots or backbone.takes_source:
+        with pytest.raises(SettingsError, match=r"told its guidance as a number|no condition to guide by|that edits"):
             settled_distillation(SETTINGS, backbone)
         return
     assert settled_distillation(SETTINGS, backbone)["distill_scale"] == 3.0

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from tiny_families import CASES
+from tiny_families import CASES, family_of
 
 from adapt.backbones.inside import inside
 from adapt.backbones.registry import FAMILIES
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if FAMILIES[name].medium == "picture"])
+@pytest.mark.parametrize("name", [name for name in CASES if FAMILIES[family_of(name)].medium == "picture"])
 def test_features_are_one_row_a_picture_and_the_network_is_left_alone(backbones, name):
     backbone = backbones(name)
     random = torch.Generator().manual_seed(1)

@@ -30,6 +30,8 @@ class Case:
         scale: pixels a latent.
         run: `run(case, pipeline, **call)`: latents of its pipeline.
         shown: how ours are compared with them.
+        family: in the table, where a case is another task of one; None: the case's own name.
+        edits: it takes a picture beside the noise.
     """
 
     build: Any
@@ -46,6 +48,8 @@ class Case:
     scale: int = 2
     run: Any = None
     shown: Any = field(default=lambda latents: latents)
+    family: str | None = None
+    edits: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "run", self.run or picture_of)
@@ -57,6 +61,26 @@ def picture_of(case, pipeline, **call):
     latents = pipeline(prompt=list(case.prompts[:2]), height=side, width=side, output_type="latent", **call).images
     latents = pipeline._unpack_latents(latents, side, side, pipeline.vae_scale_factor) if case.packed else latents
     return latents.squeeze(2) if latents.ndim == 5 else latents  # a picture of one frame
+
+
+def sources(side=SIDE):
+    """Two pictures that are edited."""
+    import numpy as np
+    from PIL import Image
+
+    random = np.random.default_rng(5)
+    return [Image.fromarray(random.integers(0, 256, (side, side, 3), np.uint8)) for _ in range(2)]
+
+
+def edit_of(case, pipeline, **call):
+    """Latents of one that edits pictures, each with its own prompt."""
+    import numpy as np
+    import torch
+
+    given = torch.stack([torch.from_numpy(np.array(p)).permute(2, 0, 1) / 255 for p in sources(case.side)])
+    sized = {"height": case.side, "width": case.side, "max_area": case.side**2} if case.packed else {}
+    latents = pipeline(image=given, prompt=list(case.prompts[:2]), output_type="latent", **sized, **call).images
+    return pipeline._unpack_latents(latents, *[case.side] * 2, pipeline.vae_scale_factor) if case.packed else latents
 
 
 def clip_of(case, pipeline, **call):
@@ -156,21 +180,25 @@ BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_line
 
 
 # ------------------------------------------------------------------------------------------------ the families
-def stable_diffusion(prediction_type="epsilon"):
+def stable_diffusion(prediction_type="epsilon", kind="StableDiffusionPipeline", channels=4):
     import diffusers
 
     unet = diffusers.UNet2DConditionModel(
         sample_size=SIDE // 2, block_out_channels=(16, 16), layers_per_block=1, norm_num_groups=8, attention_head_dim=8,
         cross_attention_dim=16, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), in_channels=channels,
     )  # fmt: skip
     scheduler = diffusers.DDIMScheduler(
         **BETAS, clip_sample=False, steps_offset=1, prediction_type=prediction_type, set_alpha_to_one=False
     )
-    return diffusers.StableDiffusionPipeline(
+    return getattr(diffusers, kind)(
         vae=vae(), unet=unet, scheduler=scheduler, tokenizer=clip_tokenizer(), text_encoder=clip_text(),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
+
+
+def instruct_pix2pix():
+    return stable_diffusion(kind="StableDiffusionInstructPix2PixPipeline", channels=8)
 
 
 def stable_diffusion_xl():
@@ -206,7 +234,7 @@ def stable_diffusion_3(t5=True, dual=()):
     )  # fmt: skip
 
 
-def flux(guidance=True):
+def flux(guidance=True, kind="FluxPipeline"):
     import diffusers
 
     transformer = diffusers.FluxTransformer2DModel(
@@ -214,11 +242,15 @@ def flux(guidance=True):
         joint_attention_dim=16, pooled_projection_dim=16, axes_dims_rope=(4, 4, 8), guidance_embeds=guidance,
     )  # fmt: skip
     shifting = {"shift": 3.0, "use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15} if guidance else {}
-    return diffusers.FluxPipeline(
+    return getattr(diffusers, kind)(
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(**shifting), transformer=transformer,
         vae=vae(4, 0.3611, 0.1159, quant=False), text_encoder=clip_text(), tokenizer=clip_tokenizer(),
         text_encoder_2=t5_text(), tokenizer_2=t5_tokenizer(),
     )  # fmt: skip
+
+
+def flux_kontext():
+    return flux(kind="FluxKontextPipeline")
 
 
 def byte_tokenizer(length=1024):
@@ -514,6 +546,18 @@ CASES = {
         off=({"guidance_scale": 2.5}, {"embedded_guidance": 2.5, "guidance_scale": 1.0}),
         on=({**FLUX_GUIDANCE, "true_cfg_scale": 4.0, "negative_prompt": ""}, {"guidance_scale": 4.0}),
     ),
+    "instruct-pix2pix": Case(
+        instruct_pix2pix, tokens=None, run=edit_of, family="stable-diffusion", edits=True,
+        on=(
+            {"guidance_scale": 4.0, "image_guidance_scale": 1.7},
+            {"guidance_scale": 4.0, "image_guidance_scale": 1.7},
+        ),
+    ),
+    "flux-kontext": Case(
+        flux_kontext, {"max_sequence_length": 24, "_auto_resize": False}, packed=True, run=edit_of, family="flux",
+        off=({"guidance_scale": 2.5}, {"embedded_guidance": 2.5, "guidance_scale": 1.0}),
+        on=({**FLUX_GUIDANCE, "true_cfg_scale": 4.0, "negative_prompt": ""}, {"guidance_scale": 4.0}), edits=True,
+    ),
     "pixart-alpha": Case(pixart_alpha, {**PIXART, "max_sequence_length": 24}),
     "pixart-sigma": Case(pixart_sigma, {**PIXART, "max_sequence_length": 24}),
     "sana": Case(sana, {"use_resolution_binning": False, "max_sequence_length": 32}, tokens=32),
@@ -538,7 +582,13 @@ CASES = {
     "stable-audio": Case(stable_audio, run=sound_of, side=32, scale=4),
     "ltx-video": Case(ltx, {"max_sequence_length": 24}, run=clip_of, packed=True, frames=9, scale=4),
 }  # fmt: skip
-"""By the family's name in the table. A row of the table without a case here fails `test_every_family_has_a_case`."""
+"""By the family's name in the table, or what another task of it is called. A pipeline of the table without a case here fails
+`test_every_pipeline_has_a_case`."""
+
+
+def family_of(name):
+    """A case's row of the table."""
+    return CASES[name].family or name
 
 
 def built(name, seed=0):
