@@ -311,6 +311,7 @@ def settle(settings: TrainSettings, backbone: Backbone) -> TrainSettings:
     from adapt.api.objective import make_objective
 
     _require_job(settings, backbone)
+    _require_no_source(backbone)
     require_trainable(backbone, settings)
     medium = with_settings(backbone.medium, settings)
     backbone.frames, backbone.fps = medium.frames, medium.fps
@@ -343,6 +344,11 @@ def _require_job(settings: TrainSettings, backbone: Backbone) -> None:
             given=f"{backbone.pipeline_class}, {backbone.task}",
             next="another base, or another preset",
         )
+
+
+def _require_no_source(backbone: Backbone) -> None:
+    if backbone.takes_source:
+        raise SettingsError("a base that edits is not trained yet: it can be drawn with", given=backbone.reference)
 
 
 def require_trainable(backbone: Backbone, settings: TrainSettings) -> None:
