@@ -121,7 +121,8 @@ def generate(
         guidance=guidance, compose=compose, class_scale=class_scale, image_prompt=if_given(load_image, image_prompt),
         image_prompt_scale=image_prompt_scale, control=if_given(load_image, control), control_scale=control_scale,
         steps=steps, seed=seed, height=height, width=width, scheduler=scheduler, image=if_given(load_image, image),
-        strength=strength, image_guidance_scale=image_guidance_scale, mask=if_given(load_mask, mask), frames=frames, fps=fps, seconds=seconds,
+        strength=strength, image_guidance_scale=image_guidance_scale, mask=if_given(load_mask, mask),
+        frames=frames, fps=fps, seconds=seconds,
     )  # fmt: skip
     requests = Variants.of(wildcards, all_variants)(_each(common, prompt, class_name, count))
     scaled = [with_scale(adapter) for adapter in adapters]
