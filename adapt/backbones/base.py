@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from adapt.backbones.columns import Span, columns_of
 from adapt.backbones.identity import contents_of, fingerprint_of
 from adapt.backbones.registry import FAMILIES, Family, refusal_of
-from adapt.backbones.sources import TASKS
+from adapt.backbones.sources import HOLE, TASKS
 from adapt.backbones.stem import hinted
 from adapt.backbones.tokens import Tokens, fused
 from adapt.errors import SettingsError
@@ -129,12 +130,18 @@ class Backbone(ABC):
     @property
     def takes_source(self) -> bool:
         """Whether its task is about a picture that it is given: the part `source` of its conditions."""
-        return self.task in TASKS
+        return self.fills or self.task in set(TASKS) - {"inpainting"}
+
+    @property
+    def fills(self) -> bool:
+        """Whether it is shown a picture with a hole, and where the hole is, beside the noise: an inpainting base. A network that
+        has no channels for that is a plain one, whatever its pipeline is called."""
+        return self.task == "inpainting" and int(self.config["in_channels"]) > self.latent_channels
 
     @property
     def needs_source(self) -> bool:
-        """Whether nothing is drawn without one."""
-        return self.takes_source
+        """Whether nothing is drawn without one. To an inpainting base no picture is one hole."""
+        return self.takes_source and not self.fills
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -348,9 +355,34 @@ class Backbone(ABC):
         it as its null."""
         return {"latents": self.encode_media(pixels)[0]}
 
+    @torch.no_grad()
+    def encode_hole(self, pixels: Tensor, hole: Tensor) -> Part:
+        """The part `source` of a picture with a hole, as inpainting pipelines make it: the hole is grey in what is encoded.
+
+        Args:
+            pixels: (B, 3, H, W) in [-1, 1].
+            hole: (B, 1, H, W), 1 where it is filled, else 0.
+
+        Returns:
+            The most likely `latents` (B, C, h, w) of what is left, and the `hole` (B, M, h, w).
+        """
+        left = self.encode_media(pixels * (hole < 0.5).to(pixels))[0]
+        return {"latents": left, HOLE: self.hole_channels(hole.to(left))}
+
+    def hole_channels(self, hole: Tensor) -> Tensor:
+        """(B, 1, H, W) → what the network is told of it (B, M, h, w): here one pixel of those that a latent stands for."""
+        scale = self.scale_factor
+        return functional.interpolate(hole, size=(hole.shape[-2] // scale, hole.shape[-1] // scale))
+
     def blank_source(self, rows: int, *dims: int) -> Part:
-        """The part `source` in zeros, beside latents of these dims (h, w): the null of a family that `drops_source`."""
-        return {"latents": torch.zeros(rows, self.latent_channels, *dims, device=self.device, dtype=self.dtype)}
+        """The part `source` in zeros, beside latents of these dims (h, w): the null of a family that `drops_source`. Where holes
+        are filled, everything is one."""
+        like = {"device": self.device, "dtype": self.dtype}
+        blank = {"latents": torch.zeros(rows, self.latent_channels, *dims, **like)}
+        if self.fills:
+            hole = torch.ones(rows, 1, *(side * self.scale_factor for side in dims), **like)
+            blank[HOLE] = self.hole_channels(hole)
+        return blank
 
     @property
     def drops_source(self) -> bool:

@@ -8,9 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from adapt.backbones.base import Backbone
-from adapt.backbones.sources import latents_of
+from adapt.backbones.sources import HOLE, latents_of
+from adapt.backbones.sources import PART as SOURCE
 from adapt.quiet import quiet_libraries
 from adapt.types import Sizes
 from conditioning import Condition, Part
@@ -18,7 +20,8 @@ from conditioning import Condition, Part
 
 class Flux(Backbone):
     """T5's tokens, CLIP's pooled state, and the embedded guidance as a fact. 2 × 2 latents are one token of the network. Kontext
-    (Black Forest Labs 2025, arXiv 2506.15742) reads the source's tokens behind the noise's, at places of their own."""
+    (Black Forest Labs 2025, arXiv 2506.15742) reads the source's tokens behind the noise's, at places of their own; Fill has the
+    masked picture and the hole, pixel by pixel, as more channels of each token."""
 
     family: ClassVar[str] = "flux"
     lora_targets: ClassVar[tuple[str, ...]] = (
@@ -32,7 +35,8 @@ class Flux(Backbone):
 
     @property
     def embedded_guidance(self) -> float | None:
-        return 3.5 if self.config["guidance_embeds"] else None
+        own = 30.0 if self.fills else 3.5
+        return own if self.config["guidance_embeds"] else None
 
     def schedule(self, steps: int, dims: Sequence[int]) -> Mapping[str, Any]:
         return {**super().schedule(steps, dims), "sigmas": np.linspace(1.0, 1 / steps, steps)}
@@ -56,10 +60,17 @@ class Flux(Backbone):
         """Kontext draws from words alone too."""
         return False
 
+    def hole_channels(self, hole: Tensor) -> Tensor:
+        """Every pixel that a latent stands for is a channel."""
+        return functional.pixel_unshuffle(hole, self.scale_factor)
+
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         tokens, (height, width) = self.whole_tokens_of(condition), x_t.shape[-2:]
         x, where = pack(x_t), places(height // 2, width // 2, x_t)
-        if (source := latents_of(condition, x_t)) is not None:
+        if self.fills:
+            part = condition.parts.get(SOURCE) or self.blank_source(len(x_t), height, width)
+            x = torch.cat([x, pack(part["latents"].to(x_t)), pack(part[HOLE].to(x_t))], 2)
+        elif (source := latents_of(condition, x_t)) is not None:
             rows, columns = (side // 2 for side in source.shape[-2:])
             x, where = torch.cat([x, pack(source)], 1), torch.cat([where, places(rows, columns, x_t, 1)])
         packed: Tensor = self.denoiser(

@@ -111,13 +111,17 @@ FAMILIES: dict[str, Family] = {
         ),
         Family(
             "stable-diffusion", "Stable Diffusion 1.x, 2.x", "stable_diffusion:StableDiffusion",
-            {"StableDiffusionPipeline": "text-to-image", "StableDiffusionInstructPix2PixPipeline": "edit"},
+            {
+                "StableDiffusionPipeline": "text-to-image", "StableDiffusionInstructPix2PixPipeline": "edit",
+                "StableDiffusionInpaintPipeline": "inpainting",
+            },
             licence="CreativeML OpenRAIL-M: with use restrictions",
             kohya=("text_encoder",), weighs=True,
         ),
         Family(
             "stable-diffusion-xl", "Stable Diffusion XL", "stable_diffusion_xl:StableDiffusionXL",
-            {"StableDiffusionXLPipeline": "text-to-image"}, licence="CreativeML OpenRAIL++-M: with use restrictions",
+            {"StableDiffusionXLPipeline": "text-to-image", "StableDiffusionXLInpaintPipeline": "inpainting"},
+            licence="CreativeML OpenRAIL++-M: with use restrictions",
             kohya=("text_encoder", "text_encoder_2"), weighs=True,
             refused=tuple(
                 Refusal("of EDM", "adapt has no objective for EDM's parametrisation", {("scheduler", "_class_name"): name})
@@ -130,8 +134,9 @@ FAMILIES: dict[str, Family] = {
             licence="Stability AI Community Licence: gated, commercial use limited by revenue",
         ),
         Family(
-            "flux", "Flux.1", "flux:Flux", {"FluxPipeline": "text-to-image", "FluxKontextPipeline": "edit"}, patch=2,
-            sample_size=128, tokenizer="tokenizer_2", max_tokens=512,
+            "flux", "Flux.1", "flux:Flux", {
+                "FluxPipeline": "text-to-image", "FluxKontextPipeline": "edit", "FluxFillPipeline": "inpainting",
+            }, patch=2, sample_size=128, tokenizer="tokenizer_2", max_tokens=512,
             licence="dev: FLUX.1 dev Non-Commercial Licence, gated; schnell: Apache-2.0",
             refused=(
                 Refusal(

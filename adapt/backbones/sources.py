@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 PART = "source"
 """The part of a condition: `{"latents": (B, C, h, w)}` and what else a family takes."""
-TASKS = ("edit",)
+TASKS = ("edit", "inpainting")
 """Tasks of such bases."""
+HOLE = "hole"
+"""Of the part `source`, where a base fills holes: (B, M, h, w), 1 where it fills."""
 
 
 def latents_of(condition: Condition, x_t: Tensor) -> Tensor | None:
@@ -24,10 +26,12 @@ def latents_of(condition: Condition, x_t: Tensor) -> Tensor | None:
     return None if part is None else part["latents"].to(x_t)
 
 
-def beside(x_t: Tensor, condition: Condition) -> Tensor:
-    """x_t (B, C, h, w) with the source's channels behind its own; zeros, the null, where there is none."""
-    latents = latents_of(condition, x_t)
-    return torch.cat([x_t, torch.zeros_like(x_t) if latents is None else latents], 1)
+def beside(backbone: Backbone, x_t: Tensor, condition: Condition) -> Tensor:
+    """x_t (B, C, h, w) with the source's channels behind its own, the hole's before its latents; blank, where there is none."""
+    if not backbone.takes_source:
+        return x_t
+    part = condition.parts.get(PART) or backbone.blank_source(len(x_t), *x_t.shape[-2:])
+    return torch.cat([x_t, *(part[name].to(x_t) for name in (HOLE, "latents") if name in part)], 1)
 
 
 def with_blank(backbone: Backbone, condition: Condition, *dims: int) -> Condition:

@@ -17,7 +17,7 @@ from conditioning import Condition, Part
 
 class StableDiffusion(Backbone):
     """epsilon or v prediction, as the scheduler's configuration says. InstructPix2Pix (Brooks et al. 2023, arXiv 2211.09800) is
-    the same network with the source's latents as four more channels."""
+    the same network with the source's latents as four more channels; inpainting bases have one more for the hole."""
 
     family: ClassVar[str] = "stable-diffusion"
     denoiser_name: ClassVar[str] = "unet"
@@ -49,7 +49,7 @@ class StableDiffusion(Backbone):
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         tokens, mask = self.tokens_of(condition)
-        x = beside(x_t, condition) if self.takes_source else x_t
+        x = beside(self, x_t, condition)
         prediction: Tensor = self.denoiser(
             x, t, encoder_hidden_states=tokens, encoder_attention_mask=mask, return_dict=False
         )[0]

@@ -10,13 +10,15 @@ from torch import Tensor
 
 from adapt.backbones.base import Backbone
 from adapt.backbones.readers import Reader
+from adapt.backbones.sources import beside
 from adapt.quiet import quiet_libraries
 from adapt.types import Sizes
 from conditioning import Condition, Part
 
 
 class StableDiffusionXL(Backbone):
-    """Text states of both encoders side by side, the second one's pooled state, and six numbers that are never dropped."""
+    """Text states of both encoders side by side, the second one's pooled state, and six numbers that are never dropped.
+    Inpainting bases have five channels more."""
 
     family: ClassVar[str] = "stable-diffusion-xl"
     denoiser_name: ClassVar[str] = "unet"
@@ -52,7 +54,7 @@ class StableDiffusionXL(Backbone):
         tokens, mask = self.tokens_of(condition)
         added = {"text_embeds": condition.parts["text"]["pooled"], "time_ids": condition.facts["time_ids"]}
         prediction: Tensor = self.denoiser(
-            x_t,
+            beside(self, x_t, condition),
             t,
             encoder_hidden_states=tokens,
             encoder_attention_mask=mask,

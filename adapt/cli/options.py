@@ -88,7 +88,9 @@ Control = Annotated[
 Picture = Annotated[
     Path | None, Option(help="Picture to draw over; with a base that edits, the picture that is edited.")
 ]
-Strength = Annotated[float | None, Option(help="How far from --image, up to 1; default: 0.75.")]
+Strength = Annotated[
+    float | None, Option(help="How far from --image, up to 1; default: 0.75, with inpainting bases 1.")
+]
 Mask = Annotated[Path | None, Option(help="Where --image is repainted: white.")]
 
 # --------------------------------------------------------------------------------------------------- output

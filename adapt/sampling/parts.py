@@ -10,9 +10,10 @@ from torch import Tensor
 
 from adapt.backbones import Backbone
 from adapt.backbones.features import features_of
+from adapt.backbones.sources import HOLE
 from adapt.backbones.sources import PART as SOURCE
 from adapt.data.controls import EXTRACTORS, Extractor
-from adapt.sampling.pixels import to_pixels
+from adapt.sampling.pixels import nothing_left, to_hole, to_pixels
 from adapt.sampling.request import Drawing
 from conditioning import Condition, Part
 
@@ -56,13 +57,31 @@ def controls(backbone: Backbone, drawings: Sequence[Drawing]) -> list[Tensor | N
 
 
 def sources(backbone: Backbone, drawings: Sequence[Drawing]) -> dict[str, Part]:
-    """The part `source` of what is edited, one row a drawing; none where nothing is. A picture is encoded once."""
-    known: dict[int, Part] = {}
-    for drawing in drawings:
-        if drawing.source is not None and id(drawing.source) not in known:
-            known[id(drawing.source)] = backbone.encode_source(to_pixels(drawing.source, drawing.height, drawing.width))
-    rows = [known[id(drawing.source)] for drawing in drawings if drawing.source is not None]
+    """The part `source` of what is edited or filled, one row a drawing; none where nothing is. A picture is encoded once."""
+    known: dict[tuple[int, int], Part] = {}
+    pairs = [(id(drawing.source), id(drawing.hole)) for drawing in drawings]
+    for pair, drawing in zip(pairs, drawings, strict=True):
+        if pair not in known and (backbone.fills or drawing.source is not None):
+            known[pair] = _filled(backbone, drawing) if backbone.fills else _edited(backbone, drawing)
+    rows = [known[pair] for pair in pairs if pair in known]
     return {SOURCE: {name: torch.cat([row[name] for row in rows]) for name in rows[0]}} if rows else {}
+
+
+def _edited(backbone: Backbone, drawing: Drawing) -> Part:
+    assert drawing.source is not None
+    return backbone.encode_source(to_pixels(drawing.source, drawing.height, drawing.width))
+
+
+def _filled(backbone: Backbone, drawing: Drawing) -> Part:
+    """Without a picture, everything is a hole in a grey one."""
+    height, width = drawing.height, drawing.width
+    if drawing.source is None or drawing.hole is None:
+        return backbone.encode_hole(torch.zeros(1, 3, height, width), torch.ones(1, 1, height, width))
+    hole = to_hole(drawing.hole, height, width, (height, width))
+    part = backbone.encode_hole(to_pixels(drawing.source, height, width), hole)
+    if not bool(part[HOLE].any()):
+        raise nothing_left()
+    return part
 
 
 @torch.no_grad()

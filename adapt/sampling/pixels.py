@@ -29,9 +29,14 @@ def to_hole(mask: Image.Image, height: int, width: int, dims: tuple[int, ...]) -
     white = torch.from_numpy(np.array(resized) >= 128).float()[None, None]  # (1, 1, H, W)
     hole = F.interpolate(white, size=dims)
     if not bool(hole.any()):
-        raise DataError("the mask leaves nothing to repaint at this size", allowed="white where it is repainted",
-                        next="make the white area larger")  # fmt: skip
+        raise nothing_left()
     return hole
+
+
+def nothing_left() -> DataError:
+    """The error for a mask whose white is too thin for the base's latents."""
+    return DataError("the mask leaves nothing to repaint at this size", allowed="white where it is repainted",
+                     next="make the white area larger")  # fmt: skip
 
 
 def to_pictures(pixels: Tensor) -> list[Image.Image]:

@@ -175,7 +175,8 @@ class Drawing:
 
     Attributes:
         scheduler: None is the backbone's own.
-        source: what is edited; `image` is then None.
+        source: what is edited; `image` is then None. Of inpainting bases, what has the hole.
+        hole: where `source` is filled; None: without a source, everywhere.
         image_guidance_scale: 1 in families that have no such guidance.
         frames, fps: None in families that make no clips.
         seconds: None in families that make no sounds.
@@ -205,6 +206,7 @@ class Drawing:
     strength: float
     mask: Image | None
     source: Image | None = None
+    hole: Image | None = None
     image_guidance_scale: float = 1.0
     zero_terminal_snr: bool = False
     embedded_guidance: float | None = None
@@ -301,7 +303,6 @@ def settle(
         width=width,
         scheduler=request.scheduler,
         strength=0.75 if request.strength is None else float(request.strength),
-        mask=request.mask,
         **sources.given(request, backbone),
         image_guidance_scale=sources.scale_of(request.image_guidance_scale, guidance_scale, backbone),
         embedded_guidance=_embedded(request, backbone),

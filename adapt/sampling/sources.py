@@ -1,4 +1,4 @@
-"""Pictures that are edited: told to the base as they are, where other bases would draw over them. Imports no torch."""
+"""Pictures that are edited or have holes: told to the base, where other bases would draw over them. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,21 +18,27 @@ class Given(TypedDict):
 
     Attributes:
         image: what is drawn over.
-        source: what is edited.
+        mask: where it is drawn over; None: everywhere.
+        source: what is edited, or has a hole.
+        hole: of `source`, where it is filled; None: there is no hole, or all is one.
     """
 
     image: Image | None
+    mask: Image | None
     source: Image | None
+    hole: Image | None
 
 
 def given(request: Request, backbone: Backbone) -> Given:
     """What is drawn over, and what is edited.
 
     Raises:
-        SettingsError: a base that edits and no picture, or settings of drawing over one.
+        SettingsError: a base that edits and no picture, or settings of drawing over one; one that fills holes and no mask.
     """
     if not backbone.takes_source:
-        return {"image": request.image, "source": None}
+        return {"image": request.image, "mask": request.mask, "source": None, "hole": None}
+    if backbone.fills:
+        return _filled(request)
     if request.image is None and backbone.needs_source:
         raise SettingsError("the base edits pictures, and there is none", given=backbone.reference,
                             next="--image FILE is what is edited, the prompt says how")  # fmt: skip
@@ -40,7 +46,21 @@ def given(request: Request, backbone: Backbone) -> Given:
         if value is not None:
             raise SettingsError(f"{name} is for drawing over a picture, and the base edits it as a whole",
                                 given=value if name == "strength" else name, next="leave it out")  # fmt: skip
-    return {"image": None, "source": request.image}
+    return {"image": None, "mask": None, "source": request.image, "hole": None}
+
+
+def _filled(request: Request) -> Given:
+    """Where it starts part of the way, it starts from the picture as well."""
+    if request.image is not None and request.mask is None:
+        raise SettingsError("the base fills holes, and is not told where", given="an image without a mask",
+                            next="--mask FILE, white where it is filled")  # fmt: skip
+    part_of_the_way = request.strength is not None and request.strength < 1
+    return {
+        "image": request.image if part_of_the_way else None,
+        "mask": None,
+        "source": request.image,
+        "hole": request.mask,
+    }
 
 
 def scale_of(asked: float | None, guidance_scale: float, backbone: Backbone) -> float:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_families import CASES, family_of, pixart_alpha, sources
+from tiny_families import CASES, family_of, holes, pixart_alpha, sources
 
 from adapt.adapter import Adapter, Facts
 from adapt.api.classes import put_in_classes
@@ -81,10 +81,11 @@ def theirs(backbone, case, guided):
 
 def ours(backbone, case, guided):
     asked = (case.on if guided else case.off)[1]
-    given = sources(case.side) if case.edits else (None, None)
+    given = sources(case.side) if case.edits or case.fills else (None, None)
+    masks = holes(case.side) if case.fills else (None, None)
     requests = [
-        Request(prompt=prompt, steps=STEPS, height=case.side, width=case.side, image=image, **asked)
-        for prompt, image in zip(case.prompts[:2], given, strict=True)
+        Request(prompt=prompt, steps=STEPS, height=case.side, width=case.side, image=image, mask=mask, **asked)
+        for prompt, image, mask in zip(case.prompts[:2], given, masks, strict=True)
     ]
     drawings = [settle(request, backbone) for request in requests]
     return case.shown(draw_latents(backbone, drawings, [generator_of(seed) for seed in (7, 8)]))

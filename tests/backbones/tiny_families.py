@@ -32,6 +32,7 @@ class Case:
         shown: how ours are compared with them.
         family: in the table, where a case is another task of one; None: the case's own name.
         edits: it takes a picture beside the noise.
+        fills: that picture has a hole.
     """
 
     build: Any
@@ -50,6 +51,7 @@ class Case:
     shown: Any = field(default=lambda latents: latents)
     family: str | None = None
     edits: bool = False
+    fills: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "run", self.run or picture_of)
@@ -81,6 +83,26 @@ def edit_of(case, pipeline, **call):
     sized = {"height": case.side, "width": case.side, "max_area": case.side**2} if case.packed else {}
     latents = pipeline(image=given, prompt=list(case.prompts[:2]), output_type="latent", **sized, **call).images
     return pipeline._unpack_latents(latents, *[case.side] * 2, pipeline.vae_scale_factor) if case.packed else latents
+
+
+def holes(side=SIDE):
+    """Two masks: a rectangle, and all but a rectangle."""
+    from PIL import Image, ImageOps
+
+    mask = Image.new("L", (side, side))
+    mask.paste(255, (side // 4, side // 8, side // 2 + 1, side - 3))
+    return [mask, ImageOps.invert(mask)]
+
+
+def filled_of(case, pipeline, **call):
+    """Latents of one that fills holes. Of what is around them ours are the most likely latents: so are these."""
+    from unittest.mock import patch
+
+    from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution as Posterior
+
+    with patch.object(Posterior, "sample", lambda posterior, generator=None: posterior.mean):
+        call = {"image": sources(case.side), "mask_image": holes(case.side), "strength": 1.0, **call}
+        return picture_of(case, pipeline, **call)
 
 
 def clip_of(case, pipeline, **call):
@@ -201,7 +223,11 @@ def instruct_pix2pix():
     return stable_diffusion(kind="StableDiffusionInstructPix2PixPipeline", channels=8)
 
 
-def stable_diffusion_xl():
+def inpainting():
+    return stable_diffusion(kind="StableDiffusionInpaintPipeline", channels=9)
+
+
+def stable_diffusion_xl(kind="StableDiffusionXLPipeline", channels=4):
     import diffusers
 
     unet = diffusers.UNet2DConditionModel(
@@ -209,13 +235,17 @@ def stable_diffusion_xl():
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         attention_head_dim=(2, 2), use_linear_projection=True, addition_embed_type="text_time",
         addition_time_embed_dim=8, transformer_layers_per_block=(1, 1),
-        projection_class_embeddings_input_dim=16 + 6 * 8, cross_attention_dim=32,
+        projection_class_embeddings_input_dim=16 + 6 * 8, cross_attention_dim=32, in_channels=channels,
     )  # fmt: skip
     scheduler = diffusers.EulerDiscreteScheduler(**BETAS, steps_offset=1, timestep_spacing="leading")
-    return diffusers.StableDiffusionXLPipeline(
+    return getattr(diffusers, kind)(
         vae=vae(scaling=0.13025), unet=unet, scheduler=scheduler, text_encoder=clip_text(), tokenizer=clip_tokenizer(),
         text_encoder_2=clip_text(True, "gelu"), tokenizer_2=clip_tokenizer(), add_watermarker=False,
     )  # fmt: skip
+
+
+def inpainting_xl():
+    return stable_diffusion_xl("StableDiffusionXLInpaintPipeline", channels=9)
 
 
 def stable_diffusion_3(t5=True, dual=()):
@@ -234,12 +264,13 @@ def stable_diffusion_3(t5=True, dual=()):
     )  # fmt: skip
 
 
-def flux(guidance=True, kind="FluxPipeline"):
+def flux(guidance=True, kind="FluxPipeline", channels=16):
     import diffusers
 
     transformer = diffusers.FluxTransformer2DModel(
-        patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        patch_size=1, in_channels=channels, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
         joint_attention_dim=16, pooled_projection_dim=16, axes_dims_rope=(4, 4, 8), guidance_embeds=guidance,
+        out_channels=16,
     )  # fmt: skip
     shifting = {"shift": 3.0, "use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15} if guidance else {}
     return getattr(diffusers, kind)(
@@ -251,6 +282,11 @@ def flux(guidance=True, kind="FluxPipeline"):
 
 def flux_kontext():
     return flux(kind="FluxKontextPipeline")
+
+
+def flux_fill():
+    """4 latents' channels of noise, as many of the picture, and the hole's 2 × 2 pixels, in tokens of 2 × 2."""
+    return flux(kind="FluxFillPipeline", channels=4 * (4 + 4 + 2 * 2))
 
 
 def byte_tokenizer(length=1024):
@@ -557,6 +593,12 @@ CASES = {
         flux_kontext, {"max_sequence_length": 24, "_auto_resize": False}, packed=True, run=edit_of, family="flux",
         off=({"guidance_scale": 2.5}, {"embedded_guidance": 2.5, "guidance_scale": 1.0}),
         on=({**FLUX_GUIDANCE, "true_cfg_scale": 4.0, "negative_prompt": ""}, {"guidance_scale": 4.0}), edits=True,
+    ),
+    "inpainting": Case(inpainting, tokens=None, run=filled_of, family="stable-diffusion", fills=True),
+    "inpainting-xl": Case(inpainting_xl, tokens=None, run=filled_of, family="stable-diffusion-xl", fills=True),
+    "flux-fill": Case(
+        flux_fill, {"max_sequence_length": 24}, packed=True, run=filled_of, family="flux", fills=True, on=None,
+        off=({"guidance_scale": 2.5}, {"embedded_guidance": 2.5, "guidance_scale": 1.0}),
     ),
     "pixart-alpha": Case(pixart_alpha, {**PIXART, "max_sequence_length": 24}),
     "pixart-sigma": Case(pixart_sigma, {**PIXART, "max_sequence_length": 24}),
