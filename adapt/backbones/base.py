@@ -377,12 +377,11 @@ class Backbone(ABC):
     def blank_source(self, rows: int, *dims: int) -> Part:
         """The part `source` in zeros, beside latents of these dims (h, w): the null of a family that `drops_source`. Where holes
         are filled, everything is one."""
-        like = {"device": self.device, "dtype": self.dtype}
-        blank = {"latents": torch.zeros(rows, self.latent_channels, *dims, **like)}
-        if self.fills:
-            hole = torch.ones(rows, 1, *(side * self.scale_factor for side in dims), **like)
-            blank[HOLE] = self.hole_channels(hole)
-        return blank
+        blank = torch.zeros(rows, self.latent_channels, *dims, device=self.device, dtype=self.dtype)
+        if not self.fills:
+            return {"latents": blank}
+        everything = blank.new_ones(rows, 1, *(side * self.scale_factor for side in dims))
+        return {"latents": blank, HOLE: self.hole_channels(everything)}
 
     @property
     def drops_source(self) -> bool:
