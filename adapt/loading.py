@@ -195,14 +195,17 @@ def caption_counter(folder: Path) -> TokenCounter:
 
 
 def _slow_counter(where: Path, most: int | None = None) -> TokenCounter:
-    """By transformers, for the older files of a tokenizer."""
+    """By transformers, for the older files of a tokenizer; by the pipeline's own class, where it brings one (Kolors)."""
 
     @cache
     def tokenizer() -> Any:
+        library, name = json.loads((where.parent / "model_index.json").read_text("utf-8"))[where.name]
         with quiet_libraries():
-            from transformers import AutoTokenizer
+            import transformers
+            from diffusers import pipelines
 
-            return AutoTokenizer.from_pretrained(where, local_files_only=True)
+            brought = getattr(getattr(pipelines, library, None), name, None)
+            return (brought or transformers.AutoTokenizer).from_pretrained(where, local_files_only=True)
 
     def count(caption: str) -> tuple[int, int]:
         words = tokenizer()(caption, truncation=False, verbose=False).input_ids

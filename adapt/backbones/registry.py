@@ -179,6 +179,10 @@ FAMILIES: dict[str, Family] = {
             sample_size=128, max_tokens=256, licence="Apache-2.0",
         ),
         Family(
+            "kolors", "Kolors", "kolors:Kolors", {"KolorsPipeline": "text-to-image"}, max_tokens=256,
+            licence="Apache-2.0 for the code; the weights have terms of their own, commercial use by registration: look them up",
+        ),
+        Family(
             "dit", "DiT", "dit:DiT", {"DiTPipeline": "class"}, patch=2,
             licence="CC-BY-NC 4.0: not for commercial use",
         ),

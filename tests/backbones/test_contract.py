@@ -22,6 +22,7 @@ from adapt.data.plan import normal
 from adapt.errors import SettingsError
 from adapt.evaluation.proof import prove
 from adapt.formats import LoraWeights
+from adapt.loading import caption_counter
 from adapt.lora.injection import tuned
 from adapt.sampling.draw import draw_latents
 from adapt.sampling.noise import generator_of
@@ -221,6 +222,14 @@ def test_every_fact_matters_and_is_never_dropped(backbone, name):
     cut = backbone.condition(CASES[name].prompts[:1], [Sizes((2 * side, 3 * side), (5, 7), (side, side))])
     dropped = cut.drop(dict.fromkeys(cut.parts, torch.tensor([True])), backbone.null(1))
     assert all(torch.equal(dropped.facts[fact], cut.facts[fact]) for fact in cut.facts)
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.parts])
+def test_captions_are_counted_by_the_files_as_by_the_base(folders, backbone, name):
+    """`adapt check` loads no base; some bases have tokenizers that their pipelines bring."""
+    count = caption_counter(folders(name))
+    for caption in CASES[name].prompts:
+        assert count(caption) == backbone.count_tokens(caption)
 
 
 # ------------------------------------------------------------------------------------------------ LoRA
