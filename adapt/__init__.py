@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from adapt.backbones import Backbone
     from adapt.config import TrainSettings
     from adapt.errors import AdaptError
+    from adapt.sampling.control_net import ControlNet
+    from adapt.sampling.ip_adapter import IPAdapter
     from conditioning import (
         AdaptiveGuidance,
         AutoGuidance,
@@ -62,6 +64,7 @@ _HOMES = {
     **{"TrainSettings": "adapt.config", "TrainingResult": "adapt.api.train"},
     **{"generate": "adapt.api.generate", "train": "adapt.api.train", "guided_by": "adapt.api.scored"},
     **{"Explanation": "adapt.api.explain", "explain": "adapt.api.explain"},
+    **{"ControlNet": "adapt.sampling.control_net", "IPAdapter": "adapt.sampling.ip_adapter"},
     **{"pull": "adapt.api.share", "push": "adapt.api.share", "sweep": "adapt.api.sweep"},
     **dict.fromkeys(
         (
@@ -114,12 +117,14 @@ __all__ = [
     "Conditioner",
     "Contrast",
     "ControlConditioner",
+    "ControlNet",
     "Dial",
     "DomainGuidance",
     "Dropout",
     "Explanation",
     "Guidance",
     "Guided",
+    "IPAdapter",
     "ImageConditioner",
     "JointConditioner",
     "LearnedConditioner",

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from adapt.backbones.beside import Beside, informed
 from adapt.backbones.columns import Span, columns_of
 from adapt.backbones.identity import contents_of, fingerprint_of
 from adapt.backbones.registry import FAMILIES, Family, refusal_of
 from adapt.backbones.sources import HOLE, TASKS
-from adapt.backbones.stem import hinted
 from adapt.backbones.tokens import Tokens, fused
 from adapt.errors import SettingsError
 from adapt.medium import Medium
@@ -78,7 +78,7 @@ class Backbone(ABC):
         self._known: dict[str, str] = {}
         self.max_tokens = self.entry.max_tokens
         self.frames, self.fps = self.entry.frames, self.entry.fps  # of the clips that are made, and learned
-        self.conditioners: dict[str, Conditioner] = {}  # learned ones, of the adapter that is on it, by part
+        self.conditioners: dict[str, Conditioner | Beside] = {}  # of what is on it (an adapter, a ControlNet), by part
         self.trained_guidance = 1.0  # of a training row, in distilled families that have it (`embedded_guidance`)
         for module in self.modules.values():
             module.requires_grad_(False).eval()
@@ -523,13 +523,13 @@ class Backbone(ABC):
 
 
 def _telling(predict: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A family's `predict`, which says its times to those who listen first, and adds a control where latents come in."""
+    """A family's `predict`, which says its times to those who listen first, and what stands beside it has its say."""
 
     @wraps(predict)
     def told(self: Backbone, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         for listener in self.listeners:
             listener(t)
-        with hinted(self, condition):
+        with informed(self, condition):
             return predict(self, x_t, t, condition)
 
     return told

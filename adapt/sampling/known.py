@@ -33,11 +33,19 @@ class Known:
             tuple(getattr(conditioners.get("class"), "labels", ())), "image" in conditioners, "control" in conditioners
         )
 
+    def __or__(self, other: Known) -> Known:
+        """What either knows."""
+        return Known(
+            (*self.labels, *(label for label in other.labels if label not in self.labels)),
+            self.images or other.images,
+            self.controls or other.controls,
+        )
+
     def followed(self, control: Image | None, width: int, height: int) -> Image | None:
         """The control. Raises `SettingsError` when no adapter takes one, or for one of another size."""
         if control is not None and not self.controls:
-            raise SettingsError("there is no adapter that draws along a control", given="control",
-                                next="--adapter PATH of one that was trained with control=edges")  # fmt: skip
+            raise SettingsError("there is nothing that draws along a control", given="control",
+                                next="--controlnet FOLDER, or --adapter PATH trained with control=edges")  # fmt: skip
         if control is not None and control.size != (width, height):
             raise SettingsError("the control has another size than the drawing", given=f"{control.width}x{control.height}",
                                 allowed=f"{width}x{height}", next="resize it, or give --size")  # fmt: skip
@@ -46,6 +54,6 @@ class Known:
     def judged(self, image_prompt: Image | None) -> Image | None:
         """The reference picture. Raises `SettingsError` when no adapter takes one."""
         if image_prompt is not None and not self.images:
-            raise SettingsError("there is no adapter that takes a reference picture", given="image_prompt",
-                                next="--adapter PATH of one that was trained with image_prompts=true")  # fmt: skip
+            raise SettingsError("there is nothing that takes a reference picture", given="image_prompt",
+                                next="--ip-adapter FILE, or --adapter PATH trained with image_prompts=true")  # fmt: skip
         return image_prompt

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from adapt.backbones import Backbone
+from adapt.backbones.beside import Beside
 from adapt.backbones.features import features_of
 from adapt.backbones.sources import HOLE
 from adapt.backbones.sources import PART as SOURCE
-from adapt.data.controls import EXTRACTORS, Extractor
+from adapt.data.controls import EXTRACTORS
 from adapt.sampling.pixels import nothing_left, to_hole, to_pixels
 from adapt.sampling.request import Drawing
 from conditioning import Condition, Part
@@ -46,13 +46,12 @@ def _with(backbone: Backbone, condition: Condition, raw: dict[str, list[Any]]) -
     return condition.replaced({part: each.encode(raw[part]) for part, each in backbone.conditioners.items()})
 
 
-def controls(backbone: Backbone, drawings: Sequence[Drawing]) -> list[Tensor | None]:
-    """Latents of each drawing's control, at its strength; None without one."""
-    extract = EXTRACTORS[getattr(backbone.conditioners["control"], "source", "")]
-    known: dict[int, Tensor | None] = {}
+def controls(backbone: Backbone, drawings: Sequence[Drawing]) -> list[Any]:
+    """What each drawing's control is to what follows it, at its strength; None without one."""
+    known: dict[int, Any] = {}
     for drawing in drawings:
         if id(drawing.control) not in known:
-            known[id(drawing.control)] = None if drawing.control is None else _followed(backbone, drawing, extract)
+            known[id(drawing.control)] = None if drawing.control is None else _followed(backbone, drawing)
     return [known[id(drawing.control)] for drawing in drawings]
 
 
@@ -85,16 +84,22 @@ def _filled(backbone: Backbone, drawing: Drawing) -> Part:
 
 
 @torch.no_grad()
-def _followed(backbone: Backbone, drawing: Drawing, extract: Extractor) -> Tensor:
+def _followed(backbone: Backbone, drawing: Drawing) -> Any:
+    """To a network beside the base the picture and its strength; else latents of what is taken from the picture."""
+    conditioner = backbone.conditioners["control"]
     assert drawing.control is not None
+    if isinstance(conditioner, Beside):
+        looked = conditioner.look(backbone, drawing.control, drawing.height, drawing.width)
+        return looked, drawing.control_scale
+    extract = EXTRACTORS[getattr(conditioner, "source", "")]
     pixels = to_pixels(drawing.control, drawing.height, drawing.width)
     mean, _ = backbone.encode_media(extract(pixels[0])[None])
     return drawing.control_scale * mean[0].cpu()
 
 
-def references(backbone: Backbone, drawings: Sequence[Drawing]) -> list[Tensor | None]:
-    """Features of each drawing's reference picture; None without one."""
-    known: dict[int, Tensor | None] = {}
+def references(backbone: Backbone, drawings: Sequence[Drawing]) -> list[Any]:
+    """What each drawing's reference picture is to what looks at it; None without one."""
+    known: dict[int, Any] = {}
     for drawing in drawings:
         picture = drawing.image_prompt
         if id(picture) not in known:
@@ -103,8 +108,11 @@ def references(backbone: Backbone, drawings: Sequence[Drawing]) -> list[Tensor |
 
 
 @torch.no_grad()
-def _features(backbone: Backbone, drawing: Drawing) -> Tensor:
+def _features(backbone: Backbone, drawing: Drawing) -> Any:
+    conditioner = backbone.conditioners["image"]
     assert drawing.image_prompt is not None
+    if isinstance(conditioner, Beside):
+        return conditioner.look(backbone, drawing.image_prompt, drawing.height, drawing.width), 1.0
     side = backbone.resolution
     mean, _ = backbone.encode_media(to_pixels(drawing.image_prompt, side, side))
     return features_of(mean[0].cpu())

@@ -275,7 +275,7 @@ def settle(
 
     Args:
         recommended: an adapter's `guidance_scale`, `steps` and `zero_terminal_snr`; the family's stand in.
-        known: what the adapters know that are not on the backbone yet; None: those on it.
+        known: what adapters know that are not on the backbone yet.
 
     Raises:
         SettingsError: a size, step count or scheduler that this backbone cannot draw with.
@@ -283,7 +283,7 @@ def settle(
     advice = {"guidance_scale": backbone.guidance_scale, "steps": backbone.sampling_steps, **(recommended or {})}
     scale, steps = request.guidance_scale, request.steps
     height, width = _size(request, backbone.resolution, backbone.multiple)
-    known = Known.of(backbone.conditioners) if known is None else known
+    known = Known.of(backbone.conditioners) | (known or Known())
     guidance_scale = float(advice["guidance_scale"] if scale is None else scale)
     drawing = Drawing(
         prompt=request.prompt,

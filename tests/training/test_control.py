@@ -135,7 +135,7 @@ def test_the_command_line_follows_a_picture_and_says_what_is_wrong(result, capti
     path = json.loads(capsys.readouterr().out)["pictures"][0]["path"]
     assert "Control: scale 0.5" in Image.open(path).info["parameters"]
     assert main([*common, "--control", first, "--prompt", "a"]) == 2
-    assert "no adapter that draws along a control" in capsys.readouterr().err
+    assert "nothing that draws along a control" in capsys.readouterr().err
     Image.new("RGB", (24, 16)).save(tmp_path / "wide.png")
     assert main([*common, "--adapter", str(result.folder), "--control", str(tmp_path / "wide.png")]) == 2
     assert "another size than the drawing (given: 24x16; allowed: 16x16)" in capsys.readouterr().err

@@ -116,7 +116,7 @@ def test_the_command_line_takes_a_reference_and_says_what_is_wrong(result, data,
     path = json.loads(capsys.readouterr().out)["pictures"][0]["path"]
     assert "Image prompt: scale 2" in Image.open(path).info["parameters"]
     assert main([*common, "--image-prompt", str(data / "owl" / "0.png"), "--prompt", "a"]) == 2
-    assert "no adapter that takes a reference picture" in capsys.readouterr().err
+    assert "nothing that takes a reference picture" in capsys.readouterr().err
     assert main([*common, *mine[:4], "--image-prompt-scale", "2"]) == 2
     assert "needs a reference picture" in capsys.readouterr().err
     assert main([*common, *mine[:4], "--image-prompt", "nowhere.png"]) == 2

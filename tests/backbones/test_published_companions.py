@@ -1,0 +1,221 @@
+"""Published ControlNets and IP-Adapters: drawn with as diffusers' own pipelines draw with them."""
+
+import pytest
+import torch
+from tiny_families import built
+
+from adapt.api.generate import generate
+from adapt.backbones import Backbone
+from adapt.errors import AdapterError
+from adapt.sampling.control_net import ControlNet
+from adapt.sampling.draw import draw_latents
+from adapt.sampling.ip_adapter import IPAdapter
+from adapt.sampling.noise import generator_of
+from adapt.sampling.request import Request, settle
+
+STEPS, GUIDANCE, PROMPTS = 3, 4.0, ("a red cat", "rain")
+
+
+@pytest.fixture(scope="module")
+def control():
+    from PIL import Image
+
+    picture = Image.new("RGB", (16, 16))
+    picture.paste((255, 255, 255), (4, 4, 12, 9))
+    return picture
+
+
+def lively(network, seed=5):
+    """Random weights, also where a new one has zeros, so that it says something."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in network.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator) * 0.2)
+    return network
+
+
+@pytest.fixture(scope="module")
+def control_net(tmp_path_factory, make_tiny):
+    """The folder of a tiny ControlNet."""
+    from diffusers import ControlNetModel
+
+    unet = make_tiny().unet
+    folder = tmp_path_factory.mktemp("control-net")
+    network = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 16))
+    lively(network).save_pretrained(folder)
+    return folder
+
+
+def ours(base, companion, **asked):
+    """Latents of two drawings, with what stands beside the base."""
+    backbone = Backbone.load(str(base))
+    with companion.on(backbone):
+        rows = [
+            settle(Request(prompt=p, steps=STEPS, guidance_scale=GUIDANCE, seed=i, **asked), backbone)
+            for i, p in enumerate(PROMPTS)
+        ]
+        return draw_latents(backbone, rows, [generator_of(i) for i in range(2)])
+
+
+def theirs(pipeline, **asked):
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline(
+        list(PROMPTS), num_inference_steps=STEPS, guidance_scale=GUIDANCE, generator=[generator_of(i) for i in range(2)],
+        output_type="latent", height=16, width=16, **asked,
+    ).images  # fmt: skip
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.6])
+def test_a_control_net_draws_as_in_its_own_pipeline(tiny_base, control_net, control, scale):
+    from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionPipeline
+
+    plain = StableDiffusionPipeline.from_pretrained(tiny_base, safety_checker=None)
+    pipeline = StableDiffusionControlNetPipeline(
+        **plain.components, controlnet=ControlNetModel.from_pretrained(control_net), requires_safety_checker=False
+    )
+    expected = theirs(pipeline, image=[control] * 2, controlnet_conditioning_scale=scale)
+    found = ours(tiny_base, ControlNet.load(control_net), control=control, control_scale=scale)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    assert (found - ours(tiny_base, ControlNet.load(control_net))).abs().max() > 0.01
+
+
+def test_without_a_control_a_control_net_changes_no_bit(tiny_base, control_net, control):
+    backbone, net = Backbone.load(str(tiny_base)), ControlNet.load(control_net)
+    plain = generate(backbone, prompt="a cat", steps=2)[0].tobytes()
+    with net.on(backbone):
+        assert generate(backbone, prompt="a cat", steps=2)[0].tobytes() == plain
+        assert generate(backbone, prompt="a cat", steps=2, control=control, control_scale=0)[0].tobytes() == plain
+        assert generate(backbone, prompt="a cat", steps=2, control=control)[0].tobytes() != plain
+    assert generate(backbone, prompt="a cat", steps=2)[0].tobytes() == plain
+    assert not backbone.conditioners
+
+
+# ------------------------------------------------------------------------------------------------ IP-Adapters
+CLIP, TOKENS = 12, 4
+
+
+@pytest.fixture(scope="module")
+def ip_adapter(tmp_path_factory, make_tiny):
+    """A repository as IP-Adapters are published: `models/….safetensors`, plain and plus, and `models/image_encoder/`."""
+    import transformers
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("ip") / "models"
+    vision = transformers.CLIPVisionConfig(
+        hidden_size=32, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=16, patch_size=8,
+        projection_dim=CLIP,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.CLIPVisionModelWithProjection(vision).save_pretrained(folder / "image_encoder")
+    unet, random = make_tiny().unet, torch.Generator().manual_seed(1)
+
+    def some(*shape):
+        return torch.randn(shape, generator=random) * 0.3
+
+    number, attention = 1, {}
+    for name in unet.attn_processors:
+        if name.endswith("attn2.processor"):
+            for half in ("k", "v"):
+                attention[f"ip_adapter.{number}.to_{half}_ip.weight"] = some(16, 16)
+            number += 2
+    plain = {"proj.weight": some(TOKENS * 16, CLIP), "proj.bias": some(TOKENS * 16)}
+    plain |= {"norm.weight": some(16), "norm.bias": some(16)}
+    save_file({**attention, **{f"image_proj.{k}": x for k, x in plain.items()}}, folder / "ip-adapter_sd15.safetensors")
+    layer = {
+        **{f"0.{n}.{w}": (64,) for n in ("norm1", "norm2") for w in ("weight", "bias")},
+        **{"0.to_q.weight": (64, 64), "0.to_kv.weight": (128, 64), "0.to_out.weight": (64, 64)},
+        **{"1.0.weight": (64,), "1.0.bias": (64,), "1.1.weight": (256, 64), "1.3.weight": (64, 256)},
+    }
+    resampler = {
+        **{"latents": some(1, TOKENS, 64), "proj_in.weight": some(64, 32), "proj_in.bias": some(64)},
+        **{"proj_out.weight": some(16, 64), "proj_out.bias": some(16), "norm_out.weight": some(16), "norm_out.bias": some(16)},
+        **{f"layers.{i}.{name}": some(*shape) for i in range(4) for name, shape in layer.items()},
+    }  # fmt: skip
+    save_file(
+        {**attention, **{f"image_proj.{k}": x for k, x in resampler.items()}},
+        folder / "ip-adapter-plus_sd15.safetensors",
+    )
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["ip-adapter_sd15", "ip-adapter-plus_sd15"])
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_an_ip_adapter_draws_as_in_its_own_pipeline(tiny_base, ip_adapter, control, kind, scale):
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_base, safety_checker=None)
+    pipeline.load_ip_adapter(str(ip_adapter.parent), subfolder="models", weight_name=f"{kind}.safetensors")
+    pipeline.set_ip_adapter_scale(scale)
+    expected = theirs(pipeline, ip_adapter_image=[control])
+    found = ours(tiny_base, IPAdapter.load(ip_adapter / f"{kind}.safetensors", scale=scale), image_prompt=control)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def test_an_ip_adapter_comes_off_without_a_trace(tiny_base, ip_adapter, control):
+    backbone = Backbone.load(str(tiny_base))
+    before = (backbone.fingerprint(), backbone.content_key("unet"), sorted(backbone.modules))
+    plain = generate(backbone, prompt="a cat", steps=2)[0].tobytes()
+    with IPAdapter.load(ip_adapter / "ip-adapter_sd15.safetensors").on(backbone):
+        assert backbone.fingerprint() == before[0]
+        assert generate(backbone, prompt="a cat", steps=2, image_prompt=control)[0].tobytes() != plain
+        with (
+            pytest.raises(AdapterError, match="another image"),
+            IPAdapter.load(ip_adapter / "ip-adapter_sd15.safetensors").on(backbone),
+        ):
+            pass
+    assert generate(backbone, prompt="a cat", steps=2)[0].tobytes() == plain
+    backbone._known = {}
+    assert (backbone.fingerprint(), backbone.content_key("unet"), sorted(backbone.modules)) == before
+
+
+@pytest.mark.parametrize("change", ["half", "other base", "pickle", "no encoder", "not one"])
+def test_what_is_no_ip_adapter_of_this_base_leaves_it_as_it_is(tiny_base, ip_adapter, tmp_path, change):
+    from safetensors.torch import load_file, save_file
+
+    weights, file = load_file(ip_adapter / "ip-adapter_sd15.safetensors"), tmp_path / "ip.safetensors"
+    if change == "half":
+        weights = {k: x for k, x in weights.items() if "3.to_v" not in k}
+    elif change == "other base":
+        weights = {k: torch.cat([x, x], 1) if "_ip" in k else x for k, x in weights.items()}
+    elif change == "not one":
+        weights = {f"unet.{k}": x for k, x in weights.items()}
+    save_file(weights, file)
+    if change == "pickle":
+        file.write_bytes(b"PK\x03\x04" + bytes(64))
+    backbone = Backbone.load(str(tiny_base))
+    before = sorted(backbone.modules), backbone.fingerprint(), generate(backbone, prompt="a", steps=1)[0].tobytes()
+    encoder = None if change == "no encoder" else ip_adapter / "image_encoder"
+    with pytest.raises(AdapterError), IPAdapter.load(file, image_encoder=encoder).on(backbone):
+        pass
+    backbone._known = {}
+    assert (
+        sorted(backbone.modules), backbone.fingerprint(), generate(backbone, prompt="a", steps=1)[0].tobytes()
+    ) == before  # fmt: skip
+    assert not backbone.conditioners
+
+
+def test_a_control_net_of_another_base_is_refused(make_tiny, tmp_path, control_net):
+    make_tiny(width=32).save_pretrained(tmp_path / "wide")
+    backbone = Backbone.load(str(tmp_path / "wide"))
+    with (
+        pytest.raises(AdapterError, match=r"another base.*block_out_channels"),
+        ControlNet.load(control_net).on(backbone),
+    ):
+        pass
+    with pytest.raises(AdapterError, match="no ControlNet here"):
+        ControlNet.load(tmp_path)
+    with pytest.raises(AdapterError, match="no ControlNet that adapt can use"):
+        ControlNet.load(tmp_path / "wide" / "unet")
+
+
+def test_a_control_net_of_xl_draws_as_in_its_own_pipeline(tmp_path, control):
+    from diffusers import ControlNetModel, StableDiffusionXLControlNetPipeline, StableDiffusionXLPipeline
+
+    built("stable-diffusion-xl").save_pretrained(tmp_path / "base")
+    plain = StableDiffusionXLPipeline.from_pretrained(tmp_path / "base", add_watermarker=False)
+    net = lively(ControlNetModel.from_unet(plain.unet, conditioning_embedding_out_channels=(8, 16)))
+    net.save_pretrained(tmp_path / "net")
+    pipeline = StableDiffusionXLControlNetPipeline(**plain.components, controlnet=net, add_watermarker=False)
+    expected = theirs(pipeline, image=[control] * 2)
+    found = ours(tmp_path / "base", ControlNet.load(tmp_path / "net"), control=control, height=16, width=16)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
