@@ -1,0 +1,36 @@
+"""Skip-layer guidance is that of Stable Diffusion 3's pipeline."""
+
+import torch
+from tiny_families import CASES
+
+from adapt.sampling.draw import draw_latents
+from adapt.sampling.noise import generator_of
+from adapt.sampling.request import Request, settle
+
+STEPS = 8
+
+
+def test_skipped_layers_draw_as_in_the_pipeline_of_stable_diffusion_3(backbones):
+    backbone = backbones("stable-diffusion-3")
+    pipeline, side = backbone.pipeline, backbone.resolution
+    pipeline.set_progress_bar_config(disable=True)
+    asked = {
+        **CASES["stable-diffusion-3"].call,
+        "prompt": "a red cat",
+        "num_inference_steps": STEPS,
+        "guidance_scale": 4.0,
+        "height": side,
+        "width": side,
+    }
+    with torch.no_grad():
+        expected = pipeline(
+            **asked, generator=generator_of(0), output_type="latent", skip_guidance_layers=[0],
+            skip_layer_guidance_scale=2.8, skip_layer_guidance_start=0.01, skip_layer_guidance_stop=0.7,
+        ).images  # fmt: skip
+        plain = pipeline(**asked, generator=generator_of(0), output_type="latent").images
+        skipped = Request(
+            prompt="a red cat", steps=STEPS, guidance_scale=4.0, guidance="slg:layers=0,scale=3.8,stop=0.7"
+        )
+        found = draw_latents(backbone, [settle(skipped, backbone)], [generator_of(0)])
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    assert (plain - expected).abs().max() > 1e-2
