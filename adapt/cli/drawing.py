@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
@@ -26,6 +26,13 @@ if TYPE_CHECKING:
     from conditioning import Predictor
 
 
+class Drawers(NamedTuple):
+    """What draws beside the base: adapters, and what stands beside it by kind and name."""
+
+    used: Sequence[Used]
+    beside: Mapping[str, str]
+
+
 def draw(job: Job, as_json: bool) -> None:
     """Does the job: paths on stdout, or one JSON object; what is worth knowing on stderr."""
     from adapt.adapter import Adapter
@@ -41,12 +48,13 @@ def draw(job: Job, as_json: bool) -> None:
     backbone = Backbone.load(job.base, device=device_of(job.device))
     if job.allow_missing:
         adapters = [(adapter.fitting(backbone, job.allow_missing), scale) for adapter, scale in adapters]
-    drawings = settled(backbone, job.requests, adapters)
-    _tell_settled(backbone, job.requests, drawings, [adapter for adapter, _ in adapters])
     used = [Used(adapter.name, adapter.digest, scale) for adapter, scale in adapters]
-    weaker = weaker_of(backbone, drawings, adapters)
-    with applied(backbone, adapters):
-        pictures = _save_each(job, backbone, drawings, used, weaker, as_json)
+    with job.beside.on(backbone) as beside:
+        drawings = settled(backbone, job.requests, adapters)
+        _tell_settled(backbone, job.requests, drawings, [adapter for adapter, _ in adapters])
+        weaker = weaker_of(backbone, drawings, adapters)
+        with applied(backbone, adapters):
+            pictures = _save_each(job, backbone, drawings, Drawers(used, beside), weaker, as_json)
     seconds = round(time.perf_counter() - started, 2)
     typer.echo(f"{len(pictures)} pictures in {seconds} s", err=True)
     if as_json:
@@ -80,7 +88,7 @@ def _save_each(
     job: Job,
     backbone: Backbone,
     drawings: Sequence[Drawing],
-    used: Sequence[Used],
+    by: Drawers,
     weaker: Mapping[str, Predictor],
     as_json: bool,
 ) -> list[dict[str, Any]]:
@@ -100,13 +108,13 @@ def _save_each(
 
         drawn = draw_each(backbone, drawings, batch_size=job.batch_size, progress=watch, weaker=weaker)
         for place, picture in drawn:
-            saved[place] = _saved(job, backbone, drawings[place], used, picture)
+            saved[place] = _saved(job, backbone, drawings[place], by, picture)
             if not as_json:
                 typer.echo(saved[place]["path"])
     return [saved[place] for place in sorted(saved)]
 
 
-def _saved(job: Job, backbone: Backbone, drawing: Drawing, used: Sequence[Used], picture: Drawn) -> dict[str, Any]:
+def _saved(job: Job, backbone: Backbone, drawing: Drawing, by: Drawers, picture: Drawn) -> dict[str, Any]:
     """Writes one picture and says where and what it is."""
     from adapt.sampling import schedulers
     from adapt.sampling.classes import written
@@ -117,7 +125,9 @@ def _saved(job: Job, backbone: Backbone, drawing: Drawing, used: Sequence[Used],
     spec = schedulers.find(drawing.scheduler) if drawing.scheduler else None
     sampler = spec.label if spec else schedulers.label(own)
     says = job.metadata == "a1111"
-    told = describe(drawing, model=_model(job.base), sampler=sampler, adapters=used) if says else None
+    told = (
+        describe(drawing, model=_model(job.base), sampler=sampler, adapters=by.used, beside=by.beside) if says else None
+    )
     path = _path(job, drawing, picture)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapt.cli import options
+from adapt.cli.beside import Beside
 from adapt.cli.classes_asked import known_classes, rows_of
 from adapt.cli.job import Job
 from adapt.cli.scaled import base_of, scaled_adapter
@@ -41,6 +42,8 @@ def generate(
     image_prompt_scale: options.ImagePromptScale = None,
     control: options.Control = None,
     control_scale: options.ControlScale = 1.0,
+    controlnet: options.ControlNet = None,
+    ip_adapter: options.IPAdapter = None,
     steps: options.Steps = None,
     seed: options.Seed = 0,
     count: options.Count = 1,
@@ -79,7 +82,8 @@ def generate(
     rows = rows_of(rows, class_name, class_scale, known_classes(adapters))
     given = {"count": count, "image": image, "mask": mask, "strength": strength}
     requests = _requests(template, rows, given, Variants.of(wildcards, all_variants))
-    job = Job(requests=requests, adapters=adapters, base=base_of(base, adapters), output=output, format=format,
+    beside = Beside.of(controlnet, ip_adapter, control, image_prompt)
+    job = Job(requests=requests, beside=beside, adapters=adapters, base=base_of(base, adapters), output=output, format=format,
               batch_size=batch_size, device=device, metadata=metadata, allow_missing=allow_missing or ())  # fmt: skip
     job.judge()
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adapt.cli.beside import Beside
 from adapt.cli.device import judge_device
 from adapt.errors import RunError, SettingsError
 
@@ -30,6 +31,7 @@ class Job:
         device: None is the best there is.
         metadata: `a1111`: files say how they were drawn; `none`.
         allow_missing: layers that the base may lack.
+        beside: published networks that stand beside the base.
     """
 
     requests: Sequence[Request]
@@ -41,6 +43,7 @@ class Job:
     device: str | None
     metadata: str
     allow_missing: Sequence[str]
+    beside: Beside
 
     def judge(self) -> None:
         """Everything that can be known beforehand; the base last, because one on the Hub is downloaded now.
@@ -58,6 +61,7 @@ class Job:
         self._judge_output()
         self._judge_format()
         self._judge_weaker()
+        self.beside.judge()
         self._judge_base()
 
     @property

@@ -85,6 +85,18 @@ ImagePrompt = Annotated[Path | None, Option(help="A reference picture, for adapt
 Control = Annotated[
     Path | None, Option(help="A picture whose edges or colours are followed, for adapters taught with control=…")
 ]
+ControlNet = Annotated[
+    str | None,
+    Option("--controlnet", metavar="FOLDER|HUB_ID", help="A published ControlNet, which follows --control as it is."),
+]
+IPAdapter = Annotated[
+    str | None,
+    Option(
+        "--ip-adapter",
+        metavar="FILE[:SCALE]",
+        help="A published IP-Adapter, which looks at --image-prompt; or on the Hub.",
+    ),
+]
 Picture = Annotated[
     Path | None, Option(help="Picture to draw over; with a base that edits, the picture that is edited.")
 ]

@@ -17,13 +17,14 @@ def scaled_adapter(text: str) -> tuple[Path, float | None]:
     path, scale = text, None
     head, _, tail = text.rpartition(":")
     if head and not Path(text).exists() and (Path(head).exists() or reference(head)):
-        path, scale = head, _scale(tail, text)
+        path, scale = head, scale_of(tail, text)
     found = here(path)
     Adapter.locate(found)
     return found, scale
 
 
-def _scale(tail: str, text: str) -> float:
+def scale_of(tail: str, text: str) -> float:
+    """What stands behind the colon. Raises `SettingsError` for what is no number."""
     try:
         scale = float(tail)
     except ValueError:

@@ -10,7 +10,7 @@ from adapt.errors import AdapterError
 from adapt.fetch.bring import fetch
 from adapt.fetch.reference import reference
 
-CONFIG = "config.json"
+CONFIG, CONTROL_NET = "config.json", "ControlNetModel"
 
 
 def network_folder(named: str | Path, class_name: str, what: str) -> Path:
@@ -43,3 +43,26 @@ def _files(sizes: Mapping[str, int]) -> list[str]:
     weights = [name for name in sizes if name.endswith(".safetensors") and "/" not in name]
     plain = [name for name in weights if name.count(".") == 1]
     return [CONFIG, *(plain or weights)] if CONFIG in sizes else []
+
+
+def ip_adapter_file(named: str | Path) -> Path:
+    """The weights of an IP-Adapter; one of the Hub is fetched, with the picture encoders that its repository has for it.
+
+    Raises:
+        AdapterError: a repository, of which no file is named.
+        TransferError, HubError: see `fetch`.
+    """
+    asked = reference(named)
+    if asked is None:
+        return Path(named)
+    if asked.file is None:
+        raise AdapterError("a repository of IP-Adapters holds several", given=named,
+                           next=f"name one: {asked.repository}/models/ip-adapter_sd15.safetensors")  # fmt: skip
+    weights = asked.file
+    inside = (f"{Path(weights).parent.as_posix()}/image_encoder/", "models/image_encoder/")
+
+    def wanted(sizes: Mapping[str, int]) -> list[str]:
+        beside = [name for name in sizes if name.startswith(inside) and name.endswith((".json", ".safetensors"))]
+        return [weights, *beside] if weights in sizes else []
+
+    return fetch(asked, wanted) / weights

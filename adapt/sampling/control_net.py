@@ -13,15 +13,13 @@ from torch import Tensor
 from adapt.backbones.beside import Beside, Told, rows_of, scaled
 from adapt.backbones.identity import contents_of
 from adapt.errors import AdapterError
-from adapt.fetch.network import network_folder
+from adapt.fetch.network import CONTROL_NET, network_folder
 from adapt.quiet import quiet_libraries
 from adapt.sampling.pixels import to_pixels
 from conditioning import Part
 
 if TYPE_CHECKING:
     from adapt.backbones.base import Backbone
-
-CLASS = "ControlNetModel"
 
 
 class ControlNet(Beside):
@@ -47,7 +45,7 @@ class ControlNet(Beside):
         Raises:
             AdapterError: no ControlNet for a UNet, or its files cannot be read.
         """
-        folder = network_folder(reference, CLASS, "ControlNet")
+        folder = network_folder(reference, CONTROL_NET, "ControlNet")
         with quiet_libraries():
             from diffusers import ControlNetModel
 

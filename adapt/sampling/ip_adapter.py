@@ -12,7 +12,7 @@ from torch import Tensor
 
 from adapt.backbones.beside import Beside, Told, merged, rows_of
 from adapt.errors import AdapterError
-from adapt.fetch import fetch, reference
+from adapt.fetch.network import ip_adapter_file
 from adapt.files import digest
 from adapt.formats.opening import check_file
 from adapt.quiet import quiet_libraries
@@ -62,7 +62,7 @@ class IPAdapter(Beside):
         Raises:
             AdapterError: no IP-Adapter, one that needs more than a picture, or without an encoder that fits.
         """
-        path = _here(file)
+        path = ip_adapter_file(file)
         check_file(path)
         weights = _read(path)
         width = _width(weights["image_proj"], path)
@@ -127,24 +127,6 @@ class IPAdapter(Beside):
         unet.config.encoder_hid_dim_type = self._kept["kind"]  # type: ignore[union-attr]
         pipeline.register_modules(image_encoder=None, feature_extractor=self._kept["extractor"])
         self._kept = {}
-
-
-def _here(file: str | Path) -> Path:
-    """The weights' path; from the Hub with the encoders that its repository has for it."""
-    asked = reference(file)
-    if asked is None:
-        return Path(file)
-    if asked.file is None:
-        raise AdapterError("a repository of IP-Adapters holds several", given=file,
-                           next=f"name one: {asked.repository}/models/ip-adapter_sd15.safetensors")  # fmt: skip
-    place = Path(asked.file).parent.as_posix()
-
-    def wanted(sizes: Mapping[str, int]) -> list[str]:
-        inside = {f"{place}/image_encoder/", "models/image_encoder/"}
-        beside = [n for n in sizes if n.endswith((".json", ".safetensors")) and n.startswith(tuple(inside))]
-        return [str(asked.file), *beside] if asked.file in sizes else []
-
-    return fetch(asked, wanted) / asked.file
 
 
 def _read(path: Path) -> dict[str, dict[str, Tensor]]:

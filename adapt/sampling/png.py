@@ -76,12 +76,20 @@ class Used(NamedTuple):
     scale: float
 
 
-def describe(drawing: Drawing, *, model: str, sampler: str, adapters: Sequence[Used] = ()) -> Parameters:
+def describe(
+    drawing: Drawing,
+    *,
+    model: str,
+    sampler: str,
+    adapters: Sequence[Used] = (),
+    beside: Mapping[str, str] | None = None,
+) -> Parameters:
     """How a drawing is written down.
 
     Args:
         model: the backbone's name; not its path, which is nobody's business.
         sampler: what A1111 calls the scheduler.
+        beside: networks beside the base: what they are, and their names.
     """
     settings = {
         "Steps": str(drawing.steps),
@@ -95,6 +103,7 @@ def describe(drawing: Drawing, *, model: str, sampler: str, adapters: Sequence[U
         **({"Clip skip": str(drawing.reading.clip_skip + 1)} if drawing.reading.clip_skip else {}),
         **({} if drawing.image is None else {"Denoising strength": f"{drawing.strength:g}"}),
     }
+    settings |= beside or {}
     if adapters:
         settings["Lora hashes"] = ", ".join(f"{a.name}: {a.digest}" for a in adapters)
     if any(a.scale != 1 for a in adapters):

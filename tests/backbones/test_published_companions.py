@@ -219,3 +219,29 @@ def test_a_control_net_of_xl_draws_as_in_its_own_pipeline(tmp_path, control):
     expected = theirs(pipeline, image=[control] * 2)
     found = ours(tmp_path / "base", ControlNet.load(tmp_path / "net"), control=control, height=16, width=16)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+# ------------------------------------------------------------------------------------------------ from the command line
+def test_they_are_options_of_generate(tiny_base, control_net, ip_adapter, control, tmp_path, capsys):
+    from PIL import Image
+
+    from adapt.cli.main import main
+
+    control.save(tmp_path / "control.png")
+    picture, base = str(tmp_path / "control.png"), ["--base", str(tiny_base), "--prompt", "a cat", "--steps", "2"]
+    net = ["--control", picture, "--controlnet", str(control_net), "--control-scale", "0.5"]
+    looking = ["--image-prompt", picture, "--ip-adapter", f"{ip_adapter / 'ip-adapter_sd15.safetensors'}:0.6"]
+    drawn = {}
+    for name, options in {"plain": [], "net": net, "ip": looking, "both": [*net, *looking]}.items():
+        assert main(["generate", *base, *options, "--output", str(tmp_path / f"{name}.png")]) == 0
+        drawn[name] = Image.open(tmp_path / f"{name}.png")
+    assert len({picture.tobytes() for picture in drawn.values()}) == 4
+    said = drawn["both"].info["parameters"]
+    assert f"ControlNet: {control_net.name}" in said and 'IP-Adapter: "ip-adapter_sd15:0.6"' in said
+    assert str(tmp_path) not in said
+    capsys.readouterr()
+    assert main(["generate", *base, "--controlnet", str(control_net)]) == 2
+    assert "--control PICTURE" in capsys.readouterr().err
+    assert main(["generate", *base, "--image-prompt", picture, "--ip-adapter", str(tiny_base)]) == 2
+    assert main(["generate", *base, "--control", picture, "--controlnet", str(tmp_path / "nowhere")]) == 2
+    assert "no ControlNet here" in capsys.readouterr().err
