@@ -76,6 +76,78 @@ def tiny_base(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def make_control_net():
+    """UNet, folder → a tiny ControlNet in it, whose random weights say something, also where a new one has zeros."""
+
+    def make(unet, folder):
+        import torch
+        from diffusers import ControlNetModel
+
+        network = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 16))
+        random = torch.Generator().manual_seed(5)
+        with torch.no_grad():
+            for p in network.parameters():
+                p.copy_(torch.randn(p.shape, generator=random) * 0.2)
+        network.save_pretrained(folder)
+        return network
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def control_net(tmp_path_factory, make_control_net):
+    """The folder of a tiny ControlNet of the tiny base."""
+    folder = tmp_path_factory.mktemp("control-net")
+    make_control_net(tiny_pipeline().unet, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ip_adapter(tmp_path_factory):
+    """A repository as IP-Adapters are published: `models/….safetensors`, plain and plus, and `models/image_encoder/`."""
+    import torch
+    import transformers
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("ip") / "models"
+    vision = transformers.CLIPVisionConfig(
+        hidden_size=32, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=16, patch_size=8,
+        projection_dim=12,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.CLIPVisionModelWithProjection(vision).save_pretrained(folder / "image_encoder")
+    unet, random = tiny_pipeline().unet, torch.Generator().manual_seed(1)
+
+    def some(*shape):
+        return torch.randn(shape, generator=random) * 0.3
+
+    number, attention = 1, {}
+    for name in unet.attn_processors:
+        if name.endswith("attn2.processor"):
+            for half in ("k", "v"):
+                attention[f"ip_adapter.{number}.to_{half}_ip.weight"] = some(16, 16)
+            number += 2
+    plain = {"proj.weight": some(4 * 16, 12), "proj.bias": some(4 * 16)}
+    plain |= {"norm.weight": some(16), "norm.bias": some(16)}
+    save_file({**attention, **{f"image_proj.{k}": x for k, x in plain.items()}}, folder / "ip-adapter_sd15.safetensors")
+    layer = {
+        **{f"0.{n}.{w}": (64,) for n in ("norm1", "norm2") for w in ("weight", "bias")},
+        **{"0.to_q.weight": (64, 64), "0.to_kv.weight": (128, 64), "0.to_out.weight": (64, 64)},
+        **{"1.0.weight": (64,), "1.0.bias": (64,), "1.1.weight": (256, 64), "1.3.weight": (64, 256)},
+    }
+    resampler = {
+        **{"latents": some(1, 4, 64), "proj_in.weight": some(64, 32), "proj_in.bias": some(64)},
+        **{"proj_out.weight": some(16, 64), "proj_out.bias": some(16), "norm_out.weight": some(16), "norm_out.bias": some(16)},
+        **{f"layers.{i}.{name}": some(*shape) for i in range(4) for name, shape in layer.items()},
+    }  # fmt: skip
+    save_file(
+        {**attention, **{f"image_proj.{k}": x for k, x in resampler.items()}},
+        folder / "ip-adapter-plus_sd15.safetensors",
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
 def pictures(tmp_path_factory):
     """A folder of twelve 16 px pictures with captions."""
     import numpy as np

@@ -77,7 +77,7 @@ def test_the_collectors_find_something():
 
 # ------------------------------------------------------------------------------------------------ commands
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory, tiny_base, pictures):
+def workplace(tmp_path_factory, tiny_base, pictures, control_net, ip_adapter):
     """A folder that holds what the commands name: pictures, an adapter, pictures to draw over, prompt files."""
     from PIL import Image
 
@@ -85,7 +85,9 @@ def workplace(tmp_path_factory, tiny_base, pictures):
     shutil.copytree(pictures, here / "my-pictures")
     for name in ("examples", "training_scripts"):
         (here / name).symlink_to(ROOT / name, target_is_directory=True)
-    for name in ("sketch.png", "photo.png"):
+    (here / "control_v11p_sd15_canny").symlink_to(control_net, target_is_directory=True)
+    (here / "IP-Adapter").symlink_to(ip_adapter.parent, target_is_directory=True)
+    for name in ("sketch.png", "photo.png", "edges.png"):
         shutil.copy(pictures / "00.png", here / name)
     (here / "wildcards").mkdir()
     (here / "wildcards" / "animal.txt").write_text("fox\nowl\n", "utf-8")

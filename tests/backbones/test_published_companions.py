@@ -25,27 +25,6 @@ def control():
     return picture
 
 
-def lively(network, seed=5):
-    """Random weights, also where a new one has zeros, so that it says something."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for p in network.parameters():
-            p.copy_(torch.randn(p.shape, generator=generator) * 0.2)
-    return network
-
-
-@pytest.fixture(scope="module")
-def control_net(tmp_path_factory, make_tiny):
-    """The folder of a tiny ControlNet."""
-    from diffusers import ControlNetModel
-
-    unet = make_tiny().unet
-    folder = tmp_path_factory.mktemp("control-net")
-    network = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 16))
-    lively(network).save_pretrained(folder)
-    return folder
-
-
 def ours(base, companion, **asked):
     """Latents of two drawings, with what stands beside the base."""
     backbone = Backbone.load(str(base))
@@ -91,53 +70,6 @@ def test_without_a_control_a_control_net_changes_no_bit(tiny_base, control_net, 
 
 
 # ------------------------------------------------------------------------------------------------ IP-Adapters
-CLIP, TOKENS = 12, 4
-
-
-@pytest.fixture(scope="module")
-def ip_adapter(tmp_path_factory, make_tiny):
-    """A repository as IP-Adapters are published: `models/….safetensors`, plain and plus, and `models/image_encoder/`."""
-    import transformers
-    from safetensors.torch import save_file
-
-    folder = tmp_path_factory.mktemp("ip") / "models"
-    vision = transformers.CLIPVisionConfig(
-        hidden_size=32, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=16, patch_size=8,
-        projection_dim=CLIP,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    transformers.CLIPVisionModelWithProjection(vision).save_pretrained(folder / "image_encoder")
-    unet, random = make_tiny().unet, torch.Generator().manual_seed(1)
-
-    def some(*shape):
-        return torch.randn(shape, generator=random) * 0.3
-
-    number, attention = 1, {}
-    for name in unet.attn_processors:
-        if name.endswith("attn2.processor"):
-            for half in ("k", "v"):
-                attention[f"ip_adapter.{number}.to_{half}_ip.weight"] = some(16, 16)
-            number += 2
-    plain = {"proj.weight": some(TOKENS * 16, CLIP), "proj.bias": some(TOKENS * 16)}
-    plain |= {"norm.weight": some(16), "norm.bias": some(16)}
-    save_file({**attention, **{f"image_proj.{k}": x for k, x in plain.items()}}, folder / "ip-adapter_sd15.safetensors")
-    layer = {
-        **{f"0.{n}.{w}": (64,) for n in ("norm1", "norm2") for w in ("weight", "bias")},
-        **{"0.to_q.weight": (64, 64), "0.to_kv.weight": (128, 64), "0.to_out.weight": (64, 64)},
-        **{"1.0.weight": (64,), "1.0.bias": (64,), "1.1.weight": (256, 64), "1.3.weight": (64, 256)},
-    }
-    resampler = {
-        **{"latents": some(1, TOKENS, 64), "proj_in.weight": some(64, 32), "proj_in.bias": some(64)},
-        **{"proj_out.weight": some(16, 64), "proj_out.bias": some(16), "norm_out.weight": some(16), "norm_out.bias": some(16)},
-        **{f"layers.{i}.{name}": some(*shape) for i in range(4) for name, shape in layer.items()},
-    }  # fmt: skip
-    save_file(
-        {**attention, **{f"image_proj.{k}": x for k, x in resampler.items()}},
-        folder / "ip-adapter-plus_sd15.safetensors",
-    )
-    return folder
-
-
 @pytest.mark.parametrize("kind", ["ip-adapter_sd15", "ip-adapter-plus_sd15"])
 @pytest.mark.parametrize("scale", [1.0, 0.5])
 def test_an_ip_adapter_draws_as_in_its_own_pipeline(tiny_base, ip_adapter, control, kind, scale):
@@ -208,13 +140,12 @@ def test_a_control_net_of_another_base_is_refused(make_tiny, tmp_path, control_n
         ControlNet.load(tmp_path / "wide" / "unet")
 
 
-def test_a_control_net_of_xl_draws_as_in_its_own_pipeline(tmp_path, control):
-    from diffusers import ControlNetModel, StableDiffusionXLControlNetPipeline, StableDiffusionXLPipeline
+def test_a_control_net_of_xl_draws_as_in_its_own_pipeline(tmp_path, control, make_control_net):
+    from diffusers import StableDiffusionXLControlNetPipeline, StableDiffusionXLPipeline
 
     built("stable-diffusion-xl").save_pretrained(tmp_path / "base")
     plain = StableDiffusionXLPipeline.from_pretrained(tmp_path / "base", add_watermarker=False)
-    net = lively(ControlNetModel.from_unet(plain.unet, conditioning_embedding_out_channels=(8, 16)))
-    net.save_pretrained(tmp_path / "net")
+    net = make_control_net(plain.unet, tmp_path / "net")
     pipeline = StableDiffusionXLControlNetPipeline(**plain.components, controlnet=net, add_watermarker=False)
     expected = theirs(pipeline, image=[control] * 2)
     found = ours(tmp_path / "base", ControlNet.load(tmp_path / "net"), control=control, height=16, width=16)
