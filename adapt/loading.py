@@ -119,7 +119,8 @@ def frame_of(folder: Path) -> tuple[int, int] | None:
         family = _row_of(folder)
         assert family is not None
         denoiser = next(path for name in ("unet", "transformer") if (path := folder / name / "config.json").is_file())
-        sample: Any = family.sample_size or json.loads(denoiser.read_text("utf-8"))["sample_size"]
+        config = json.loads(denoiser.read_text("utf-8"))
+        sample: Any = family.sample_size or config.get("sample_size") or config["sample_height"]
         if not (folder / "vae").is_dir():  # in pixel space
             return int(max(sample) if isinstance(sample, list) else sample), _halvings(denoiser)
         scale = _scale_of(json.loads((folder / "vae" / "config.json").read_text("utf-8")))
@@ -160,9 +161,17 @@ def medium_of(folder: Path) -> Medium:
         sample = json.loads((folder / "transformer" / "config.json").read_text("utf-8"))["sample_size"]
         hop = prod(vae["downsampling_ratios"])
         return Medium("sound", vae["audio_channels"], side=sample * hop, scale=hop, rate=vae["sampling_rate"])
-    halved = vae.get("temperal_downsample") or vae.get("spatio_temporal_scaling") or ()
-    frame_scale = int(vae.get("patch_size_t") or 1) * 2 ** sum(halved)
+    frame_scale = _frame_scale_of(vae)
     return Medium(row.medium, side=side, scale=scale, frames=row.frames, frame_scale=frame_scale, fps=row.fps)
+
+
+def _frame_scale_of(vae: dict[str, Any]) -> int:
+    """What frames after the first are a multiple of, from the configuration of a video's autoencoder."""
+    if ratio := vae.get("temporal_compression_ratio"):
+        by_twos = vae.get("_class_name") == "AutoencoderKLCogVideoX"
+        return int(ratio) * (2 if by_twos else 1)
+    halved = vae.get("temperal_downsample") or vae.get("spatio_temporal_scaling") or ()
+    return int(vae.get("patch_size_t") or 1) * int(2 ** sum(halved))
 
 
 def caption_counter(folder: Path) -> TokenCounter:

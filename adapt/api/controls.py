@@ -16,7 +16,7 @@ def require_stem(backbone: Backbone, settings: TrainSettings) -> None:
     """Raises `SettingsError` for a family that has no place for a control."""
     from adapt.backbones.stem import stem_of
 
-    if settings.control != "none" and (backbone.medium.kind != "picture" or stem_of(backbone) is None):
+    if settings.control != "none" and stem_of(backbone) is None:
         raise SettingsError("the base has no first layer that a control could be added to", given=backbone.reference,
                             allowed="UNets, and transformers whose first layer is a convolution",
                             next="leave control out")  # fmt: skip

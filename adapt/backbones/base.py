@@ -63,6 +63,8 @@ class Backbone(ABC):
     prompt_syntax: ClassVar[str] = "plain text"
     full_precision: ClassVar[tuple[str, ...]] = ()
     """Components that stay in float32 whatever the base is held in: some VAEs (SDXL's) overflow in float16."""
+    axes: ClassVar[tuple[int, ...]] = ()
+    """Axes of x in the order in which its pipeline lays them, so that a seed draws the same noise here and there; (): as here."""
     listeners: Sequence[Callable[[Tensor], None]] = ()
     """Told t (B,) before each prediction."""
 
@@ -273,7 +275,7 @@ class Backbone(ABC):
     @property
     def resolution(self) -> int:
         """Side of the pictures that it was made for, in pixels."""
-        sample = self.entry.sample_size or self.config["sample_size"]
+        sample = self.entry.sample_size or self.config.get("sample_size") or self.config["sample_height"]
         return side_of(sample) * self.scale_factor
 
     @property

@@ -209,6 +209,11 @@ FAMILIES: dict[str, Family] = {
             ),
         ),
         Family(
+            "cogvideox", "CogVideoX", "cogvideox:CogVideoX", {"CogVideoXPipeline": "video"}, patch=2,
+            max_tokens=226, medium="video", frames=49, fps=8.0,
+            licence="2B: Apache-2.0; 5B and 1.5: the CogVideoX Licence, look it up",
+        ),
+        Family(
             "stable-audio", "Stable Audio Open", "stable_audio:StableAudio", {"StableAudioPipeline": "sound"},
             medium="sound", licence="Stability AI Community Licence: gated, commercial use limited by revenue",
         ),

@@ -31,7 +31,9 @@ class Stem(NamedTuple):
 
 
 def stem_of(backbone: Backbone) -> Stem | None:
-    """Where latents are taken in; None where the family has no such layer."""
+    """Where latents are taken in; None where the family has no such layer. Clips and sounds are told no controls."""
+    if backbone.entry.medium != "picture":
+        return None
     network = backbone.modules[backbone.denoiser_name]
     for name in STEMS:
         layer: Any = reduce(_child, name.split("."), network)

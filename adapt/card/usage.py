@@ -15,7 +15,7 @@ from adapt.formats.readers import LOADER
 TASKS = {
     **dict.fromkeys(("Img2Img", "Kontext", "Edit", "Pix2Pix", "Inpaint"), "image-to-image"),
     **dict.fromkeys(("ImageToVideo", "StableVideoDiffusion"), "image-to-video"),
-    **dict.fromkeys(("Video", "Wan", "LTX", "AnimateDiff", "Mochi"), "text-to-video"),
+    **dict.fromkeys(("Video", "Wan", "LTX", "CogVideoX", "AnimateDiff", "Mochi"), "text-to-video"),
     **dict.fromkeys(("Audio", "MusicLDM"), "text-to-audio"),
     **dict.fromkeys(("DiTPipeline", "DDPM", "DDIMPipeline"), "unconditional-image-generation"),
 }

@@ -63,10 +63,14 @@ def objective_of(
 
 
 def _alphas(scheduler: Mapping[str, Any], zero_terminal_snr: bool) -> Any:
-    from diffusers import DDPMScheduler
+    import diffusers
 
     more = {"rescale_betas_zero_snr": True} if zero_terminal_snr else {}
-    return DDPMScheduler.from_config(dict(scheduler), clip_sample=False, thresholding=False, **more).alphas_cumprod
+    if "snr_shift_scale" in scheduler:  # CogVideoX: its schedulers alone know how they shift
+        own = getattr(diffusers, scheduler["_class_name"]).from_config(dict(scheduler), **more)
+        return own.alphas_cumprod.float()
+    made = diffusers.DDPMScheduler.from_config(dict(scheduler), clip_sample=False, thresholding=False, **more)
+    return made.alphas_cumprod
 
 
 def _needless_rescale() -> SettingsError:

@@ -12,6 +12,7 @@ from adapt.backbones import Backbone
 from adapt.backbones.told import chunks, nothing, told
 from adapt.errors import BackboneError, SettingsError
 from adapt.sampling import parts, schedulers
+from adapt.sampling.axes import Axes
 from adapt.sampling.clip import Drawn
 from adapt.sampling.guided import guidance_of, perturbed_of
 from adapt.sampling.loop import NONE, Progress, denoise, silent
@@ -113,7 +114,7 @@ def draw_latents(
     negative = Condition(negative.parts, condition.facts)  # facts are told to both: only parts are kept away from
     guidance = guidance_of(first, backbone, _further(backbone, drawings, condition))
     others = {**weaker, **perturbed_of(first, backbone)}
-    noise = Noise(generators, device, dtype)
+    noise = Noise(generators, device, dtype, Axes(backbone.axes))
     start = _start(backbone, first)
     predict = backbone.predict if watch is None else watch(condition)
     return denoise(predict, stepper, guidance, start, noise, condition, negative, progress, others)
@@ -141,7 +142,7 @@ def _stepper(backbone: Backbone, drawing: Drawing, generators: Sequence[torch.Ge
     """The scheduler, told what the family tells its own about latents of this size."""
     told = backbone.schedule(drawing.steps, backbone.latent_shape(*drawing.dims)[1:])
     scheduler = schedulers.build(drawing.scheduler, backbone.scheduler_config, drawing.zero_terminal_snr)
-    return Stepper(scheduler, drawing.steps, generators, backbone.device, told=told)
+    return Stepper(scheduler, drawing.steps, generators, backbone.device, told=told, axes=Axes(backbone.axes))
 
 
 def _negative(backbone: Backbone, drawings: Sequence[Drawing]) -> Condition:

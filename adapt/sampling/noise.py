@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from adapt.sampling.axes import AS_HERE, Axes
+
 
 def generator_of(seed: int) -> torch.Generator:
     """A CPU generator: a seed gives the same picture on every device.
@@ -25,15 +27,19 @@ class Noise:
     Attributes:
         generators: one a picture, so that a picture starts from the same noise alone and in a batch.
         device, dtype: of what is returned; drawn in this dtype, as diffusers' pipelines do.
+        axes: the order in which the family's pipeline lays them, and so draws.
     """
 
     generators: Sequence[torch.Generator]
     device: torch.device
     dtype: torch.dtype
+    axes: Axes = AS_HERE
 
     def __call__(self, shape: Sequence[int]) -> Tensor:
         """(C, *dims) → (B, C, *dims)."""
         return torch.cat([self._row((1, *shape), generator) for generator in self.generators])
 
     def _row(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        return torch.randn(shape, generator=generator, device=generator.device, dtype=self.dtype).to(self.device)
+        laid = self.axes.shape(shape)
+        drawn = torch.randn(laid, generator=generator, device=generator.device, dtype=self.dtype).to(self.device)
+        return self.axes.ours(drawn)

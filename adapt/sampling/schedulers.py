@@ -104,6 +104,7 @@ def label(class_name: str) -> str:
 FROM_PURE_NOISE = (
     *("DDIMScheduler", "DDPMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"),
     *(_DPM, "UniPCMultistepScheduler", "LCMScheduler", "TCDScheduler"),
+    *("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler"),
 )
 """Classes that know `rescale_betas_zero_snr`."""
 PURE_NOISE = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
@@ -119,6 +120,17 @@ def _flow_options(config: Mapping[str, Any]) -> dict[str, Any]:
     """What multistep schedulers must be told to solve a flow: FlowMatch* schedulers leave it unsaid."""
     shift = config.get("shift") or config.get("flow_shift") or 1.0
     return {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift}
+
+
+def _shifted_betas(config: Mapping[str, Any]) -> list[float]:
+    """CogVideoX's noise levels, for schedulers that do not know its shift; a rescaling to SNR 0 comes after it."""
+    import diffusers
+    import torch
+
+    plain = {**config, "rescale_betas_zero_snr": False}
+    alphas = getattr(diffusers, str(config["_class_name"])).from_config(plain).alphas_cumprod
+    betas: list[float] = (1 - alphas / torch.cat([alphas.new_ones(1), alphas[:-1]])).tolist()
+    return betas
 
 
 def check(spec: SchedulerSpec, config: Mapping[str, Any], zero_terminal_snr: bool = False) -> None:
@@ -162,6 +174,8 @@ def build(name: str | None, config: Mapping[str, Any], zero_terminal_snr: bool =
     if zero_terminal_snr:
         class_name = class_name if class_name in FROM_PURE_NOISE else "DDIMScheduler"
         options |= PURE_NOISE
+    if "snr_shift_scale" in config and class_name != config["_class_name"]:
+        options["trained_betas"] = _shifted_betas(config)
     try:
         return getattr(diffusers, class_name).from_config(dict(config), **options)
     except ImportError as error:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from adapt.errors import SettingsError
+from adapt.sampling.axes import AS_HERE, Axes
 
 
 class Stepper:
@@ -24,6 +25,7 @@ class Stepper:
         eta: share of DDPM's noise that DDIM adds on the way, 0 … 1 (arXiv 2010.02502, eq. 16).
         told: what the family tells its own scheduler beside the number of steps (`Backbone.schedule`); of it, each takes what
             it knows.
+        axes: the order in which the family's pipeline hands latents to its scheduler, which draws noise of that shape.
 
     Raises:
         SettingsError: the scheduler cannot make that many steps.
@@ -37,8 +39,9 @@ class Stepper:
         device: torch.device,
         eta: float = 0.0,
         told: Mapping[str, Any] | None = None,
+        axes: Axes = AS_HERE,
     ) -> None:
-        self.scheduler, self.steps = scheduler, steps
+        self.scheduler, self.steps, self.axes = scheduler, steps, axes
         try:
             _set_times(scheduler, steps, device, told or {})
         except ValueError as error:
@@ -47,6 +50,7 @@ class Stepper:
         self.order = int(getattr(scheduler, "order", 1))
         self._noise = {"generator": list(generators), "eta": eta}
         self._takes = set(inspect.signature(scheduler.step).parameters)
+        self._before: dict[str, Any] = dict.fromkeys(("old_pred_original_sample", "timestep_back"))  # CogVideoX's DPM
 
     @property
     def times(self) -> Tensor:
@@ -92,9 +96,12 @@ class Stepper:
 
     def step(self, prediction: Tensor, t: Tensor, x_t: Tensor) -> Tensor:
         """One step towards the clean x: (B, C, *dims) → the same shape."""
-        extra = {name: value for name, value in self._noise.items() if name in self._takes}
-        x: Tensor = self.scheduler.step(prediction, t, x_t, return_dict=False, **extra)[0]
-        return x
+        known = {**self._noise, **self._before}
+        extra = {name: value for name, value in known.items() if name in self._takes}
+        said, laid = self.axes.theirs(prediction), self.axes.theirs(x_t)
+        x, *more = self.scheduler.step(model_output=said, timestep=t, sample=laid, return_dict=False, **extra)
+        self._before = {"old_pred_original_sample": more[0] if more else None, "timestep_back": t}
+        return self.axes.ours(x)
 
 
 def _set_times(scheduler: Any, steps: int, device: torch.device, told: Mapping[str, Any]) -> None:

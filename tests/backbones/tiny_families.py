@@ -591,6 +591,35 @@ def ltx():
     )  # fmt: skip
 
 
+def cogvideox(rotary=True, joined=None, scheduler="CogVideoXDPMScheduler"):
+    """`rotary` and DPM as the large one, a table of positions and DDIM as the small one; `joined` 2 as 1.5."""
+    import diffusers
+
+    autoencoder = diffusers.AutoencoderKLCogVideoX(
+        in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(8, 8, 8), layers_per_block=1,
+        norm_num_groups=4, down_block_types=("CogVideoXDownBlock3D",) * 3, up_block_types=("CogVideoXUpBlock3D",) * 3,
+        temporal_compression_ratio=4, scaling_factor=0.7,
+    )  # fmt: skip
+    transformer = diffusers.CogVideoXTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=16, in_channels=4, out_channels=4, time_embed_dim=16,
+        text_embed_dim=16, num_layers=2, sample_width=4, sample_height=4, sample_frames=9, patch_size=2,
+        patch_size_t=joined, patch_bias=joined is None, temporal_compression_ratio=4, max_text_seq_length=24,
+        use_rotary_positional_embeddings=rotary,
+    )  # fmt: skip
+    return diffusers.CogVideoXPipeline(
+        tokenizer=t5_tokenizer(), text_encoder=t5_text(), vae=autoencoder, transformer=transformer,
+        scheduler=getattr(diffusers, scheduler)(
+            **BETAS, clip_sample=False, prediction_type="v_prediction", timestep_spacing="trailing",
+            rescale_betas_zero_snr=True, snr_shift_scale=1.0 if rotary else 3.0,
+        ),
+    )  # fmt: skip
+
+
+def clip_by_frames_of(case, pipeline, **call):
+    """Latents of one that lays them frame by frame."""
+    return clip_of(case, pipeline, **call).transpose(1, 2)
+
+
 def stable_audio():
     import diffusers
     import transformers
@@ -679,6 +708,9 @@ CASES = {
     ),
     "wan": Case(wan, {"max_sequence_length": 24}, run=clip_of, side=16, frames=5, scale=8),
     "stable-audio": Case(stable_audio, run=sound_of, side=32, scale=4),
+    "cogvideox": Case(
+        cogvideox, {"max_sequence_length": 24}, run=clip_by_frames_of, side=16, frames=9, scale=4
+    ),
     "ltx-video": Case(ltx, {"max_sequence_length": 24}, run=clip_of, packed=True, frames=9, scale=4),
 }  # fmt: skip
 """By the family's name in the table, or what another task of it is called. A pipeline of the table without a case here fails
