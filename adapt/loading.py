@@ -45,7 +45,7 @@ def at_hand(reference: str | None) -> str | None:
         return None
     try:
         where = kept(reference)
-        read_index(where.folder, weights=where.checkpoint is None)
+        index_of(where)
     except (BackboneError, OSError):
         return None
     return composed(str(where.folder), variant=where.variant) if where.repository else reference
@@ -58,8 +58,22 @@ def require(reference: str) -> Path:
         BackboneError: it is not.
     """
     where = source(reference)
-    read_index(where.folder, weights=where.checkpoint is None)
+    index_of(where)
     return where.folder
+
+
+def index_of(where: Source) -> dict[str, Any]:
+    """The `model_index.json` of a base that is there, whole and of a family that is known.
+
+    Raises:
+        BackboneError: it is not.
+    """
+    contents = where.contents
+    index = read_index(where.folder, weights=False)
+    if contents and (family := family_of(index)):
+        contents.require_family(family.name, family.title)
+    _require_components(where, index)
+    return index
 
 
 def read_index(folder: Path, *, weights: bool = True) -> dict[str, Any]:
@@ -83,11 +97,11 @@ def read_index(folder: Path, *, weights: bool = True) -> dict[str, Any]:
             next="adapt bases lists the families",
         )
     if weights:
-        _require_components(folder, index)
+        _require_components(Source(folder), index)
     return index
 
 
-def _require_components(folder: Path, index: dict[str, Any]) -> None:
+def _require_components(where: Source, index: dict[str, Any]) -> None:
     """Every component that the index names is there and has weights that can be read; a half-downloaded base has not.
 
     Raises:
@@ -97,11 +111,17 @@ def _require_components(folder: Path, index: dict[str, Any]) -> None:
         entry = index.get(name)
         if not isinstance(entry, list) or len(entry) != 2 or entry[1] is None:
             continue
-        place = folder / name
+        place = where.folder / name
         if not (place / "config.json").is_file():
-            raise BackboneError(f"the base is not whole: {name} is missing", given=folder, next="download it again")
+            raise BackboneError(
+                f"the base is not whole: {name} is missing", given=where.folder, next="download it again"
+            )
+        if where.contents and where.contents.has(name, entry[1]):
+            continue
         found = [path.name for path in place.iterdir()]
         if not any(file.endswith(".safetensors") for file in found):
+            if where.contents:
+                raise _neither(where, name)
             pickled = next((file for file in found if file.endswith(PICKLES)), None)
             raise BackboneError(
                 f"{name} has no safetensors weights",
@@ -110,6 +130,14 @@ def _require_components(folder: Path, index: dict[str, Any]) -> None:
                 if pickled
                 else "download it again; of a base with weights of one variant only, say it: owner/name:fp16",
             )
+
+
+def _neither(where: Source, name: str) -> BackboneError:
+    return BackboneError(
+        f"neither the checkpoint nor the folder has the weights of {name}",
+        given=f"{where.checkpoint}, {where.folder}",
+        next=f"a whole diffusers folder or Hub id behind the colon: --base {where.checkpoint and where.checkpoint.name}:FOLDER",
+    )
 
 
 def frame_of(folder: Path) -> tuple[int, int] | None:
@@ -226,7 +254,7 @@ def _slow_counter(where: Path, most: int | None = None) -> TokenCounter:
 def load(reference: str, *, dtype: torch.dtype, device: str | torch.device, without: Sequence[str] = ()) -> Backbone:
     """See `Backbone.load`."""
     where = source(reference)
-    folder, index = where.folder, read_index(where.folder, weights=where.checkpoint is None)
+    folder, index = where.folder, index_of(where)
     row = family_of(index)
     assert row is not None, "read_index has looked"
     family = row.load()
@@ -289,42 +317,38 @@ def load_pipeline(
             none = {name: None for name in (*LEFT_OUT, *without, *_absent(where.folder)) if name in takes}
             if "requires_safety_checker" in takes:
                 none["requires_safety_checker"] = False  # type: ignore[assignment]
-            if where.checkpoint:
-                return _from_checkpoint(kind, where.folder, where.checkpoint, dtype, wide, none)
+            parts = _from_checkpoint(where, dtype, wide, none)
             return kind.from_pretrained(
-                where.folder, dtype=dtypes, use_safetensors=True, local_files_only=True, variant=where.variant, **none
-            )
+                where.folder, dtype=dtypes, use_safetensors=True, local_files_only=True, variant=where.variant,
+                **none, **parts,
+            )  # fmt: skip
         except (OSError, ValueError, RuntimeError, ImportError) as error:  # ImportError: a scheduler's package
             reason = str(error).strip().splitlines()[0]
             raise BackboneError(f"the base cannot be loaded: {reason}", given=where.folder) from error
 
 
 def _from_checkpoint(
-    kind: Any,
-    folder: Path,
-    checkpoint: Path,
-    dtype: torch.dtype,
-    wide: Mapping[str, torch.dtype],
-    none: Mapping[str, Any],
-) -> Any:
-    """By diffusers' own map of the names; the folder says the configuration, and has the encoders that the file lacks."""
-    import diffusers
+    where: Source, dtype: torch.dtype, wide: Mapping[str, torch.dtype], none: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The networks that the one file has, by component; none where there is no such file.
 
-    if not hasattr(kind, "from_single_file"):
-        raise BackboneError("diffusers reads no checkpoint in one file of this family", given=checkpoint)
-    index = json.loads((folder / "model_index.json").read_text("utf-8"))
-    where = {"config": str(folder), "local_files_only": True}
-    try:
-        parts = {
-            name: getattr(diffusers, index[name][1]).from_single_file(
-                str(checkpoint), subfolder=name, dtype=held, **where
-            )
-            for name, held in wide.items()
-            if held != dtype and name not in none
-        }
-        return kind.from_single_file(str(checkpoint), dtype=dtype, **where, **parts, **none)
-    except Exception as error:  # diffusers' own for a missing component is a plain Exception
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise BackboneError(
-            f"the checkpoint does not fit the folder: {reason}", given=f"{checkpoint}, {folder}"
-        ) from error
+    Raises:
+        BackboneError: they do not fit the folder's configurations.
+    """
+    if (contents := where.contents) is None:
+        return {}
+    from adapt.checkpoints.network import Reader
+    from adapt.checkpoints.values import values_of
+
+    index = json.loads((where.folder / "model_index.json").read_text("utf-8"))
+    entries = {name: index[name] for name in WEIGHTED if isinstance(index.get(name), list) and index[name][1]}
+    entries = {name: entry for name, entry in entries.items() if name not in none and contents.has(name, entry[1])}
+    if not entries:
+        return {}
+    reader = Reader(contents, values_of(contents.file, dtype), where.folder)
+    return {
+        name: reader.encoder(name, library, kind, wide.get(name, dtype))
+        if name.startswith("text_encoder")
+        else reader.network(name, kind, wide.get(name, dtype))
+        for name, (library, kind) in entries.items()
+    }

@@ -1,13 +1,17 @@
-"""Where a base is: the bundled one, a local diffusers folder, the Hub at a revision and in a variant. Imports no torch."""
+"""Where a base is: the bundled one, a local diffusers folder, the Hub at a revision and in a variant, a checkpoint in one file.
+Imports no torch."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adapt.checkpoints import Contents, contents_of
+from adapt.checkpoints.contents import DENOISERS
 from adapt.errors import BackboneError, HubError, SettingsError
 from adapt.fetch import Reference, explained
 from adapt.fetch.reference import PART
@@ -17,7 +21,7 @@ PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 ON_HUB = re.compile(rf"(?P<repository>{PART}/{PART})(?:@(?P<revision>[\w./-]+))?(?::(?P<variant>\w+))?")
 """`owner/name`, `owner/name@revision`, `owner/name:variant`, `owner/name@revision:variant`."""
 IN_FILE = re.compile(r"(?P<file>.+\.(?:safetensors|gguf|ckpt|pt|pth|bin|pkl))(?::(?P<config>.+))?")
-"""A checkpoint in one file, and behind a colon a diffusers folder of the same architecture."""
+"""A checkpoint in one file, and behind a colon a diffusers folder of the same architecture, which has what the file lacks."""
 IN_VARIANT = re.compile(r"(?P<folder>.+):(?P<variant>\w+)")
 
 
@@ -29,7 +33,8 @@ class Source:
         it are read from their plain files, as diffusers does.
     repository: on the Hub, where it is from there.
     revision: a branch, a tag or a commit that was asked for.
-    checkpoint: the one file that weights are in, in the layout that the model was published in; None: in `folder`.
+    checkpoint: the one file that weights are in, as the model was published or in diffusers' names; what it lacks is read from
+        `folder`. None: all is in `folder`.
     """
 
     folder: Path
@@ -43,9 +48,15 @@ class Source:
         """The Hub's commit that `folder` is a snapshot of."""
         return self.folder.name if self.repository and self.folder.parent.name == "snapshots" else None
 
-    def weights(self, component: str) -> list[Path]:
-        """The safetensors files that a component is read from: of the variant, else plain ones; none of a checkpoint's."""
-        if self.checkpoint:
+    @property
+    def contents(self) -> Contents | None:
+        """What the one file holds."""
+        return contents_of(self.checkpoint) if self.checkpoint else None
+
+    def weights(self, component: str, kind: str | None = None) -> list[Path]:
+        """The safetensors files that a component of this class is read from: of the variant, else plain ones; none where it is
+        in the checkpoint."""
+        if self.contents and self.contents.has(component, kind):
             return []
         return weights_in(self.folder / component, self.variant)
 
@@ -119,33 +130,43 @@ def _checkpoint(file: Path, config: str | None) -> Source:
             allowed="a diffusers folder with safetensors weights, or a checkpoint in one .safetensors file",
             next="convert it with diffusers once",
         )
-    if file.suffix == ".gguf":
-        raise BackboneError(
-            "GGUF files are not read yet",
-            given=file,
-            allowed="safetensors",
-            next="hold the base in few bits with the setting quantize, of the extra quant",
-        )
     if not file.is_file():
         raise BackboneError("no such checkpoint", given=file)
+    contents = contents_of(file)
     if config is None:
         beside = (file.with_suffix(""), file.parent)
         folder = next((place for place in beside if (place / "model_index.json").is_file()), None)
-        return Source(folder or _unsaid(file), checkpoint=file)
+        return Source(folder or _unsaid(contents), checkpoint=file)
+    return Source(_configured(contents, config), checkpoint=file)
+
+
+def _configured(contents: Contents, config: str) -> Path:
+    """The folder with the configuration of a checkpoint; one on the Hub is fetched for a denoiser alone, without its own
+    denoiser's weights."""
+    named = None if is_here(config) else ON_HUB.fullmatch(config)
+    if named and contents.alone:
+        return _download(Reference(named["repository"], named["revision"]), named["variant"], without=DENOISERS)
     try:
-        return Source(kept(config).folder, checkpoint=file)
+        return kept(config).folder
     except OSError as error:
         raise BackboneError(
             "the checkpoint's configuration would have to be downloaded", given=config, next=f"hf download {config}"
         ) from error
 
 
-def _unsaid(file: Path) -> Path:
+def _unsaid(contents: Contents) -> Path:
+    kind = f", which is {contents.mark.title}'s" if contents.mark else ""
+    rest = (
+        "which has the other networks' weights too"
+        if contents.alone
+        else "or a Hub id that is in the cache; configurations and tokenizers are enough"
+    )
     raise BackboneError(
-        "a checkpoint in one file does not say its configuration, and nothing is downloaded for it",
-        given=file,
-        next=f"--base {file.name}:FOLDER, with a diffusers folder of the same architecture, or a Hub id that is in the cache; "
-        "configurations and tokenizers are enough",
+        f"a checkpoint in one file{kind} does not say its configuration"
+        + ("" if contents.alone else ", and nothing is downloaded for it"),
+        given=contents.file,
+        next=f"--base {contents.file.name}:FOLDER, with a diffusers folder of the same architecture"
+        + (f" or a Hub id, {rest}" if contents.alone else f", {rest}"),
     )
 
 
@@ -204,21 +225,27 @@ UNUSED = ("*.fp16.safetensors", "*.bf16.safetensors", "*.non_ema.safetensors", "
 """Of those what is never loaded."""
 
 
-def _download(what: Reference, variant: str | None) -> Path:
+def _download(what: Reference, variant: str | None, without: Collection[str] = ()) -> Path:
     """The base's folder in the Hub's cache.
+
+    Args:
+        without: components whose weights are not wanted.
 
     Raises:
         HubError: a login is missing, or terms are not accepted.
         BackboneError: it is not there, or cannot be fetched.
     """
+    unused = (*UNUSED, *(f"{name}/*.safetensors" for name in without))
     try:
         if variant is None:
-            return _snapshot(what, WANTED, UNUSED)
-        folder = _snapshot(what, (*FACTS, *(f"*/*.{variant}{end}" for end in ENDS)), ("safety_checker/*",))
+            return _snapshot(what, WANTED, unused)
+        own = (*FACTS, *(f"*/*.{variant}{end}" for end in ENDS))
+        folder = _snapshot(what, own, ("safety_checker/*", *unused[len(UNUSED) :]))
     except Exception as error:
         raise _not_had(error, what) from error
     _require_variant(folder, variant, f"{what}:{variant}")
-    plain = [name for name in _components(folder) if not weights_in(folder / name, variant)]
+    lacking = set(_components(folder)) - set(without)
+    plain = [name for name in sorted(lacking) if not weights_in(folder / name, variant)]
     try:
         return _snapshot(what, [f"{name}/*.safetensors" for name in plain], UNUSED) if plain else folder
     except Exception as error:

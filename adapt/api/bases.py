@@ -6,13 +6,13 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
 from adapt.backbones.registry import FAMILIES, Family, family_of, refusal_of
+from adapt.checkpoints import header
 from adapt.errors import BackboneError
-from adapt.loading import WEIGHTED, frame_of, read_index
+from adapt.loading import WEIGHTED, frame_of, index_of
 from adapt.source import Source, source
 
 
@@ -82,7 +82,7 @@ def judge(reference: str) -> Judged:
         BackboneError: not there, not whole, needs pickles, of an unknown family, or files that cannot be read.
     """
     where = source(reference)
-    folder, index = where.folder, read_index(where.folder, weights=where.checkpoint is None)
+    folder, index = where.folder, index_of(where)
     family = family_of(index)
     assert family is not None, "read_index has looked"
     named = [name for name in WEIGHTED if isinstance(index.get(name), list) and index[name][1] is not None]
@@ -96,40 +96,20 @@ def judge(reference: str) -> Judged:
 
 
 def _components(where: Source, kinds: Mapping[str, str]) -> Iterator[Component]:
-    """Each network of a folder; of a checkpoint the whole file."""
+    """Each network of a folder; of a checkpoint the whole file, and what it lacks."""
     if where.checkpoint:
         yield _component(where.checkpoint.name, "checkpoint in one file", [where.checkpoint])
-        return
-    yield from (_component(name, kind, where.weights(name)) for name, kind in kinds.items())
+    found = {name: (kind, where.weights(name, kind)) for name, kind in kinds.items()}
+    yield from (_component(name, kind, files) for name, (kind, files) in found.items() if files)
 
 
 def _component(name: str, kind: str, files: Sequence[Path]) -> Component:
     precision: Counter[str] = Counter()
     for file in files:
-        for entry in _header(file).values():
-            precision[str(entry["dtype"])] += prod(entry["shape"])
+        for entry in header(file).values():
+            precision[entry.dtype] += entry.numbers
     sizes = sum(file.stat().st_size for file in files)
     return Component(name, kind, sum(precision.values()), dict(precision.most_common()), sizes)
-
-
-def _header(file: Path) -> dict[str, Any]:
-    """Names, shapes and dtypes of the tensors of a safetensors file.
-
-    Raises:
-        BackboneError: it is cut off, or none.
-    """
-    try:
-        with file.open("rb") as opened:
-            length = int.from_bytes(opened.read(8), "little")
-            header: dict[str, Any] = json.loads(opened.read(length) if length < 2**28 else b"")
-        header.pop("__metadata__", None)
-        end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
-    except (OSError, ValueError, TypeError, LookupError) as error:
-        raise BackboneError("weights that cannot be read", given=file, next="download it again") from error
-    if file.stat().st_size != 8 + length + end:
-        given = f"{file} ({file.stat().st_size} of {8 + length + end} bytes)"
-        raise BackboneError("the base is not whole: weights are cut off", given=given, next="download it again")
-    return header
 
 
 def _refused(folder: Path, family: Family) -> str | None:

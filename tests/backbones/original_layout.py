@@ -1,26 +1,68 @@
-"""A tiny Stable Diffusion as one file with the names that it was published in: diffusers' map, the other way round."""
+"""Tiny pipelines as one file with the names that they were published in: diffusers' maps, the other way round."""
 
 import re
 
+DENOISER = "model.diffusion_model."
+
 
 def checkpoint_of(pipeline):
-    """Name → tensor; what `from_single_file` makes this pipeline of again."""
+    """A Stable Diffusion. Name → tensor; what `from_single_file` makes this pipeline of again."""
+    found = {**unet_of(pipeline), **vae_of(pipeline)}
+    return tidy({**found, **clip_of(pipeline.text_encoder, "cond_stage_model.transformer.")})
+
+
+def xl_of(pipeline):
+    """A Stable Diffusion XL: its second text encoder in OpenCLIP's names."""
+    found = {**unet_of(pipeline), **vae_of(pipeline)}
+    found |= clip_of(pipeline.text_encoder, "conditioner.embedders.0.transformer.")
+    return tidy({**found, **open_clip_of(pipeline.text_encoder_2, "conditioner.embedders.1.model.")})
+
+
+def joint_of(pipeline, encoders=True):
+    """A Stable Diffusion 3 or a Flux.1, as ComfyUI's checkpoints have them."""
+    found = {DENOISER + key: value for key, value in transformer_of(pipeline).items()} | vae_of(pipeline)
+    names = {"text_encoder": "clip_l", "text_encoder_2": "clip_g", "text_encoder_3": "t5xxl"}
+    if "Flux" in type(pipeline).__name__:
+        names = {"text_encoder": "clip_l", "text_encoder_2": "t5xxl"}
+    for component, name in names.items() if encoders else ():
+        make = t5_of if name == "t5xxl" else clip_of
+        found |= make(getattr(pipeline, component), f"text_encoders.{name}.transformer.")
+    return tidy(found)
+
+
+def transformer_of(pipeline):
+    """The transformer alone of a Stable Diffusion 3, a Flux.1, a Wan, an LTX-Video or a Z-Image, as its authors name it."""
+    values, kind = pipeline.transformer.state_dict(), type(pipeline.transformer).__name__
+    if kind in RENAMED:
+        return tidy({renamed(key, RENAMED[kind]): value for key, value in fused(values).items()})
+    return tidy(of_joint(values, kind))
+
+
+def tidy(found):
+    return {key: value.detach().clone().contiguous() for key, value in found.items()}
+
+
+# ------------------------------------------------------------------------------------------------ UNets, autoencoder
+def unet_of(pipeline):
     from diffusers.loaders.single_file_utils import DIFFUSERS_TO_LDM_MAPPING
 
-    unet, vae = pipeline.unet, pipeline.vae
-    layers = unet.config.layers_per_block + 1
-    named = {"unet": dict(DIFFUSERS_TO_LDM_MAPPING["unet"]["layers"]), "vae": dict(DIFFUSERS_TO_LDM_MAPPING["vae"])}
-    found = {}
-    for key, value in unet.state_dict().items():
-        found["model.diffusion_model." + (named["unet"].get(key) or of_unet(key, layers, pipeline))] = value
+    unet, known = pipeline.unet, DIFFUSERS_TO_LDM_MAPPING["unet"]
+    layers, named = unet.config.layers_per_block + 1, dict(known["layers"])
+    if unet.config.addition_embed_type:
+        named |= known["addition_embed_type"]
+    values = unet.state_dict().items()
+    return {DENOISER + (named.get(key) or of_unet(key, layers, pipeline)): value for key, value in values}
+
+
+def vae_of(pipeline, prefix="first_stage_model."):
+    from diffusers.loaders.single_file_utils import DIFFUSERS_TO_LDM_MAPPING
+
+    vae, named, found = pipeline.vae, dict(DIFFUSERS_TO_LDM_MAPPING["vae"]), {}
     for key, value in vae.state_dict().items():
-        ours = named["vae"].get(key) or of_vae(key, len(vae.config.block_out_channels))
+        ours = named.get(key) or of_vae(key, len(vae.config.block_out_channels))
         conv = ".attn_1." in ours and ours.endswith("weight") and "norm" not in ours
-        found["first_stage_model." + ours] = value[..., None, None] if conv else value
-    for key, value in pipeline.text_encoder.state_dict().items():
-        ours = key if key.startswith("text_model.") else f"text_model.{key}"
-        found["cond_stage_model.transformer." + ours] = value
-    return {key: value.contiguous() for key, value in found.items()}
+        found[prefix + ours] = value[..., None, None] if conv else value
+    return found
 
 
 def of_unet(key, layers, pipeline):
@@ -65,3 +107,125 @@ def of_vae(key, blocks):
     key = re.sub(r"down_blocks\.(\d)\.downsamplers\.0", r"down.\1.downsample", key)
     key = re.sub(r"up_blocks\.(\d)\.resnets", lambda m: f"up.{blocks - 1 - int(m[1])}.block", key)
     return re.sub(r"up_blocks\.(\d)\.upsamplers\.0", lambda m: f"up.{blocks - 1 - int(m[1])}.upsample", key)
+
+
+# ------------------------------------------------------------------------------------------------ text encoders
+def clip_of(encoder, prefix):
+    values = encoder.state_dict().items()
+    flat = ("text_model.", "text_projection.")
+    return {prefix + (key if key.startswith(flat) else f"text_model.{key}"): value for key, value in values}
+
+
+def t5_of(encoder, prefix):
+    return {prefix + key: value for key, value in encoder.state_dict().items()}
+
+
+def open_clip_of(encoder, prefix):
+    """q, k and v are one tensor; the projection is the other way round."""
+    import torch
+
+    values = {key.removeprefix("text_model."): value for key, value in encoder.state_dict().items()}
+    found = {
+        "positional_embedding": values["embeddings.position_embedding.weight"],
+        "token_embedding.weight": values["embeddings.token_embedding.weight"],
+        "ln_final.weight": values["final_layer_norm.weight"],
+        "ln_final.bias": values["final_layer_norm.bias"],
+        "text_projection": values["text_projection.weight"].T,
+    }
+    swaps = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj",
+             "self_attn.out_proj": "attn.out_proj"}  # fmt: skip
+    for key, value in values.items():
+        block = re.match(r"encoder\.layers\.(\d+)\.(.*)\.(weight|bias)", key)
+        if block is None or block[2].endswith(("k_proj", "v_proj")):
+            continue
+        place = f"transformer.resblocks.{block[1]}."
+        if block[2].endswith("q_proj"):
+            three = [values[key.replace("q_proj", f"{x}_proj")] for x in "qkv"]
+            found[f"{place}attn.in_proj_{block[3]}"] = torch.cat(three)
+        else:
+            found[f"{place}{swaps[block[2]]}.{block[3]}"] = value
+    return {prefix + key: value for key, value in found.items()}
+
+
+# ------------------------------------------------------------------------------------------------ transformers
+NORMS = {
+    "FluxTransformer2DModel": {
+        "attn.norm_q": "img_attn.norm.query_norm.scale", "attn.norm_k": "img_attn.norm.key_norm.scale",
+        "attn.norm_added_q": "txt_attn.norm.query_norm.scale", "attn.norm_added_k": "txt_attn.norm.key_norm.scale",
+    },
+    "SD3Transformer2DModel": {
+        "attn.norm_q": "x_block.attn.ln_q.weight", "attn.norm_k": "x_block.attn.ln_k.weight",
+        "attn.norm_added_q": "context_block.attn.ln_q.weight", "attn.norm_added_k": "context_block.attn.ln_k.weight",
+        "attn2.norm_q": "x_block.attn2.ln_q.weight", "attn2.norm_k": "x_block.attn2.ln_k.weight",
+    },
+}  # fmt: skip
+
+
+def of_joint(values, kind):
+    """By the table of layers that LoRA files are written with; what has no layer in it by `NORMS`."""
+    import torch
+
+    from adapt.formats.names.transformers import FLUX, SD3
+
+    names, found, parts = FLUX if "Flux" in kind else SD3, {}, {}
+    blocks = "double_blocks" if "Flux" in kind else "joint_blocks"
+    for key, value in values.items():
+        module, _, last = key.rpartition(".")
+        norm = re.match(r"(single_)?transformer_blocks\.(\d+)\.(attn2?\.norm\w*)", module)
+        if norm and norm[1]:
+            found[f"single_blocks.{norm[2]}.norm.{'query' if norm[3].endswith('q') else 'key'}_norm.scale"] = value
+        elif norm:
+            found[f"{blocks}.{norm[2]}.{NORMS[kind][norm[3]]}"] = value
+        elif key == "pos_embed.pos_embed":
+            found["pos_embed"] = value
+        else:
+            native, place = names.of_module(module)
+            parts.setdefault(f"{native.name}.{last}", {})[place] = (native, value)
+    for name, pieces in parts.items():
+        native, value = pieces[0]
+        turned = native.halves and ("final" in name or value.shape[0] == values["norm_out.linear.bias"].shape[0])
+        whole = torch.cat([pieces[place][1] for place in sorted(pieces)])
+        found[name] = torch.cat(whole.chunk(2)[::-1]) if turned else whole
+    return found
+
+
+RENAMED = {
+    "WanTransformer3DModel": {
+        "condition_embedder.time_embedder.linear_1": "time_embedding.0",
+        "condition_embedder.time_embedder.linear_2": "time_embedding.2",
+        "condition_embedder.text_embedder.linear_1": "text_embedding.0",
+        "condition_embedder.text_embedder.linear_2": "text_embedding.2",
+        "condition_embedder.time_proj": "time_projection.1", "attn2": "cross_attn", "attn1": "self_attn",
+        "to_out.0": "o", "to_q": "q", "to_k": "k", "to_v": "v", "proj_out": "head.head", "ffn.net.0.proj": "ffn.0",
+        "ffn.net.2": "ffn.2", ".norm2.": ".norm3.",
+    },
+    "LTXVideoTransformer3DModel": {
+        "time_embed.": "adaln_single.", "norm_q": "q_norm", "norm_k": "k_norm", "proj_in": "patchify_proj",
+    },
+    "ZImageTransformer2DModel": {
+        "all_final_layer.2-1.": "final_layer.", "all_x_embedder.2-1.": "x_embedder.", "attention.to_out.0": "attention.out",
+        "attention.norm_k": "attention.k_norm", "attention.norm_q": "attention.q_norm",
+    },
+    "QwenImageTransformer2DModel": {},
+}  # fmt: skip
+"""diffusers' part of a name → the authors'."""
+
+
+def renamed(key, swaps):
+    if key == "scale_shift_table" and "attn1" in swaps:  # Wan's
+        return "head.modulation"
+    if "attn1" in swaps and key.endswith("scale_shift_table"):
+        return key.replace("scale_shift_table", "modulation")
+    for theirs, authors in swaps.items():
+        key = key.replace(theirs, authors)
+    return key
+
+
+def fused(values):
+    """Z-Image's q, k and v as one."""
+    import torch
+
+    found = dict(values)
+    for key in [key for key in values if key.endswith(".attention.to_q.weight")]:
+        found[key.replace("to_q", "qkv")] = torch.cat([found.pop(key.replace("to_q", f"to_{x}")) for x in "qkv"])
+    return found

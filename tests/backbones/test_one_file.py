@@ -71,7 +71,7 @@ def test_what_is_missing_is_said(one_file, tmp_path, monkeypatch):
     for name, said in (
         ("a.ckpt", "never read"),
         ("a.ckpt:x", "never read"),
-        ("a.gguf", "GGUF"),
+        ("a.gguf", "no such"),
         ("a.safetensors", "no such"),
     ):
         with pytest.raises(BackboneError, match=said):
