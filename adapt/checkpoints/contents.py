@@ -92,10 +92,10 @@ def contents_of(file: Path) -> Contents:
     found = marked(denoiser)
     if not denoiser or (found is None and _is_vae(denoiser)):
         raise BackboneError("the file holds no denoiser", given=file, allowed="a checkpoint, or a UNet or transformer")
+    mark, published = found or (None, False)
     return Contents(
-        file, prefix, denoiser, *(found or (None, False)),
-        vae=_any(names, VAE), clip=_any(names, CLIP), t5=_any(names, T5),
-    )  # fmt: skip
+        file, prefix, denoiser, mark, published, vae=_any(names, VAE), clip=_any(names, CLIP), t5=_any(names, T5)
+    )
 
 
 def _any(names: Mapping[str, Entry], starts: tuple[str, ...]) -> bool:
@@ -104,4 +104,6 @@ def _any(names: Mapping[str, Entry], starts: tuple[str, ...]) -> bool:
 
 def _is_vae(names: Mapping[str, Entry]) -> bool:
     """An autoencoder's or a text encoder's file, which people have beside the denoiser's."""
-    return all(name.startswith(("encoder.", "decoder.", "quant_conv.", "post_quant_conv.", "text_model.")) for name in names)
+    return all(
+        name.startswith(("encoder.", "decoder.", "quant_conv.", "post_quant_conv.", "text_model.")) for name in names
+    )

@@ -12,7 +12,7 @@ class Mark:
     """Attributes:
     families: rows of the table whose denoisers have these names.
     title: for people.
-    published: patterns of names that all are there in the layout that the model was published in; () where that is diffusers' own.
+    published: patterns that names fit in the layout that the model was published in, all of them; () where that is diffusers'.
     diffusers: the same in diffusers' layout.
     absent: patterns that no name fits.
     """
@@ -44,6 +44,14 @@ MARKS = (
         ("single_transformer_blocks.0.proj_mlp.weight", "time_text_embed.text_embedder.linear_1.weight", "x_embedder.weight"),
     ),
     Mark(
+        ("chroma",), "Chroma", ("distilled_guidance_layer.in_proj.weight", "double_blocks.0.img_attn.qkv.weight"),
+        ("distilled_guidance_layer.in_proj.weight", "single_transformer_blocks.0.proj_mlp.weight"),
+    ),
+    Mark(
+        ("auraflow",), "AuraFlow", ("double_layers.0.attn.w2q.weight", "cond_seq_linear.weight"),
+        ("joint_transformer_blocks.*", "register_tokens", "context_embedder.weight"),
+    ),
+    Mark(
         ("pixart-alpha", "pixart-sigma"), "PixArt", (),
         ("adaln_single.linear.weight", "caption_projection.linear_1.weight", "pos_embed.proj.weight"),
     ),
@@ -68,7 +76,8 @@ MARKS = (
         ("patch_embedding.weight", "blocks.0.attn1.to_q.weight", "condition_embedder.time_proj.weight"),
     ),
     Mark(
-        ("ltx-video",), "LTX-Video", ("patchify_proj.weight", "adaln_single.linear.weight", "transformer_blocks.0.attn1.q_norm.weight"),
+        ("ltx-video",), "LTX-Video",
+        ("patchify_proj.weight", "adaln_single.linear.weight", "transformer_blocks.0.attn1.q_norm.weight"),
         ("proj_in.weight", "time_embed.linear.weight", "transformer_blocks.0.attn1.norm_q.weight", "scale_shift_table"),
     ),
     Mark(

@@ -124,7 +124,7 @@ def test_a_transformer_alone_takes_the_rest_from_a_folder(made, name, prefix):
 @pytest.mark.parametrize("name", ["pixart-sigma", "stable-diffusion", "wan", "dit"])
 def test_a_denoiser_in_diffusers_own_names_is_read_of_every_family(made, name):
     """In bfloat16 too, where some layers stay in float32 as they do from the folder."""
-    folder, pipeline = made(name)
+    folder, _ = made(name)
     component = "unet" if name == "stable-diffusion" else "transformer"
     file = folder / "base" / component / "diffusion_pytorch_model.safetensors"
     one = Backbone.load(f"{file}:{folder / 'base'}", dtype=torch.bfloat16)

@@ -59,6 +59,18 @@ def test_a_variant_is_fetched_alone_and_loaded(known, tiny_base, half):
     assert torch.equal(next(plain(backbone).unet.parameters()), first(backbone))
 
 
+def test_a_denoisers_file_takes_the_rest_from_the_hub(known, tiny_base, half, tmp_path):
+    """Whose own denoiser is not fetched."""
+    file = tmp_path / "unet.safetensors"
+    shutil.copy(half / "unet" / "diffusion_pytorch_model.fp16.safetensors", file)
+    backbone = Backbone.load(f"{file}:alice/base@v1")
+    folder = find(f"{file}:alice/base@v1")
+    there = {p.relative_to(folder).as_posix() for p in folder.rglob("*.safetensors")}
+    assert there == {"text_encoder/model.safetensors", "vae/diffusion_pytorch_model.safetensors"}
+    assert torch.equal(first(backbone), first(Backbone.load(f"{half}:fp16")))
+    assert identity(f"{file}:alice/base@v1") == {"reference": None}
+
+
 def test_a_revision_is_that_commit(known, half):
     known.commit({}, "all gone")
     pinned = Backbone.load("alice/base", revision="v1")
