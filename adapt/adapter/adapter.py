@@ -13,19 +13,20 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from adapt import files
 from adapt.adapter.facts import FACTS_NAME, Facts, read_facts
 from adapt.adapter.places import home, locate, name_of
 from adapt.errors import AdapterError
-from adapt.formats import FILE_NAME, Layer, LoraWeights, read, write_lora, write_peft
+from adapt.formats import FILE_NAME, Layer, LoraWeights, read, write_peft
 from adapt.formats.conditioners import FOLDER as CONDITIONING
 from adapt.formats.conditioners import labels_in, read_conditioners, write_conditioners
 from adapt.formats.described import Description, write_sidecars
 from adapt.formats.embeddings import FOLDER as EMBEDDINGS
 from adapt.formats.embeddings import Embeddings, read_embeddings, write_embeddings
 from adapt.formats.encoder_names import by_diffusers
+from adapt.formats.experts import LOW_FILE, LOW_NAME, SECOND, of_both, write_folder
 from adapt.formats.export import export
 from adapt.formats.header import read_metadata
 from adapt.formats.peft_folder import FOLDER, folders, of_one_adapter
@@ -102,7 +103,8 @@ class Adapter:
         Raises:
             AdapterError: as `locate`.
         """
-        found = of_one_adapter(file := Adapter.locate(path))
+        file = Adapter.locate(path)
+        found = [each for one in of_both(file) for each in of_one_adapter(one)]
         if (folder := home(file)) is not None:
             found += sorted((folder / EMBEDDINGS).glob("*.safetensors"))
             found += sorted(file for file in (folder / CONDITIONING).rglob("*") if file.is_file())
@@ -148,7 +150,7 @@ class Adapter:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         if self.loader == "diffusers":
-            write_lora(folder / FILE_NAME, self.weights, self.facts.lora)
+            write_folder(folder, self.weights, self.facts.lora)
         else:
             write_peft(folder / FOLDER, self.weights, self.facts.lora)
         write_embeddings(folder, self.words)
@@ -377,7 +379,7 @@ class Adapter:
         with tempfile.TemporaryDirectory() as folder, quiet_libraries():
             self.save(folder)
             if self.loader == "diffusers":
-                pipeline.load_lora_weights(folder, weight_name=FILE_NAME, use_safetensors=True)
+                _load(pipeline, Path(folder))
             else:
                 for name, inside in folders(Path(folder) / FOLDER, self.weights).items():
                     load_by_peft(inner(getattr(pipeline, name)), inside)
@@ -388,6 +390,16 @@ class Adapter:
             module.requires_grad_(False).eval()
             require_taken(module, layers, name, self.loader)
         return pipeline
+
+
+def _load(pipeline: Any, folder: Path) -> None:
+    """What the card tells users to do, for the files that are there."""
+    if (folder / FILE_NAME).is_file():
+        pipeline.load_lora_weights(str(folder), weight_name=FILE_NAME, use_safetensors=True)
+    if (folder / LOW_FILE).is_file():
+        pipeline.load_lora_weights(
+            str(folder / SECOND), weight_name=LOW_NAME, use_safetensors=True, load_into_transformer_2=True
+        )
 
 
 def _by_diffusers(component: str, layers: Mapping[str, Layer]) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from adapt.errors import AdapterError
 from adapt.fetch import fetch, needed, reference
 from adapt.formats import FILE_NAME
+from adapt.formats.experts import LOW_FILE, is_second
 from adapt.formats.opening import check_file
 from adapt.formats.peft_folder import CONFIG_NAME, FOLDER, WEIGHTS_NAME, read_config
 
@@ -16,6 +17,8 @@ INSIDE = (
     f"{FOLDER}/{WEIGHTS_NAME}",
     f"adapter/{FILE_NAME}",
     f"adapter/{FOLDER}/{WEIGHTS_NAME}",
+    LOW_FILE,
+    f"adapter/{LOW_FILE}",
     WEIGHTS_NAME,
 )
 """Where the weights stand in an adapter's folder, a run's, or a folder of peft's."""
@@ -67,6 +70,8 @@ def home(weights: Path) -> Path | None:
     """The adapter's folder of a weights file that stands in one; None for a bare file."""
     if weights.name == FILE_NAME:
         return weights.parent
+    if is_second(weights):
+        return weights.parent.parent
     peft = weights.parent.parent if weights.parent.parent.name == FOLDER else weights.parent
     return peft.parent if (weights.name, peft.name) == (WEIGHTS_NAME, FOLDER) else None
 

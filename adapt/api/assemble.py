@@ -47,12 +47,13 @@ def assemble(
         held_out_examples = encode_held_out(backbone, held_out, settings, accelerator)
         make_room(accelerator)
     objective = make_objective(backbone, settings)
-    tune(backbone.denoiser, settings, accelerator.device)
+    for network in backbone.networks:
+        tune(network, settings, accelerator.device)
     labels = labels_of(pictures)
     injection = put_in(backbone, settings, say if accelerator.is_main_process else None, labels)
     require_same_gradients(backbone, injection, settings, accelerator)
     if not settings.grow_from:  # a denoiser without anything that learns needs no wrapper
-        backbone.wrapped = accelerator.prepare_model(backbone.denoiser, device_placement=not settings.offload_weights)
+        wrap(backbone, settings, accelerator)
     plan = make_plan(settings, examples)
     null, hearing = backbone.null(1), hearing_of(backbone, injection, settings)
     target = make_target(objective, backbone, injection, settings)
@@ -71,6 +72,15 @@ def assemble(
     if accelerator.is_main_process and settings.trackers:
         trainer.events.listeners.append(Trackers(settings, run))
     return trainer
+
+
+def wrap(backbone: Backbone, settings: TrainSettings, accelerator: Accelerator) -> None:
+    """Accelerate's precision around each denoiser, and its sharing of gradients around a single one: torch's wrapper waits for
+    gradients of all its parameters, and of several denoisers one may have no row in some process."""
+    several, place = len(backbone.networks) > 1, not settings.offload_weights
+    first, *others = (accelerator.prepare_model(n, place, evaluation_mode=several) for n in backbone.networks)
+    assert others == list(backbone.networks[1:]), "only a single denoiser is put into a wrapper"
+    backbone.wrapped = first
 
 
 def encode(

@@ -123,5 +123,4 @@ def _refused(folder: Path, family: Family) -> str | None:
     if "scheduler" not in configs:
         raise BackboneError("the base is not whole: scheduler is missing", given=folder, next="download it again")
     index = json.loads((folder / "model_index.json").read_text("utf-8"))
-    experts = index.get("boundary_ratio") is not None
-    return refusal_of(family, {**configs, "pipeline": {**index, "experts": experts}})
+    return refusal_of(family, {**configs, "pipeline": index})

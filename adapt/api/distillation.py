@@ -63,12 +63,12 @@ def worn_by_teacher(settings: TrainSettings, backbone: Backbone) -> Adapter | No
 
     adapter = Adapter.load(settings.distill_adapter)
     adapter.check(backbone)
-    beside = sorted({*adapter.weights.modules, *adapter.words, *adapter.conditioners} - {backbone.denoiser_name})
+    beside = sorted({*adapter.weights.modules, *adapter.words, *adapter.conditioners} - set(backbone.denoisers))
     if beside:
         raise SettingsError(
             "distill_adapter changes what the denoiser is told, which this run does not teach",
             given=", ".join(beside),
-            allowed=f"an adapter of the {backbone.denoiser_name} alone",
+            allowed=f"an adapter of the {' and '.join(backbone.denoisers)} alone",
         )
     if adapter.facts.distilled:
         raise SettingsError(

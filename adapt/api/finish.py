@@ -47,7 +47,8 @@ def finish(trainer: Trainer, chosen: int) -> Proof:
     trainer.course.injection.remove()
     backbone.conditioners.clear()
     backbone.wrapped = None
-    backbone.denoiser.eval()
+    for network in backbone.networks:
+        network.eval()
     folder = trainer.folder / "adapter"
     temporary = folder.with_name(f"{files.TEMPORARY}{uuid.uuid4().hex[:8]}-adapter")
     try:

@@ -20,6 +20,7 @@ from adapt.api.kernels import attend
 from adapt.api.machine import Resting, load_base
 from adapt.api.memory import free, peak_of
 from adapt.api.network import put_in
+from adapt.api.objective import make_objective
 from adapt.api.offload import keeping_of
 from adapt.api.sizes import in_use, shelves
 from adapt.api.train import settle
@@ -137,7 +138,8 @@ def _trials(
     backbone = load_base(base, settings, accelerator)
     settings = settle(settings, backbone)
     injection = put_in(backbone, settings.model_copy(update=STILL))
-    attend(backbone.denoiser, settings)
+    for network in backbone.networks:
+        attend(network, settings)
     resting = Resting(backbone)
     if settings.unload:
         resting.rest()
@@ -145,8 +147,8 @@ def _trials(
     for way in _ways(settings, accelerator.device):
         as_this = settings.model_copy(update=way)
         if as_this.gradient_checkpointing:
-            denoiser: Any = backbone.denoiser
-            denoiser.enable_gradient_checkpointing()
+            for network in backbone.networks:
+                network.enable_gradient_checkpointing()  # type: ignore[operator]
         for accumulation in _pieces(settings, accelerator.num_processes):
             own = {"accumulation": accumulation} if accumulation != settings.accumulation else {}
             one = _tried(backbone, injection, as_this, accumulation, pictures, accelerator)
@@ -201,6 +203,7 @@ def _tried(
             accelerator,
             hearing_of(backbone, injection, settings),
             keeping_of(settings, backbone),
+            make_objective(backbone, settings),
         ),
         settings,
     )
@@ -216,7 +219,8 @@ def _tried(
             applying(update)
             seconds = micro * accumulation + (time.perf_counter() - started - micro)
 
-    backbone.denoiser.train()
+    for network in backbone.networks:
+        network.train()
     gib = peak_of(step, _there(backbone, settings, accelerator), accelerator.device)
     for parameter in injection.parameters.values():
         parameter.grad = None

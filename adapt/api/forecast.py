@@ -16,6 +16,7 @@ from adapt.api.gather import Pictures
 from adapt.api.kernels import require_same_gradients, tune
 from adapt.api.machine import Resting, load_base, make_accelerator
 from adapt.api.network import put_in, readers
+from adapt.api.objective import make_objective
 from adapt.api.offload import keeping_of
 from adapt.api.previews import captions_of
 from adapt.api.previews import rows as previewed
@@ -26,6 +27,7 @@ from adapt.backbones.sources import with_blank
 from adapt.config import TrainSettings
 from adapt.data.buckets import Size
 from adapt.data.plan import normal
+from adapt.objectives import Objective
 from adapt.training.hearing import Hearing
 from adapt.training.schedule import forwards, rounds
 from adapt.training.update import Update
@@ -87,10 +89,12 @@ def forecast(base: str, pictures: Pictures, settings: TrainSettings) -> tuple[Tr
     still: dict[str, Any] = dict.fromkeys(("dropout", "rank_dropout", "module_dropout"), 0.0)
     still |= {"classes": False, "grow_from": None, "image_prompts": False, "control": "none"}
     injection = put_in(backbone, settings.model_copy(update=still))
-    tune(backbone.denoiser, settings, accelerator.device)
+    for network in backbone.networks:
+        tune(network, settings, accelerator.device)
     require_same_gradients(backbone, injection, settings, accelerator)
     hearing = hearing_of(backbone, injection, settings)
-    forward = forward_of(backbone, rows, largest, accelerator, hearing, keeping_of(settings, backbone))
+    keeping, objective = keeping_of(settings, backbone), make_objective(backbone, settings)
+    forward = forward_of(backbone, rows, largest, accelerator, hearing, keeping, objective)
     update = Update(settings, injection, accelerator.device)
     if settings.unload:
         Resting(backbone).rest()
@@ -142,10 +146,11 @@ def forward_of(
     accelerator: Accelerator,
     hearing: Hearing | None,
     keeping: Callable[[], AbstractContextManager[None]] = nullcontext,
+    objective: Objective | None = None,
 ) -> Callable[[], torch.Tensor]:
     shape = (rows, *backbone.latent_shape(size[1], size[0]))
     x = normal(0, "forecast", 0, 0, shape).to(backbone.device, backbone.dtype)
-    t = backbone.objective().times(torch.full((rows,), 0.5)).to(x.device)
+    t = (objective or backbone.objective()).times(torch.full((rows,), 0.5), shape[2:]).to(x.device)
     condition = with_blank(backbone, backbone.null(1).expand(rows), *shape[2:])
 
     def forward() -> torch.Tensor:

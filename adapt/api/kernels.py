@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
@@ -86,10 +86,11 @@ def uncompile(denoiser: nn.Module) -> None:
 
 
 @contextmanager
-def _uncompiled(denoiser: nn.Module) -> Iterator[None]:
+def _uncompiled(denoisers: Sequence[nn.Module]) -> Iterator[None]:
     """Likewise, inside the `with`."""
-    compiled = {module: module._compiled_call_impl for module in denoiser.modules()}
-    uncompile(denoiser)
+    compiled = {module: module._compiled_call_impl for denoiser in denoisers for module in denoiser.modules()}
+    for denoiser in denoisers:
+        uncompile(denoiser)
     try:
         yield
     finally:
@@ -122,9 +123,9 @@ def require_same_gradients(
             return backbone.predict(x_t, t, condition).float().square().mean()
 
     shaken = {n: p + 0.05 * normal(0, f"compile-{n}", 0, 0, p.shape).to(p) for n, p in injection.parameters.items()}
-    with injection.holding(shaken), _training(backbone.denoiser):
+    with injection.holding(shaken), _training(backbone.networks):
         compiled = _gradient(loss, injection)
-        with _uncompiled(backbone.denoiser):
+        with _uncompiled(backbone.networks):
             plain = _gradient(loss, injection)
     apart = float((compiled - plain).norm() / plain.norm())
     allowed = FULL if (settings.precision, settings.base_precision) == ("no", "fp32") else HALF
@@ -138,14 +139,16 @@ def require_same_gradients(
 
 
 @contextmanager
-def _training(denoiser: nn.Module) -> Iterator[None]:
+def _training(denoisers: Sequence[nn.Module]) -> Iterator[None]:
     """As in a step, inside the `with`."""
-    before = denoiser.training
-    denoiser.train()
+    before = [denoiser.training for denoiser in denoisers]
+    for denoiser in denoisers:
+        denoiser.train()
     try:
         yield
     finally:
-        denoiser.train(before)
+        for denoiser, training in zip(denoisers, before, strict=True):
+            denoiser.train(training)
 
 
 def _gradient(loss: Callable[[], Tensor], injection: Network) -> Tensor:

@@ -137,9 +137,10 @@ def take_off(backbone: Backbone, accelerator: Accelerator) -> None:
     """What the run has put around the denoiser is gone: compiled code, autocast (which Accelerate leaves in `forward`), the
     wrapper of several processes. The encoders are back."""
     Resting(backbone).wake()
-    uncompile(backbone.denoiser)
-    bare = accelerator.unwrap_model(backbone.denoiser, keep_fp32_wrapper=False)
-    assert bare is backbone.modules[backbone.denoiser_name], "the wrapper holds the base's own network"
+    for network, own in zip(backbone.networks, backbone.denoisers.values(), strict=True):
+        uncompile(network)
+        bare = accelerator.unwrap_model(network, keep_fp32_wrapper=False)
+        assert bare is own, "the wrapper holds the base's own network"
     backbone.wrapped = None
 
 
@@ -156,8 +157,9 @@ class Resting:
         self.backbone, self.away = backbone, torch.device(away)
 
     def modules(self) -> Sequence[nn.Module]:
-        """All networks but the denoiser and what is trained."""
-        others = (m for name, m in self.backbone.modules.items() if name != self.backbone.denoiser_name)
+        """All networks but the denoisers and what is trained."""
+        kept = () if self.backbone.experts else tuple(self.backbone.denoisers)  # an expert that is not taught may rest
+        others = (m for name, m in self.backbone.modules.items() if name not in kept)
         return [m for m in others if not any(p.requires_grad for p in m.parameters())]
 
     def rest(self) -> None:

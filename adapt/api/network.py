@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from adapt.adapter import Adapter
 from adapt.api.classes import grown, put_in_classes, put_on
 from adapt.api.controls import put_in_control
+from adapt.api.experts import taught as taught_denoisers
 from adapt.api.image_prompts import put_in_image_prompts
 from adapt.config import TrainSettings
 from adapt.config.network import ONE_SIZE
@@ -18,7 +20,7 @@ from adapt.formats.readers import loads_in
 
 if TYPE_CHECKING:  # settings are judged before torch is imported
     from adapt.backbones import Backbone
-    from adapt.lora import Network
+    from adapt.lora import Injection, Network
     from adapt.lora.taught import Taught
     from adapt.lora.words import NewWords
 
@@ -41,16 +43,17 @@ def settled_network(settings: TrainSettings, backbone: Backbone) -> dict[str, An
     idle = _idle(backbone, targets)
     own_ranks = {name: rank for name, rank in settings.rank_pattern.items() if name not in idle}
     settings = settings.model_copy(update={"rank_pattern": {**idle, **own_ranks}})
-    places = layout(backbone.denoiser, settings, targets)
+    denoisers = taught_denoisers(settings, backbone)
     encoders = text_encoders.trained(settings, backbone.modules)
-    own, found = text_encoders.settings_of(settings), {backbone.denoiser_name: places}
+    own = text_encoders.settings_of(settings)
+    found = {name: layout(backbone.denoisers[name], settings, targets) for name in denoisers}
     for name in encoders:
         module = text_encoders.inner(backbone.modules[name])
         found[name] = layout(module, own, text_encoders.targets_of(settings, backbone.modules[name]))
     if settings.init_from:
         start = start_of(settings.init_from, backbone, tuple(found))
         for name, layers in start.weights.modules.items():
-            judge(layers, found[name], settings if name == backbone.denoiser_name else own)
+            judge(layers, found[name], settings if name in denoisers else own)
         _require_same_words(start, settings)
         _require_no_conditioners(start)
     if words := _words(backbone, settings):
@@ -97,16 +100,12 @@ def put_in(
     from adapt.lora.lean import lean
     from adapt.lora.warm_start import begin
 
-    denoiser, own = backbone.denoiser_name, text_encoders.settings_of(settings)
+    denoisers, own = taught_denoisers(settings, backbone), text_encoders.settings_of(settings)
     parent = grown(settings.grow_from, backbone) if settings.grow_from else None
     taught = _taught(backbone, settings, labels, parent)
     if parent is not None:
-        return Network(denoiser, {denoiser: put_on(parent, backbone)}, taught=taught)
-    parts = {denoiser: install(backbone.denoiser, settings, settings.targets or backbone.lora_targets, settings.seed)}
-    if settings.kind == "tlora":
-        clock = parts[denoiser].dice.clock
-        clock.share_of = backbone.objective().share
-        parts[denoiser].then.append(backbone.listen(clock))
+        return Network(denoisers[0], {denoisers[0]: put_on(parent, backbone)}, taught=taught)
+    parts = {name: _install(backbone, settings, name) for name in denoisers}
     for name in text_encoders.trained(settings, backbone.modules):
         module = backbone.modules[name]
         targets = text_encoders.targets_of(settings, module)
@@ -117,8 +116,9 @@ def put_in(
     if not settings.compile:  # compilers join peft's steps by themselves
         for part in parts.values():
             lean(part.module)
-    rates, until = _paces(settings, tuple(parts)[1:])
-    network = Network(denoiser, parts, rates, _words(backbone, settings), until, taught)
+    rates, until = _paces(settings, [name for name in parts if name not in denoisers])
+    words = _words(backbone, settings)
+    network = Network(denoisers[0], parts, rates, words, until, taught, denoisers[1:])
     if settings.init_from:
         start = start_of(settings.init_from, backbone, tuple(parts))
         for name, layers in start.weights.modules.items():
@@ -128,6 +128,24 @@ def put_in(
         if network.words is not None:
             network.words.take(start.words)
     return network
+
+
+def _install(backbone: Backbone, settings: TrainSettings, name: str) -> Injection:
+    """The adapter of one denoiser; where there are several, at home in the rows that it predicts."""
+    from adapt.lora import install
+    from adapt.lora.own_rows import OwnRows
+
+    scope = "" if name == backbone.denoiser_name else f"{name} "
+    targets = settings.targets or backbone.lora_targets
+    part = install(backbone.denoisers[name], settings, targets, settings.seed, scope=scope)
+    clock = part.dice.clock
+    if settings.kind == "tlora":
+        clock.share_of = backbone.objective().share
+    if backbone.experts:
+        part.then.append(backbone.listen(OwnRows(part.dice, partial(backbone.takes, name))))
+    elif settings.kind == "tlora":
+        part.then.append(backbone.listen(clock))
+    return part
 
 
 def _taught(

@@ -49,7 +49,7 @@ def teacher_of(backbone: Backbone, injection: Network) -> Predictor:
     """The base's own predictions: the adapter, disabled."""
 
     def teacher(x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        with injection.parts[injection.denoiser].disabled():
+        with injection.bare():
             return backbone.predict(x_t, t, condition)
 
     return teacher

@@ -102,7 +102,7 @@ def send_away(backbone: Backbone, share: float, device: torch.device) -> None:
     Args:
         share: 0 … 1 of the layers, spread evenly over the network.
     """
-    layers = movable(backbone.denoiser)
+    layers = [layer for network in backbone.networks for layer in movable(network)]
     count = ceil(share * len(layers))
     chosen = [layers[k * len(layers) // count] for k in range(count)]
     away = {id(parameter) for layer in chosen for parameter in layer.parameters(recurse=False)}
@@ -136,14 +136,16 @@ class Activations:
     With gradient checkpointing these are the inputs of blocks; without, everything.
 
     Args:
-        network: whose parameters stay.
+        networks: whose parameters stay.
         away: where they wait.
         smallest: bytes of a tensor that goes.
     """
 
-    def __init__(self, network: nn.Module, away: torch.device | str = "cpu", smallest: int = SMALLEST) -> None:
+    def __init__(self, *networks: nn.Module, away: torch.device | str = "cpu", smallest: int = SMALLEST) -> None:
         self.away, self.smallest = torch.device(away), smallest
-        self.own = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+        self.own = {
+            parameter.untyped_storage().data_ptr() for network in networks for parameter in network.parameters()
+        }
         self.gone = 0
 
     def pack(self, x: Tensor) -> Any:
@@ -171,4 +173,4 @@ class Activations:
 
 def keeping_of(settings: TrainSettings, backbone: Backbone) -> Callable[[], AbstractContextManager[None]]:
     """What stands around a forward pass that is followed back, as the settings say."""
-    return Activations(backbone.denoiser).waiting if settings.offload_activations else nullcontext
+    return Activations(*backbone.networks).waiting if settings.offload_activations else nullcontext

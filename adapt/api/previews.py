@@ -82,7 +82,7 @@ def drawer(run: Path, backbone: Backbone, settings: TrainSettings, pictures: Seq
     def preview(step: int) -> list[str]:
         folder = run / "previews" / f"step-{step:06d}"
         folder.mkdir(parents=True, exist_ok=True)
-        with evaluating(backbone.denoiser):
+        with evaluating(*backbone.networks):
             for number, picture in enumerate(draw(backbone, drawings), 1):
                 save_png(folder / f"{number:02d}.png", as_picture(picture))
                 if isinstance(picture, Clip | Sound):

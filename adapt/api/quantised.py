@@ -48,7 +48,12 @@ def quantise(backbone: Backbone, name: str) -> None:
     if not way.on_cpu and backbone.device.type == "cpu":
         raise SettingsError(f"quantize={name} needs a GPU", next="int8-quanto or int8-torchao, or leave it out")
     backbone.remember()
-    denoiser = backbone.modules[backbone.denoiser_name]
+    for denoiser in backbone.denoisers.values():
+        _quantise(denoiser, name, way)
+    backbone.quantised = name
+
+
+def _quantise(denoiser: nn.Module, name: str, way: Way) -> None:
     if not (layers := list(chosen(denoiser, way.block))):
         raise SettingsError("quantize: this base has no large linear layers in blocks", given=name, next="leave it out")
     try:
@@ -59,7 +64,6 @@ def quantise(backbone: Backbone, name: str) -> None:
             f"quantize={name} does not work here: {reason}", next="another way, or leave it out"
         ) from error
     denoiser.requires_grad_(False)
-    backbone.quantised = name
 
 
 def require(name: str) -> None:

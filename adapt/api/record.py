@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapt.api.classes import labels_of
 from adapt.api.distillation import intent
+from adapt.api.experts import intent as experts_taught
 from adapt.api.gather import Pictures
 from adapt.api.network import digest_of, readers
 from adapt.api.sizes import draws, in_use, shelves
@@ -26,7 +27,7 @@ def will_do(backbone: Backbone, pictures: Pictures, settings: TrainSettings) -> 
     labels = labels_of(pictures.train) if settings.classes else []
     return (
         f"{backbone.reference}: {len(pictures.train)} pictures at {_sizes(backbone, pictures, settings)}, "
-        f"{len(pictures.held_out)} held out; {intent(settings)}{slides(settings)}"
+        f"{len(pictures.held_out)} held out; {intent(settings)}{slides(settings)}{experts_taught(settings, backbone)}"
         f"{settings.steps} steps of {settings.batch_size}, each picture is seen {seen:.1f} times; {settings.kind} of rank "
         f"{settings.rank}{_beside(settings, labels)}, learning rate {settings.learning_rate:g}, seed {settings.seed}; "
         f"loads in {', '.join(readers(settings, backbone))}"

@@ -160,7 +160,7 @@ def extract(
     require_extractable(kind)
     if type(tuned) is not type(base):
         raise AdapterError("the fine-tune is of another family", given=tuned.family, allowed=base.family)
-    names = [n for n in base.modules if n == base.denoiser_name or (text_encoders and n.startswith("text_encoder"))]
+    names = [n for n in base.modules if n in base.denoisers or (text_encoders and n.startswith("text_encoder"))]
     found: Extracted = extracted({n: tuned.modules[n] for n in names}, base.modules, keep, progress, kind)
     facts = Facts(
         base={**identity(base.reference), "family": base.family, "fingerprint": base.fingerprint()},

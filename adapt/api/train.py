@@ -12,6 +12,7 @@ from adapt import files
 from adapt.api.classes import require_slot
 from adapt.api.controls import require_stem
 from adapt.api.distillation import settled_distillation, worn_off
+from adapt.api.experts import settled_experts
 from adapt.api.gather import Pictures, completed, gather
 from adapt.api.image_prompts import require_pictures
 from adapt.api.media import with_settings
@@ -313,6 +314,7 @@ def settle(settings: TrainSettings, backbone: Backbone) -> TrainSettings:
     _require_job(settings, backbone)
     _require_no_source(backbone)
     require_trainable(backbone, settings)
+    settings = settings.model_copy(update=settled_experts(settings, backbone))
     medium = with_settings(backbone.medium, settings)
     backbone.frames, backbone.fps = medium.frames, medium.fps
     require_slot(backbone, settings)

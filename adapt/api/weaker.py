@@ -73,18 +73,18 @@ def _weak(named: Named, adapters: Scaled) -> Scaled:
 
 @torch.no_grad()
 def values_of(backbone: Backbone, weak: Scaled, adapters: Scaled) -> dict[nn.Parameter, Tensor]:
-    """The denoiser's touched weights as they are with the adapters of `weak` alone.
+    """The denoisers' touched weights as they are with the adapters of `weak` alone.
 
     Args:
         weak: adapters and their scales.
         adapters: those that are applied now: what they touch is the base's own in the weaker model.
     """
-    component = backbone.denoiser_name
+    components = tuple(f"{name}." for name in backbone.denoisers)
     touched = {
         name: weight_of(backbone.modules, name, layer)
         for adapter, _ in [*adapters, *weak]
         for name, layer in adapter.layers().items()
-        if name.startswith(f"{component}.")
+        if name.startswith(components)
     }
     values = {name: weight.detach().clone() for name, weight in touched.items()}
     for adapter, scale in weak:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -30,6 +31,21 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
     from adapt.backbones.readers import Reader
+
+
+@dataclass(frozen=True)
+class Expert:
+    """One of several denoisers, each for its own times.
+
+    Attributes:
+        component: its name.
+        low, high: the shares of noise that it predicts, from `low` on and below `high`; the noisiest one's is up to 1.
+    """
+
+    component: str
+    low: float
+    high: float
+
 
 Shapes = Mapping[str, tuple[int | None, ...]]
 """Tensor name → its shape without the rows; None where any length goes."""
@@ -156,6 +172,20 @@ class Backbone(ABC):
         return {self.denoiser_name: self.modules[self.denoiser_name]}
 
     @property
+    def experts(self) -> Mapping[str, Expert]:
+        """What users call each of several denoisers → it, the noisiest first; none where one is for all times."""
+        return {}
+
+    def takes(self, name: str, t: Tensor) -> Tensor:
+        """Which rows (B,) of these times (B,) the denoiser of this name predicts, bool."""
+        return torch.ones_like(t, dtype=torch.bool)
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """What `predict` calls, of all denoisers."""
+        return (self.denoiser, *(network for name, network in self.denoisers.items() if name != self.denoiser_name))
+
+    @property
     def denoiser(self) -> nn.Module:
         """What `predict` calls: the network itself, or what Accelerate wrapped it in (`wrapped`)."""
         return self.wrapped if self.wrapped is not None else self.modules[self.denoiser_name]
@@ -252,13 +282,13 @@ class Backbone(ABC):
     # ------------------------------------------------------------------------------------------------ who it is
     def remember(self) -> None:
         """Its digests from here on are those of what it holds now: what is quantised has other shapes and bytes."""
-        self._known = {"": self.fingerprint(), self.denoiser_name: self.content_key(self.denoiser_name)}
+        self._known = {"": self.fingerprint(), **{name: self.content_key(name) for name in self.denoisers}}
 
     def fingerprint(self) -> str:
-        """Digest of the denoiser's class, configuration and shapes: equal for bases that can take the same adapter."""
+        """Digest of the denoisers' class, configuration and shapes: equal for bases that can take the same adapter."""
         if self._known:
             return self._known[""]
-        return fingerprint_of(self.modules[self.denoiser_name])
+        return fingerprint_of(*self.denoisers.values())
 
     def content_key(self, component: str) -> str:
         """Digest of a component's class, configuration and weights (64 values of each tensor); of several, joined by `+`."""

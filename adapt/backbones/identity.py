@@ -19,8 +19,10 @@ def base_state(module: nn.Module) -> list[tuple[str, Tensor]]:
     return sorted((name, p) for name, p in named if not any(mark in name for mark in ADAPTERS))
 
 
-def fingerprint_of(denoiser: Any) -> str:
-    """Digest of a network's class, configuration and shapes."""
+def fingerprint_of(denoiser: Any, *others: Any) -> str:
+    """Digest of a network's class, configuration and shapes; of several, of all of theirs."""
+    if others:
+        return hashlib.sha256(" ".join(map(fingerprint_of, (denoiser, *others))).encode()).hexdigest()[:16]
     config = _said(denoiser.config)
     shapes = {name: list(p.shape) for name, p in base_state(denoiser)}
     text = json.dumps([type(denoiser).__name__, config, shapes], sort_keys=True, default=str)

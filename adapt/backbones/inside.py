@@ -31,12 +31,13 @@ def middle(denoiser: nn.Module) -> nn.Module:
 def inside(backbone: Backbone, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
     """x_t (B, C, *dims), t (B,), B conditions → features (B, d), fp32 on the CPU."""
     heard: list[Any] = []
-    block = middle(backbone.modules[backbone.denoiser_name])
-    handle = block.register_forward_hook(lambda module, given, said: heard.append(said))
+    blocks = [middle(network) for network in backbone.denoisers.values()]
+    handles = [block.register_forward_hook(lambda module, given, said: heard.append(said)) for block in blocks]
     try:
         backbone.predict(x_t, t, condition)
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     return _pooled(heard[-1]).float().cpu()
 
 

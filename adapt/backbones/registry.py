@@ -191,11 +191,9 @@ FAMILIES: dict[str, Family] = {
             licence="Apache-2.0 (google/ddpm-*); others say their own",
         ),
         Family(
-            "wan", "Wan 2.1 (2.2 draws only)", "wan:Wan", {"WanPipeline": "video"}, patch=2, sample_size=60,
+            "wan", "Wan 2.1, 2.2", "wan:Wan", {"WanPipeline": "video"}, patch=2, sample_size=60,
             max_tokens=512, medium="video", frames=81, fps=16.0, licence="Apache-2.0",
             refused=(
-                Refusal("2.2 14B", "it has two experts, and adapt trains one network yet; Wan 2.1 can be trained",
-                        {("pipeline", "experts"): True}),
                 Refusal("2.2 5B", "it tells every token its own time, which adapt does not do yet",
                         {("pipeline", "expand_timesteps"): True}),
             ),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from adapt.backbones.base import Backbone
+from adapt.backbones.base import Backbone, Expert
 from adapt.backbones.by_channel import ByChannel
 from adapt.backbones.registry import refusal_of
 from adapt.quiet import quiet_libraries
@@ -16,7 +16,8 @@ from conditioning import Condition, Part
 
 
 class Wan(ByChannel, Backbone):
-    """Wan 2.2 has two experts: `transformer` for times from `boundary_ratio` on, `transformer_2` below."""
+    """Wan 2.2 has two experts: `transformer` for times from `boundary_ratio` on, `transformer_2` below. Rows of one batch go each
+    to the expert of its time."""
 
     family: ClassVar[str] = "wan"
     time_sampling: ClassVar[str] = "logit_normal"
@@ -48,9 +49,26 @@ class Wan(ByChannel, Backbone):
         return {name: self.modules[name] for name in names}
 
     @property
+    def experts(self) -> Mapping[str, Expert]:
+        if self.boundary is None:
+            return {}
+        ratio = float(self.pipeline.config.boundary_ratio)
+        return {"high_noise": Expert("transformer", ratio, 1.0), "low_noise": Expert("transformer_2", 0.0, ratio)}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the experts are: one that is not taught may rest in the machine's memory."""
+        there = [next(self.modules[e.component].parameters()).device for e in self.experts.values()]
+        return next((device for device in there if device.type != "cpu"), super().device)
+
+    def takes(self, name: str, t: Tensor) -> Tensor:
+        if self.boundary is None:
+            return super().takes(name, t)
+        return t >= self.boundary if name == "transformer" else t < self.boundary
+
+    @property
     def untrainable(self) -> str | None:
-        told = {"experts": self.boundary is not None, "expand_timesteps": self.pipeline.config.expand_timesteps}
-        return refusal_of(self.entry, {"pipeline": told})
+        return refusal_of(self.entry, {"pipeline": {"expand_timesteps": self.pipeline.config.expand_timesteps}})
 
     def encode_text(self, captions: Sequence[str]) -> Part:
         with quiet_libraries():
@@ -62,15 +80,12 @@ class Wan(ByChannel, Backbone):
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         tokens = self.whole_tokens_of(condition)
-        if self.boundary is None:
-            return self._by(self.denoiser, x_t, t, tokens)
-        first = t >= self.boundary
-        if bool(first.all()):
-            return self._by(self.denoiser, x_t, t, tokens)
-        second = self._by(self.modules["transformer_2"], x_t, t, tokens)
-        if not bool(first.any()):
-            return second
-        return torch.where(first.view(-1, 1, 1, 1, 1), self._by(self.denoiser, x_t, t, tokens), second)
+        owned = zip(self.networks, (self.takes(name, t).nonzero().flatten() for name in self.denoisers), strict=True)
+        shares = [(network, rows) for network, rows in owned if len(rows)]
+        if len(shares) == 1:
+            return self._by(shares[0][0], x_t, t, tokens)
+        found = torch.cat([self._by(network, x_t[rows], t[rows], tokens[rows]) for network, rows in shares])
+        return found[torch.cat([rows for _, rows in shares]).argsort()]
 
     def _by(self, network: nn.Module, x_t: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
         prediction: Tensor = network(hidden_states=x_t, timestep=t, encoder_hidden_states=tokens, return_dict=False)[0]

@@ -9,6 +9,7 @@ from typing import Any
 
 from adapt.adapter import Facts
 from adapt.formats import FILE_NAME
+from adapt.formats.experts import LOW_FILE, LOW_NAME, SECOND
 from adapt.formats.peft_folder import FOLDER, WEIGHTS_NAME
 from adapt.formats.readers import LOADER
 
@@ -68,9 +69,15 @@ class Usage:
         return self.reference if self.reference and "/" in self.reference else None
 
     @property
+    def weights_files(self) -> tuple[str, ...]:
+        """Those that diffusers loads: of two experts, each has one."""
+        first = () if self.components == (SECOND,) else (FILE_NAME,)
+        return (*first, LOW_FILE) if SECOND in self.components else first
+
+    @property
     def weights_name(self) -> str:
         if self.by_diffusers:
-            return FILE_NAME
+            return "`, `".join(self.weights_files)
         return "`, `".join(f"{inside}/{WEIGHTS_NAME}" for inside in self.peft_folders.values())
 
     @property
@@ -126,12 +133,21 @@ class Usage:
     @property
     def put_weights_in(self) -> str:
         if self.by_diffusers:
-            return f'pipeline.load_lora_weights("{self.address}", weight_name="{FILE_NAME}", adapter_name="it")'
+            return "\n".join(map(self._put_in, self.weights_files))
         lines = [
             f'PeftModel.from_pretrained(pipeline.{name}, "{self.address}", subfolder="{inside}")'
             for name, inside in self.peft_folders.items()
         ]
         return "\n".join([f"{lines[0]}  # puts its layers into the pipeline's network", *lines[1:]])
+
+    def _put_in(self, file: str) -> str:
+        """Has diffusers load one file."""
+        if file == FILE_NAME:
+            return f'pipeline.load_lora_weights("{self.address}", weight_name="{FILE_NAME}", adapter_name="it")'
+        return (
+            f'pipeline.load_lora_weights(\n    "{self.address}", subfolder="{SECOND}", weight_name="{LOW_NAME}",\n'
+            '    load_into_transformer_2=True, adapter_name="it",\n)  # the expert of low noise'
+        )
 
     @property
     def draw(self) -> str:

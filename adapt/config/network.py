@@ -57,6 +57,9 @@ class NetworkSettings(Section):
     init_resize: bool = Field(
         False, description="init_from may have another rank, alpha or kind: the nearest LoRA of ours"
     )
+    experts: Literal["both", "high_noise", "low_noise"] = Field(
+        "both", description="of bases with two denoisers (Wan 2.2 14B): which are taught; each learns at its own times"
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="LoRA dropout")
     rank_dropout: float = Field(0.0, ge=0, lt=1, description="share of rank components that a picture does without")
     module_dropout: float = Field(0.0, ge=0, lt=1, description="share of layers whose adapter a picture does without")

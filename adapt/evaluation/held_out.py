@@ -104,7 +104,7 @@ class HeldOut:
             target: what is right; None: the pictures, at all times.
         """
         found, right = torch.empty(len(self.x), self.times, dtype=torch.float64), target or Plain(objective)
-        with evaluating(backbone.denoiser):
+        with evaluating(*backbone.networks):
             for rows in self._batches():
                 x = torch.stack([self.x[i] for i in rows]).to(backbone.device, backbone.dtype)
                 condition = self.condition.rows(torch.tensor(rows, device=_device(self.condition)))
@@ -163,14 +163,16 @@ class HeldOut:
 
 
 @contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(*modules: nn.Module) -> Iterator[None]:
     """Without dropout inside the `with`."""
-    training = module.training
-    module.eval()
+    training = [module.training for module in modules]
+    for module in modules:
+        module.eval()
     try:
         yield
     finally:
-        module.train(training)
+        for module, before in zip(modules, training, strict=True):
+            module.train(before)
 
 
 def _device(condition: Condition) -> torch.device | None:

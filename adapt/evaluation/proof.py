@@ -144,8 +144,20 @@ def predictions(backbone: Backbone, prompt: str) -> list[Tensor]:
     given = {name: normal(0, f"proof {name}", 0, 0, x.shape).to(x) for name, x in blank.items()}
     condition = condition.replaced({SOURCE: given} if given else {})
     x_t = normal(0, "proof", 0, 0, (1, *shape)).to(backbone.device, backbone.dtype)
-    times = (objective.times(torch.tensor([q])).to(backbone.device) for q in QUANTILES)
-    return [backbone.predict(x_t, t, condition) for t in times]
+    times = [objective.times(torch.tensor([q])).to(backbone.device) for q in QUANTILES]
+    return [backbone.predict(x_t, t, condition) for t in (*times, *_of_others(backbone, times))]
+
+
+def _of_others(backbone: Backbone, times: Sequence[Tensor]) -> list[Tensor]:
+    """A time (1,) of each expert that predicts none of these."""
+    objective = backbone.objective()
+    every = [objective.times(torch.tensor([k / 200])).to(backbone.device) for k in range(1, 200)]
+    idle = [
+        expert.component
+        for expert in backbone.experts.values()
+        if not any(backbone.takes(expert.component, t).any() for t in times)
+    ]
+    return [next(t for t in every if backbone.takes(name, t).any()) for name in idle]
 
 
 def _largest(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from adapt.errors import AdapterError
 from adapt.fetch.reference import Reference
 from adapt.formats.diffusers_lora import FILE_NAME
+from adapt.formats.experts import LOW_FILE
 from adapt.formats.peft_folder import CONFIG_NAME, FOLDER, WEIGHTS_NAME
 
 SAFE = (".safetensors", ".json", ".md", ".png", ".jpg", ".jpeg", ".webp", ".ipynb", ".txt")
@@ -28,10 +29,13 @@ def needed(what: Reference) -> Choice:
             )
         if what.file:
             weights = [what.file] if what.file in sizes else []
-        elif FILE_NAME in sizes:
-            weights = [FILE_NAME]
         else:
-            weights = _of_peft(sizes) or _only(what, [n for n in sizes if n.endswith(".safetensors") and "/" not in n])
+            ours = [name for name in (FILE_NAME, LOW_FILE) if name in sizes]
+            weights = (
+                ours
+                or _of_peft(sizes)
+                or _only(what, [n for n in sizes if n.endswith(".safetensors") and "/" not in n])
+            )
         if not weights:
             raise AdapterError("this repository holds no adapter that can be read", given=what, allowed=_offered(sizes))
         facts = ["adapter.json"] if "adapter.json" in sizes and not what.file else []

@@ -12,6 +12,7 @@ from adapt.errors import AdapterError
 from adapt.formats import bfl, comfy, dotted, kohya, omi, underscored, xlabs
 from adapt.formats.diffusers_lora import KEY as DIFFUSERS
 from adapt.formats.diffusers_lora import lora_weights
+from adapt.formats.experts import of_both, placed, together
 from adapt.formats.keys import split_key
 from adapt.formats.lora_weights import LoraWeights
 from adapt.formats.names.families import Family, family_of
@@ -119,15 +120,19 @@ def _refuse_embedding(names: list[str], path: Path) -> None:
 
 
 def read(path: Path) -> LoraWeights:
-    """Reads and judges an adapter file of any dialect.
+    """Reads and judges an adapter file of any dialect; of an adapter of two experts in its folder, both.
 
     Raises:
         AdapterError: not there, damaged, of no one dialect, and what the dialects refuse.
     """
+    return together([_read(each) for each in of_both(path)])
+
+
+def _read(path: Path) -> LoraWeights:
     header = read_header(path)
     dialect = dialect_of(header.entries, path)
     require_floats(path, header)
-    return read_peft(path) if dialect.name == "peft" else dialect.read(path, *open_tensors(path))
+    return read_peft(path) if dialect.name == "peft" else placed(path, dialect.read(path, *open_tensors(path)))
 
 
 def write(

@@ -21,6 +21,7 @@ from adapt.licences import Licence
 LAYOUT = re.compile(
     r"pytorch_lora_weights\.safetensors|adapter\.json|README\.md|notebook\.ipynb"
     r"|(?:peft|conditioning|ip_adapter|controlnet|embeddings)/(?:[\w.-]+/)?[\w.-]+\.(?:safetensors|json)"
+    r"|transformer_2/low_noise\.safetensors"
     r"|kohya/[\w.-]+\.(?:safetensors|json|png)|samples/[\w.-]+\.(?:png|jpe?g)"
 )
 """Files of an adapter, by their name in the repository. Nothing else is pushed."""

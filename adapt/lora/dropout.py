@@ -20,6 +20,7 @@ class Dice:
         seed: the run's.
         step: optimizer step.
         positions: position of each row in the global batch.
+        batch: of all rows, where this network predicts some of them.
         scope: of which network, so that layers of one number in different ones differ.
         clock: at which times rows are, for T-LoRA.
     """
@@ -29,6 +30,16 @@ class Dice:
     positions: Sequence[int] = ()
     scope: str = ""
     clock: Clock = field(default_factory=Clock)
+    batch: Sequence[int] = ()
+
+    def move(self, step: int, positions: Sequence[int]) -> None:
+        """To these rows of the batch of `step`."""
+        self.step, self.batch, self.positions = step, positions, positions
+
+    def narrow(self, own: Sequence[bool]) -> None:
+        """To those rows of them that this network predicts."""
+        if len(own) == len(self.batch):  # else it is a prediction beside the step, without dropout
+            self.positions = [position for position, mine in zip(self.batch, own, strict=True) if mine]
 
     def rows_of(self, x: Tensor) -> Sequence[int]:
         """The position of each row of x (B, …)."""

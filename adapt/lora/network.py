@@ -1,4 +1,4 @@
-"""All that a run trains, as one: the denoiser's adapter, and those of text encoders beside it."""
+"""All that a run trains, as one: the denoiser's adapter (or one in each of several), and those of text encoders beside it."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ class Network:
     """Attributes:
     denoiser: its component's name.
     parts: component → its adapter; the denoiser's first.
+    others: components of further denoisers that are trained, each for its own times.
     rates: learning rates of components that have their own.
     words: new words that are taught; None: there are none.
     taught: conditioners that are taught, by the part that they make.
@@ -44,11 +45,17 @@ class Network:
     words: NewWords | None = None
     until: Mapping[str, float] = field(default_factory=dict)
     taught: Mapping[str, Taught] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
+
+    @property
+    def denoisers(self) -> tuple[str, ...]:
+        """All that are trained."""
+        return (self.denoiser, *self.others)
 
     @property
     def encoders(self) -> dict[str, Injection | Fixed]:
         """The text encoders that are trained."""
-        return {name: part for name, part in self.parts.items() if name != self.denoiser}
+        return {name: part for name, part in self.parts.items() if name not in self.denoisers}
 
     @property
     def beside_layers(self) -> dict[str, NewWords | Taught]:
@@ -67,8 +74,10 @@ class Network:
 
     @property
     def beside(self) -> list[nn.Parameter]:
-        """Parameters outside the denoiser: nothing brings their gradients from one process to another by itself."""
-        return [p for component, found in self._held().items() if component != self.denoiser for p in found.values()]
+        """Parameters outside the denoiser: nothing brings their gradients from one process to another by itself. Of several
+        denoisers none is wrapped: which of them has rows differs from one process to another."""
+        wrapped = () if self.others else (self.denoiser,)
+        return [p for component, found in self._held().items() if component not in wrapped for p in found.values()]
 
     def _held(self) -> dict[str, dict[str, nn.Parameter]]:
         """Component, `words`, or a taught part → its parameters."""
@@ -153,7 +162,7 @@ class Network:
     @property
     def listens(self) -> bool:
         """Whether anything that encodes captions is still learned."""
-        return any(self.learns(name) for name in self._held() if name not in (self.denoiser, *self.taught))
+        return any(self.learns(name) for name in self._held() if name not in (*self.denoisers, *self.taught))
 
     def rest(self) -> None:
         """What no longer learns gets no gradient: optimizers leave it as it is, to the bit."""
@@ -165,7 +174,15 @@ class Network:
     def move(self, step: int, positions: Sequence[int]) -> None:
         """Dropout from here on is that of these rows of the batch of `step`."""
         for part in self.parts.values():
-            part.dice.step, part.dice.positions = step, positions
+            part.dice.move(step, positions)
+
+    @contextmanager
+    def bare(self) -> Iterator[None]:
+        """The denoisers as they were, inside the `with`; what they are told is as it is taught."""
+        with ExitStack() as stack:
+            for name in self.denoisers:
+                stack.enter_context(self.parts[name].disabled())
+            yield
 
     @contextmanager
     def disabled(self) -> Iterator[None]:

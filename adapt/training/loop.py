@@ -107,10 +107,13 @@ class Trainer:
 
     def _share(self, beside: Sequence[torch.nn.Parameter]) -> None:
         """The mean of their gradients over all processes, which the wrapper of the denoiser does not know of."""
-        learning = [parameter for parameter in beside if parameter.grad is not None]
-        if not learning:
+        if not beside:
             return
-        flat = torch.cat([parameter.grad.flatten() for parameter in learning if parameter.grad is not None])
+        there = torch.tensor([float(p.grad is not None) for p in beside], device=self.accelerator.device)
+        counts = self.accelerator.reduce(there, "sum").tolist()  # of several denoisers, here one may have had no row
+        if not (learning := [parameter for parameter, count in zip(beside, counts, strict=True) if count]):
+            return
+        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in learning])
         parts = self.accelerator.reduce(flat, "mean").split([parameter.numel() for parameter in learning])
         for parameter, part in zip(learning, parts, strict=True):
             parameter.grad = part.view_as(parameter)
@@ -141,7 +144,8 @@ class Trainer:
             Stopped: a signal came; the step is finished and its checkpoint saved.
         """
         settings = self.course.settings
-        self.course.backbone.denoiser.train()
+        for network in self.course.backbone.networks:
+            network.train()
         with self.watch.listening(), Progress("training", settings.steps) as progress:
             if self.step == 0:
                 self.watch.look(0)

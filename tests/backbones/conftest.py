@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import av
+import numpy as np
 import pytest
 from tiny_families import CASES, built, family_of
 
@@ -51,3 +53,19 @@ def backbones(folders):
         return made[name]
 
     return backbone
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory):
+    """Four short clips of noise with captions."""
+    root, numbers = tmp_path_factory.mktemp("clips"), np.random.default_rng(0)
+    for k in range(4):
+        with av.open(str(root / f"{k}.mp4"), "w") as container:
+            stream = container.add_stream("mpeg4", rate=16)
+            stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 32, 32, "yuv420p", 10**6
+            for _ in range(8):
+                values = numbers.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(values, format="rgb24")))
+            container.mux(stream.encode())
+        (root / f"{k}.txt").write_text(f"clip {k}")
+    return root

@@ -41,7 +41,7 @@ def network():
 @pytest.mark.parametrize("autocast", [False, True])
 def test_a_layer_whose_weight_is_fetched_gives_the_same_bits_forwards_and_backwards(autocast):
     plain, away = network(), network()
-    send_away(SimpleNamespace(denoiser=away, modules={"net": away}), 1.0, CPU)
+    send_away(SimpleNamespace(networks=(away,), modules={"net": away}), 1.0, CPU)
     assert [type(m).__name__ for m in movable(away)] == ["Conv2d", "Conv2d", "Linear"]
     x, found = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)), []
     for net in (plain, away):
@@ -55,7 +55,7 @@ def test_a_layer_whose_weight_is_fetched_gives_the_same_bits_forwards_and_backwa
 
 def test_the_way_back_keeps_neither_a_weight_nor_its_copy():
     net = network()
-    send_away(SimpleNamespace(denoiser=net, modules={"net": net}), 1.0, CPU)
+    send_away(SimpleNamespace(networks=(net,), modules={"net": net}), 1.0, CPU)
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
         net["blocks"](torch.randn(2, 3, 8, 8, requires_grad=True))
@@ -68,7 +68,7 @@ def test_a_share_is_spread_over_the_network_and_the_rest_goes_to_the_device(monk
     moved = []
     monkeypatch.setattr(nn.Parameter, "to", lambda self, device: moved.append(self) or self, raising=False)
     monkeypatch.setattr(torch.Tensor, "to", lambda self, device: moved.append(self) or self)
-    send_away(SimpleNamespace(denoiser=net, modules={"net": net}), 0.5, CPU)
+    send_away(SimpleNamespace(networks=(net,), modules={"net": net}), 0.5, CPU)
     away = ["forward" in vars(layer) for layer in net["blocks"]]
     assert away == [True, False] * 4 and "forward" not in vars(net["first"])
     there = {x.data_ptr() for x in moved}

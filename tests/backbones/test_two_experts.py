@@ -1,0 +1,169 @@
+"""Wan 2.2's two experts: one run teaches both, each at its own times; two files, which diffusers takes, and one adapter."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_families import CASES, wan
+
+from adapt.adapter import Adapter
+from adapt.api.network import put_in
+from adapt.api.train import settle
+from adapt.backbones import Backbone
+from adapt.cli.main import main
+from adapt.config import TrainSettings
+from adapt.errors import SettingsError
+
+SETTINGS = ["steps=2", "batch_size=4", "rank=2", "validation=0.25", "validation_times=2", "sampling_steps=2",
+            "validate_every=2", "save_every=1", "frames=1", "fps=8", "time_sampling=uniform"]  # fmt: skip
+HIGH, LOW = "pytorch_lora_weights.safetensors", "transformer_2/low_noise.safetensors"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two-experts")
+    torch.manual_seed(0)
+    wan(experts=2).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def backbone(base):
+    return Backbone.load(str(base))
+
+
+def settled(backbone, **changes):
+    settings = TrainSettings(**{"rank": 2, "seed": 1, "frames": 5, **changes})
+    return settle(settings, backbone)
+
+
+def rows(backbone, count=4):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(count, *backbone.own_latents, generator=generator)
+    return x, torch.tensor([900.0, 100.0, 850.0, 300.0][:count]), backbone.condition(CASES["wan"].prompts[:count])
+
+
+def test_rows_of_one_batch_go_each_to_the_expert_of_its_time(backbone):
+    x, t, condition = rows(backbone)
+    together = backbone.predict(x, t, condition)
+    for i in range(4):
+        alone = backbone.predict(x[i : i + 1], t[i : i + 1], condition.rows(slice(i, i + 1)))
+        torch.testing.assert_close(together[i : i + 1], alone, atol=1e-5, rtol=0)
+    assert [backbone.takes(name, t).tolist() for name in backbone.denoisers] == [
+        [True, False, True, False], [False, True, False, True],
+    ]  # fmt: skip
+    assert backbone.takes("transformer", torch.tensor([800.0])).all()  # the boundary itself is the noisy one's
+
+
+@pytest.mark.parametrize("kind", ["lora", "tlora"])
+def test_each_expert_learns_from_its_own_rows_and_drops_what_their_positions_say(backbone, kind):
+    """Gradients of a batch are those of its rows one by one, dropout and checkpointing included."""
+    network = put_in(backbone, settled(backbone, kind=kind, dropout=0.5))
+    x, t, condition = rows(backbone)
+    try:
+        with torch.no_grad():
+            for number, parameter in enumerate(network.parameters.values()):
+                parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
+        for module in backbone.networks:
+            module.train()
+            module.enable_gradient_checkpointing()
+
+        def gradients(pieces):
+            for parameter in network.parameters.values():
+                parameter.grad = None
+            for piece in pieces:
+                network.move(3, piece)
+                backbone.predict(x[piece], t[piece], condition.rows(torch.tensor(piece))).square().sum().backward()
+            return {n: p.grad for n, p in network.parameters.items()}
+
+        together, alone = gradients([[0, 1, 2, 3]]), gradients([[0], [1], [2], [3]])
+        high = gradients([[0, 2]])
+        for name, gradient in together.items():
+            torch.testing.assert_close(gradient, alone[name], atol=1e-4, rtol=1e-3)
+            assert (high[name] is None) == name.startswith("transformer_2:")
+    finally:
+        for module in backbone.networks:
+            module.disable_gradient_checkpointing()
+            module.eval()
+        network.remove()
+    assert not backbone.listeners
+
+
+def test_one_expert_alone_is_taught_at_its_times(backbone):
+    low = settled(backbone, experts="low_noise")
+    assert (low.time_low, low.time_high) == (0, pytest.approx(0.8, abs=1e-5)) and low.time_high < 0.8
+    high = settled(backbone, experts="high_noise", time_high=0.9)
+    assert 0.8 < high.time_low < 0.80001 and high.time_high == 0.9
+    assert settle(high, backbone) == high  # a resumed run comes to the same
+    network = put_in(backbone, low)
+    assert list(network.parts) == ["transformer_2"] and not network.encoders
+    network.remove()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"time_low": 0.85}, "the low_noise expert predicts no time"),
+        ({"experts": "high_noise", "time_high": 0.5}, "the high_noise expert predicts no time"),
+    ],
+)
+def test_an_expert_without_times_is_refused(backbone, changes, said):
+    with pytest.raises(SettingsError, match=said):
+        settled(backbone, **changes)
+
+
+def test_one_network_has_no_experts(backbones):
+    with pytest.raises(SettingsError, match="one network for all times"):
+        settled(backbones("wan"), experts="low_noise")
+
+
+@pytest.fixture(scope="module")
+def run(base, clips, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "a"
+    assert main(["train", str(clips), "--base", str(base), "--output", str(folder), *SETTINGS]) == 0
+    return folder
+
+
+def test_a_run_teaches_both_and_writes_a_file_for_each(run, base):
+    adapter, facts = run / "adapter", json.loads((run / "adapter/adapter.json").read_text())
+    for name in (HIGH, LOW):
+        tensors = load_file(adapter / name)
+        assert all(key.startswith("transformer.") for key in tensors)  # the prefix that diffusers' loader wants
+        assert any(bool(x.any()) for key, x in tensors.items() if "lora_B" in key)
+    assert facts["proof"]["reader"] == "diffusers" and set(facts["lora"]) == {"transformer", "transformer_2"}
+    loaded = Adapter.load(run)
+    assert set(loaded.weights.modules) == {"transformer", "transformer_2"}
+    assert facts["proof"]["layers"] == len(loaded.weights) and facts["proof"]["effect"] > 0
+    assert "load_into_transformer_2=True" in (adapter / "README.md").read_text()
+    again = Adapter.load(adapter / LOW)  # by either file
+    assert again.weights.equals(loaded.weights) and again.digest == loaded.digest
+
+
+def test_it_is_drawn_with_and_comes_off_without_a_trace(run, backbone):
+    before = {n: p.clone() for n, m in backbone.denoisers.items() for n, p in m.named_parameters(prefix=n)}
+    x, t, condition = rows(backbone)
+    with torch.no_grad():
+        plain = backbone.predict(x, t, condition)
+        with Adapter.load(run).apply(backbone, 5.0):
+            moved = (backbone.predict(x, t, condition) - plain).flatten(1).abs().amax(1)
+    assert (moved > 0).all()
+    after = {n: p for n, m in backbone.denoisers.items() for n, p in m.named_parameters(prefix=n)}
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_stopped_run_goes_on_to_the_same_bytes(run, base, clips, tmp_path):
+    from adapt.training import checkpoint
+
+    half = tmp_path / "half"
+    asked = ["train", str(clips), "--base", str(base), "--output", str(half)]
+    assert main([*asked, *SETTINGS]) == 0
+    newest = checkpoint.states(half)[-1]
+    for path in (half / "adapter").rglob("*.safetensors"):
+        path.unlink()
+    import shutil
+
+    shutil.rmtree(newest)
+    assert main([*asked, "--resume"]) == 0
+    for name in (HIGH, LOW):
+        assert (half / "adapter" / name).read_bytes() == (run / "adapter" / name).read_bytes()
