@@ -11,7 +11,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapt.backbones.registry import Family, family_of, known_pipelines
+from adapt.backbones.registry import SOURCED, Family, family_of, known_pipelines
 from adapt.errors import BackboneError
 from adapt.medium import Medium
 from adapt.quiet import quiet_libraries
@@ -27,6 +27,7 @@ __all__ = [
     "at_hand",
     "bundled",
     "caption_counter",
+    "edits",
     "find",
     "frame_of",
     "load",
@@ -155,6 +156,15 @@ def frame_of(folder: Path) -> tuple[int, int] | None:
         return int(max(sample) if isinstance(sample, list) else sample) * scale, scale * family.patch
     except (OSError, ValueError, KeyError, TypeError, StopIteration, AssertionError):
         return None
+
+
+def edits(folder: Path) -> bool:
+    """Whether a base is given a picture beside the noise, from its configuration alone."""
+    try:
+        name = json.loads((folder / "model_index.json").read_text("utf-8"))["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return known_pipelines().get(name) in SOURCED
 
 
 def _row_of(folder: Path) -> Family | None:

@@ -27,10 +27,13 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
-def tiny_pipeline(prediction_type="epsilon", seed=0, width=16, text_width=16):
+def tiny_pipeline(
+    prediction_type="epsilon", seed=0, width=16, text_width=16, kind="StableDiffusionPipeline", in_channels=4
+):
     """A tiny random `StableDiffusionPipeline`: 16 px pictures, 4 × 8 × 8 latents, a byte-level CLIP."""
+    import diffusers
     import torch
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -43,7 +46,8 @@ def tiny_pipeline(prediction_type="epsilon", seed=0, width=16, text_width=16):
         max_position_embeddings=24, bos_token_id=len(words) - 2, eos_token_id=len(words) - 1, pad_token_id=len(words) - 1,
     )  # fmt: skip
     unet = UNet2DConditionModel(
-        sample_size=8, block_out_channels=(width, width), layers_per_block=1, norm_num_groups=8, attention_head_dim=8,
+        sample_size=8, in_channels=in_channels,
+        block_out_channels=(width, width), layers_per_block=1, norm_num_groups=8, attention_head_dim=8,
         cross_attention_dim=text_width, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
     )  # fmt: skip
@@ -55,7 +59,7 @@ def tiny_pipeline(prediction_type="epsilon", seed=0, width=16, text_width=16):
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1,
         prediction_type=prediction_type,
     )  # fmt: skip
-    return StableDiffusionPipeline(
+    return getattr(diffusers, kind)(
         vae=vae, unet=unet, scheduler=scheduler, tokenizer=tokenizer, text_encoder=CLIPTextModel(text),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
@@ -144,6 +148,37 @@ def ip_adapter(tmp_path_factory):
         {**attention, **{f"image_proj.{k}": x for k, x in resampler.items()}},
         folder / "ip-adapter-plus_sd15.safetensors",
     )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_editor(tmp_path_factory):
+    """The folder of a tiny InstructPix2Pix."""
+    folder = tmp_path_factory.mktemp("tiny-editor")
+    tiny_pipeline(kind="StableDiffusionInstructPix2PixPipeline", in_channels=8).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory):
+    """A folder of eight edit pairs of 24 × 16 px: `before/`, and the same in negative with a word for it in `after/`."""
+    import json
+
+    import numpy as np
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("pairs")
+    random, rows = np.random.default_rng(1), []
+    for name in ("before", "after"):
+        (folder / name).mkdir()
+    for number in range(8):
+        before = random.integers(0, 256, (16, 24, 3), np.uint8)
+        Image.fromarray(before).save(folder / "before" / f"{number}.png")
+        Image.fromarray(255 - before).save(folder / "after" / f"{number}.png")
+        rows.append(
+            {"file_name": f"after/{number}.png", "source": f"before/{number}.png", "text": f"negative {number}"}
+        )
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
     return folder
 
 

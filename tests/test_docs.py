@@ -59,6 +59,8 @@ def shown(value):
 
 
 ADAPT = commands("adapt")
+EDITING = "docs/edit.md"
+"""Its commands need a base that edits."""
 TOOLS = ("inspect", "verify", "diff", "merge", "resize", "extract", "convert-embedding")
 """The commands on adapter files, which docs/adapter-tools.md shows."""
 ELSEWHERE = "docs/sharing.md"
@@ -129,7 +131,7 @@ def at_work(workplace, monkeypatch):
     return workplace
 
 
-@pytest.mark.parametrize(("page", "words"), of(ADAPT, "train"), ids=shown)
+@pytest.mark.parametrize(("page", "words"), [c for c in of(ADAPT, "train") if c[0] != EDITING], ids=shown)
 def test_train_commands_run_dry(page, words, at_work, tiny_base, capsys):
     before = sorted(at_work.rglob("*"))
     assert main([*words[1:], "--dry-run", "--base", str(tiny_base)]) == 0, capsys.readouterr().err
@@ -139,7 +141,9 @@ def test_train_commands_run_dry(page, words, at_work, tiny_base, capsys):
     assert "--settings" in words or "nothing was trained" in told
 
 
-@pytest.mark.parametrize(("page", "words"), [c for c in of(ADAPT, "generate") if c[0] != ELSEWHERE], ids=shown)
+@pytest.mark.parametrize(
+    ("page", "words"), [c for c in of(ADAPT, "generate") if c[0] not in (ELSEWHERE, EDITING)], ids=shown
+)
 def test_generate_commands_draw(page, words, at_work, tiny_base, tmp_path, capsys):
     small = ["--base", str(tiny_base), "--steps", "2", "--device", "cpu", "--output", str(tmp_path)]
     if "--size" in words:
@@ -204,6 +208,24 @@ def test_the_page_of_classes_runs_in_its_order(workplace, tiny_base, tmp_path, m
     for words in found:
         short = [re.sub("^steps=.*", "steps=1", word) for word in words[1:]]
         assert main([*short, *(small if words[1] == "train" else [])]) == 0, (words, capsys.readouterr().err)
+
+
+def test_the_page_of_edits_runs_in_its_order(tiny_editor, pairs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(pairs, "my-edits")
+    for name in ("before", "after"):
+        shutil.copytree(pairs / name, name)
+    shutil.copy(pairs / "before" / "0.png", "before.png")
+    small = {
+        "train": ["steps=1", "batch_size=4", "rank=2", "sampling_steps=1", "validation=0", "--fresh"],
+        "generate": ["--base", str(tiny_editor), "--steps", "2", "--device", "cpu", "--output", "drawn"],
+        "check": ["--exit-zero"],
+    }
+    found = [words for page, words in ADAPT if page == EDITING]
+    assert {words[1] for words in found} == set(small)
+    for words in found:
+        here = [str(tiny_editor) if word == "timbrooks/instruct-pix2pix" else word for word in words[1:]]
+        assert main([*here, *small[words[1]]]) == 0, (words, capsys.readouterr().err)
 
 
 def test_make_targets_exist():

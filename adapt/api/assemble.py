@@ -22,6 +22,7 @@ from adapt.backbones import Backbone
 from adapt.config import TrainSettings
 from adapt.data import EncodedPictures, Picture, TensorCache, default_folder
 from adapt.data.cache_folder import limit
+from adapt.data.encode import Before
 from adapt.data.media import reader_of
 from adapt.data.plan import Plan
 from adapt.data.tidy import trim
@@ -92,7 +93,8 @@ def encode(
         pictures, backbone, shelf, _cache(), augmentation=augmentation(settings),
         flips=settings.flip > 0, reader=reader_of(with_settings(backbone.medium, settings), settings.background),
         outside=settings.mask_outside,
-        texts=not settings.hears_itself, control=control_of(settings), media_component=joined(backbone.media_components),
+        texts=not settings.hears_itself, control=control_of(settings), before=before_of(backbone),
+        media_component=joined(backbone.media_components),
         text_component=joined(backbone.text_components or backbone.media_components),
     )  # fmt: skip
     return _prepared(encoded, accelerator)
@@ -106,10 +108,16 @@ def encode_held_out(
     encoded = EncodedPictures(
         pictures, backbone, shelf, _cache(), outside=settings.mask_outside,
         reader=reader_of(with_settings(backbone.medium, settings), settings.background),
-        texts=not settings.hears_itself, control=control_of(settings), media_component=joined(backbone.media_components),
+        texts=not settings.hears_itself, control=control_of(settings), before=before_of(backbone),
+        media_component=joined(backbone.media_components),
         text_component=joined(backbone.text_components or backbone.media_components),
     )  # fmt: skip
     return _prepared(encoded, accelerator)
+
+
+def before_of(backbone: Backbone) -> Before | None:
+    """How what pictures were before is encoded; None: the base does not edit."""
+    return Before(backbone.pipeline_class, backbone.encode_source) if backbone.edits else None
 
 
 def control_of(settings: TrainSettings) -> str | None:

@@ -75,11 +75,13 @@ def _write(folder: Path, trainer: Trainer, chosen: int) -> Proof:
     whole = in_full(course.backbone)
     proof = prove(written, whole, asked[0].prompt)
     drawing = whole if course.backbone.quantised else course.backbone  # nothing can be added to weights in few bits
-    samples = _samples(folder, written, drawing, asked, public=bool(course.settings.previews))
+    shown = _publishable(course.backbone, asked)
+    samples = _samples(folder, written, drawing, shown, public=bool(course.settings.previews))
     width = text_width(course.backbone)
     if width and course.settings.kind in IN_UIS and not (words or conditioners):
         path = folder / "kohya" / f"{slug(name)}.safetensors"
-        written.export(path, "kohya", text_width=width, picture=folder / samples[0]["file"])
+        picture = folder / samples[0]["file"] if samples else None
+        written.export(path, "kohya", text_width=width, picture=picture)
     told = replace(adapter.facts, proof=proof.as_dict(), samples=samples)
     files.write_json(folder / FACTS_NAME, told.as_dict())
     files.write(folder / "README.md", card.render(name, told))
@@ -98,6 +100,11 @@ def wanted(
     return [replace(asked[0], prompt=trigger), *asked]
 
 
+def _publishable(backbone: Backbone, asked: Sequence[Request]) -> Sequence[Request]:
+    """What samples may show: of bases that edit, the pictures of the user's own prompt file, and none of the training set."""
+    return [request for request in asked if request.image is not None] if backbone.edits else asked
+
+
 def _samples(
     folder: Path, adapter: Adapter, backbone: Backbone, asked: Sequence[Request], public: bool
 ) -> tuple[dict[str, Any], ...]:
@@ -106,6 +113,8 @@ def _samples(
     Args:
         public: whether the prompts are the user's own. If not, only the trigger is told.
     """
+    if not asked:
+        return ()
     (folder / "samples").mkdir()
     drawings = [settle(request, backbone, adapter.recommended, known_of([(adapter, 1.0)])) for request in asked]
     with applied(backbone, [with_scale(adapter)]):
@@ -125,6 +134,7 @@ def _told(drawing: Drawing, public: bool) -> dict[str, Any]:
     settings = {name: getattr(drawing, name) for name in names}
     settings |= {"class": written(drawing.classes)} if drawing.classes else {}
     again = (public or (drawing.classes and drawing.wordless)) and drawing.image is None
+    again = again and drawing.source is None
     words = {"prompt": drawing.prompt, "negative_prompt": drawing.negative_prompt} if again else {"prompt": None}
     return {**words, **settings}
 

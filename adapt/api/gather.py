@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapt.api.classes import leaving_some, with_classes
 from adapt.api.media import with_settings
+from adapt.api.pairs import edits_pictures, paired
 from adapt.api.previews import rows
 from adapt.api.sounding import require_alike
 from adapt.config import TrainSettings, require_settled, validate
@@ -55,6 +56,7 @@ def _facts(picture: Picture, classes: bool) -> list[Any]:
         "prior": picture.prior or None,
         "keep_tags": picture.keep_tags,
         "mask": hashlib.sha256(mask.read()).hexdigest() if isinstance(mask, Picture) else mask,
+        "source": hashlib.sha256(picture.source.read()).hexdigest() if picture.source else None,
     }
     told = {name: value for name, value in more.items() if value is not None}
     return [bytes_of, *picture.captions, *([told] if told else [])]
@@ -106,7 +108,8 @@ def gather(data: str | Path, settings: TrainSettings, base: str | None = None) -
     trackers.require(settings.trackers)
     rows(settings)  # the prompt file of the previews
     medium = medium_for(base, settings)
-    judgement, warnings = _judged(data, settings, medium)
+    sourced = None if base is None else edits_pictures(base, settings)
+    judgement, warnings = _judged(data, settings, medium, sourced)
     pictures = judgement.require(settings.skip_bad)
     _require_masks(pictures, judgement, settings)
     _require_prior(pictures, settings)
@@ -120,7 +123,7 @@ def gather(data: str | Path, settings: TrainSettings, base: str | None = None) -
         aside = {picture.name for picture in held_out}
         pictures = tuple(picture for picture in pictures if picture.name not in aside)
     elif share is not None:
-        other, more = _judged(share, settings, medium)
+        other, more = _judged(share, settings, medium, sourced)
         held_out = tuple(picture for picture in other.require(settings.skip_bad) if not picture.prior)
         warnings += [*more, *_shared(judgement, other)]
     pictures, held_out = with_classes(pictures, held_out, settings)
@@ -150,7 +153,9 @@ def medium_for(base: str | None, settings: TrainSettings) -> Medium:
     return with_settings(own, settings)
 
 
-def _judged(source: str | Path, settings: TrainSettings, medium: Medium) -> tuple[Judgement, list[str]]:
+def _judged(
+    source: str | Path, settings: TrainSettings, medium: Medium, sourced: bool | None = None
+) -> tuple[Judgement, list[str]]:
     from adapt.data import find, judge
     from adapt.data.folders import Reading
     from adapt.data.judge import lines, verdicts_of
@@ -159,6 +164,7 @@ def _judged(source: str | Path, settings: TrainSettings, medium: Medium) -> tupl
 
     reader = reader_of(medium, settings.background)
     found = find(source, Reading(settings.repeats, settings.masks, noun=reader.noun, extensions=reader.extensions))
+    found = paired(found, settings.source_folder, sourced)
     with verdicts_of(source, reader=reader) as verdicts:
         judgement = judge(found, medium.side, progress=_judging(), verdicts=verdicts, reader=reader)
     require_alike(judgement, settings, medium)

@@ -81,7 +81,10 @@ def grid(
     for part, each in taught.items():
         raw = RAW[part](examples, [(i, False, 0) for i in indices])
         hear = partial(_told, each, raw, backbone, hear or partial(_rows, condition, backbone))
-    return HeldOut(x, condition, settings.validation_times, settings.batch_size, settings.validation_pairs, areas, hear)
+    before = [examples.source(i) for i in indices] if backbone.takes_source else []
+    return HeldOut(
+        x, condition, settings.validation_times, settings.batch_size, settings.validation_pairs, areas, hear, before
+    )
 
 
 def _heard(hearing: Hearing, captions: Sequence[str], sizes: Sequence[Sizes], rows: Sequence[int]) -> Condition:

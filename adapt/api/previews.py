@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,22 @@ def captions_of(pictures: Sequence[Picture]) -> list[str]:
     return [caption for picture in pictures if not picture.prior for caption in picture.plain]
 
 
+def over_sources(asked: Sequence[Request], pictures: Sequence[Picture]) -> list[Request]:
+    """For bases that edit: requests without a picture of their own are about what a picture with their prompt as caption was
+    before, else about the next one."""
+    from adapt.data import decode
+
+    paired = [picture for picture in pictures if picture.source is not None]
+    said = {caption: picture for picture in reversed(paired) for caption in picture.plain}
+    found = list(asked)
+    for number, request in enumerate(asked):
+        if request.image is None and paired:
+            picture = said.get(request.prompt, paired[number % len(paired)])
+            assert picture.source is not None
+            found[number] = replace(request, image=decode(picture.source.read()))
+    return found
+
+
 def drawer(run: Path, backbone: Backbone, settings: TrainSettings, pictures: Sequence[Picture]) -> Preview:
     """Draws into `previews/step-…` with the weights that the backbone holds, always from the same noise.
 
@@ -77,6 +94,7 @@ def drawer(run: Path, backbone: Backbone, settings: TrainSettings, pictures: Seq
     advice = {"zero_terminal_snr": settings.zero_terminal_snr}
     labels = labels_of(pictures) if settings.classes else ()
     asked = requests(settings, captions_of(pictures), labels)
+    asked = over_sources(asked, pictures) if backbone.edits else asked
     drawings = [settle(request, backbone, advice) for request in asked]
 
     def preview(step: int) -> list[str]:

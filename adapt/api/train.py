@@ -18,6 +18,7 @@ from adapt.api.image_prompts import require_pictures
 from adapt.api.media import with_settings
 from adapt.api.network import settled_network
 from adapt.api.origins import origins_of, said_of
+from adapt.api.pairs import settled_sources
 from adapt.api.record import describe, will_do
 from adapt.api.sizes import draws, remarks, shelves
 from adapt.api.slider import require_words
@@ -312,7 +313,6 @@ def settle(settings: TrainSettings, backbone: Backbone) -> TrainSettings:
     from adapt.api.objective import make_objective
 
     _require_job(settings, backbone)
-    _require_no_source(backbone)
     require_trainable(backbone, settings)
     settings = settings.model_copy(update=settled_experts(settings, backbone))
     medium = with_settings(backbone.medium, settings)
@@ -334,6 +334,7 @@ def settle(settings: TrainSettings, backbone: Backbone) -> TrainSettings:
             "guidance_scale": settings.guidance_scale or backbone.guidance_scale,
             "sampling_steps": settings.sampling_steps or backbone.sampling_steps,
             **distilled,
+            **settled_sources(settings, backbone),
         }
     )
 
@@ -346,11 +347,6 @@ def _require_job(settings: TrainSettings, backbone: Backbone) -> None:
             given=f"{backbone.pipeline_class}, {backbone.task}",
             next="another base, or another preset",
         )
-
-
-def _require_no_source(backbone: Backbone) -> None:
-    if backbone.takes_source:
-        raise SettingsError("a base that edits is not trained yet: it can be drawn with", given=backbone.reference)
 
 
 def require_trainable(backbone: Backbone, settings: TrainSettings) -> None:

@@ -16,8 +16,8 @@ from torch.nn import functional
 from adapt.backbones.beside import Beside, informed
 from adapt.backbones.columns import Span, columns_of
 from adapt.backbones.identity import contents_of, fingerprint_of
-from adapt.backbones.registry import FAMILIES, Family, refusal_of
-from adapt.backbones.sources import HOLE, TASKS
+from adapt.backbones.registry import FAMILIES, SOURCED, Family, refusal_of
+from adapt.backbones.sources import HOLE
 from adapt.backbones.tokens import Tokens, fused
 from adapt.errors import SettingsError
 from adapt.medium import Medium
@@ -148,7 +148,12 @@ class Backbone(ABC):
     @property
     def takes_source(self) -> bool:
         """Whether its task is about a picture that it is given: the part `source` of its conditions."""
-        return self.fills or self.task in set(TASKS) - {"inpainting"}
+        return self.edits or self.fills
+
+    @property
+    def edits(self) -> bool:
+        """Whether that picture is what is edited, by the words."""
+        return self.task in SOURCED
 
     @property
     def fills(self) -> bool:

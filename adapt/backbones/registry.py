@@ -15,6 +15,8 @@ from adapt.medium import Kind
 if TYPE_CHECKING:
     from adapt.backbones.base import Backbone
 
+SOURCED = ("edit",)
+"""Tasks of bases that edit the picture that they are given: the part `source`."""
 CONTRACT = "contract only"
 PROVED = "proved"
 

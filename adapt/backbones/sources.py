@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 PART = "source"
 """The part of a condition: `{"latents": (B, C, h, w)}` and what else a family takes."""
-TASKS = ("edit", "inpainting")
-"""Tasks of such bases."""
 HOLE = "hole"
 """Of the part `source`, where a base fills holes: (B, M, h, w), 1 where it fills."""
 

@@ -52,16 +52,21 @@ def check(
     ] = None,
     buckets: Annotated[bool, typer.Option("--buckets", help="Judge crops as with buckets=true.")] = False,
     trigger: Annotated[str | None, typer.Option(help="Word that captions are expected to hold.")] = None,
+    source_folder: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="What pictures were before, by the same names, for bases that edit."),
+    ] = None,
     exit_zero: Annotated[bool, typer.Option("--exit-zero", help="Exit with 0 also when there are findings.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> int:
     """Judge a set of pictures: 0 clean, 1 findings, 2 cannot be read. Changes nothing."""
+    from adapt.api.pairs import paired
     from adapt.data import find, judge
     from adapt.data.folders import Reading
     from adapt.data.judge import verdicts_of
     from adapt.data.media import reader_of
     from adapt.data.whole import judge_whole, shares_cut
-    from adapt.loading import caption_counter, medium_of
+    from adapt.loading import caption_counter, edits, medium_of
     from adapt.loading import find as find_base
 
     folder = find_base(base)
@@ -69,6 +74,7 @@ def check(
     medium = own if resolution is None else replace(own, side=resolution)
     reader, cut = reader_of(medium), crop(medium, buckets)
     found = find(data, Reading(masks="files", noun=reader.noun, extensions=reader.extensions))
+    found = paired(found, source_folder, edits(folder))
     with verdicts_of(data, reader=reader) as verdicts:
         counter = _counter(found, caption_counter(folder))
         judgement = judge(found, medium.side, counter, verdicts=verdicts, reader=reader)

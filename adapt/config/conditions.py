@@ -14,7 +14,7 @@ OF_IMAGES = ("image_prompt_tokens", "image_prompt_learning_rate", "image_prompt_
 OF_CONTROL = ("control_learning_rate", "control_dropout")
 SWITCHES = {"classes": OF_CLASSES, "image_prompts": OF_IMAGES, "control": OF_CONTROL}
 TURNED_ON = {"classes": "classes=true", "image_prompts": "image_prompts=true", "control": "control=edges"}
-PARTS = ("caption", "class", "image", "control")
+PARTS = ("caption", "class", "image", "control", "source")
 
 
 class ConditionSettings(Section):
@@ -53,6 +53,10 @@ class ConditionSettings(Section):
         1e-3, gt=0, le=10, allow_inf_nan=False, description="of the layer that takes it in, at its highest"
     )
     control_dropout: Share = Field(0.1, description="share of rows without their control alone")
+    source_dropout: Share | None = Field(
+        None,
+        description="share of rows without the picture that is edited alone; None: the base's own, where it has such a null",
+    )
     joint_dropout: Share | dict[str, Share] = Field(
         0.05, description="share of rows without any part; or of those without some: {caption+class: 0.05}"
     )
@@ -75,9 +79,11 @@ class ConditionSettings(Section):
                     and getattr(self, name) != type(self).model_fields[name].default
                 ):
                     raise ValueError(f"{name} ({getattr(self, name)}) is of {TURNED_ON[switch]}")
-        if not self.taught_parts and self.joint_dropout != type(self).model_fields["joint_dropout"].default:
-            raise ValueError(f"joint_dropout ({self.joint_dropout}) is of {', '.join(TURNED_ON.values())}")
-        if strange := {part for name in self.joint_dropouts for part in name} - {"caption", *self.taught_parts}:
+        if not self.dropped_parts and self.joint_dropout != type(self).model_fields["joint_dropout"].default:
+            raise ValueError(
+                f"joint_dropout ({self.joint_dropout}) is of {', '.join((*TURNED_ON.values(), 'source_dropout'))}"
+            )
+        if strange := {part for name in self.joint_dropouts for part in name} - {"caption", *self.dropped_parts}:
             raise ValueError(f"joint_dropout names {', '.join(sorted(strange))}, which this run does not teach")
         return self
 
@@ -88,10 +94,15 @@ class ConditionSettings(Section):
         return tuple(part for part, on in switches if on)
 
     @property
+    def dropped_parts(self) -> tuple[str, ...]:
+        """Parts of the condition, besides the caption, that rows go without."""
+        return (*self.taught_parts, *(("source",) if self.source_dropout else ()))
+
+    @property
     def joint_dropouts(self) -> dict[tuple[str, ...], float]:
         """Which parts are left out together, and how often."""
-        if not self.taught_parts:
+        if not self.dropped_parts:
             return {}
         if isinstance(self.joint_dropout, Mapping):
             return {tuple(name.split("+")): share for name, share in self.joint_dropout.items()}
-        return {("caption", *self.taught_parts): self.joint_dropout}
+        return {("caption", *self.dropped_parts): self.joint_dropout}

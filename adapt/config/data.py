@@ -43,6 +43,10 @@ class DataSettings(Section):
         None, ge=1, le=1000, description="frames of the clips that are learned; None: the base's own"
     )
     fps: float | None = Field(None, gt=0, le=240, description="frames a second of these clips; None: the base's own")
+    source_folder: str | None = Field(
+        None,
+        description="folder of what pictures were before, by the same names, for bases that edit; None: as metadata says",
+    )
     mask_outside: Share = Field(0.1, description="weight of what a picture's mask leaves out")
     trigger: str | None = Field(None, description="word put before every caption")
     skip_bad: bool = Field(False, description="leave out pictures that cannot be used, instead of stopping")

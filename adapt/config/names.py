@@ -123,6 +123,12 @@ OTHER_NAMES = {
         "conditioning_data_dir": "masks",
         "prompt_dropout_prob": "caption_dropout",
     },
+    **{
+        "control_path": "source_folder",
+        "control_directory": "source_folder",
+        "conditioning_image_dir": "source_folder",
+    },
+    **{"conditioning_dropout_prob": "source_dropout"},
     **{"text_encoder_lr": "text_encoder_learning_rate", "train_text_encoder_frac": "text_encoder_stop"},
     **{"stop_text_encoder_training": "text_encoder_stop", "train_text_encoder_1": "train_text_encoder"},
     **{"network_train_text_encoder_only": "train_text_encoder", "network_train_unet_only": "train_text_encoder"},

@@ -106,9 +106,9 @@ class TrainSettings(
     def _dropouts(self) -> Self:
         """What a row goes without, excludes each other."""
         together = sum(self.dropouts.values())
-        if self.taught_parts and together > 1:
+        if self.dropped_parts and together > 1:
             raise ValueError(
-                f"the dropouts of caption, class, image, control and joint_dropout add up to more than 1 ({together:g})"
+                f"the dropouts of caption, class, image, control, source and joint_dropout add up to more than 1 ({together:g})"
             )
         return self
 
@@ -170,8 +170,9 @@ class TrainSettings(
     def dropouts(self) -> dict[tuple[str, ...], float]:
         """Which parts of the condition a row goes without, and how often."""
         own = {"class": self.class_dropout, "image": self.image_prompt_dropout, "control": self.control_dropout}
+        own["source"] = self.source_dropout or 0.0
         found: dict[tuple[str, ...], float] = {("caption",): self.caption_dropout}
-        found |= {(part,): own[part] for part in self.taught_parts}
+        found |= {(part,): own[part] for part in self.dropped_parts}
         return {**found, **self.joint_dropouts}
 
     @property

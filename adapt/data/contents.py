@@ -37,6 +37,10 @@ class Contents:
         width, height = self._sizes[index].tolist()
         return width, height
 
+    def picture(self, index: int) -> Picture:
+        """Whose file it is."""
+        return self._pictures[index]
+
     def read(self, index: int) -> bytes:
         """The file.
 

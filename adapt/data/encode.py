@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from hashlib import sha256
 from itertools import chain
 from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,11 +29,24 @@ from adapt.data.wording import printable
 from adapt.errors import DataError
 from adapt.medium import PICTURES
 from adapt.types import Encoder
+from conditioning import Part
 
 Progress = Callable[[int, int], None]
 """`progress(done, total)`."""
 OVERHEAD = 1024
 """Bytes that a tensor takes besides its values, with its share of its entry: what counts with tiny pictures."""
+
+
+class Before(NamedTuple):
+    """How what pictures were before is encoded.
+
+    Attributes:
+        key: what else than pixels and `media_component` its values depend on.
+        encode: (1, 3, H, W) in [-1, 1] → the part `source`, one row.
+    """
+
+    key: str
+    encode: Callable[[Tensor], Part]
 
 
 class EncodedPictures:
@@ -57,6 +72,7 @@ class EncodedPictures:
         memory: bytes of values that are held in memory at most.
         texts: whether captions are encoded beforehand; not where their encoder is trained.
         control: a name of `controls.EXTRACTORS`: what pictures are controlled by; None: nothing.
+        before: how their sources are encoded, for bases that edit; None: not.
     """
 
     def __init__(
@@ -75,6 +91,7 @@ class EncodedPictures:
         memory: int = 512 * 2**20,
         texts: bool = True,
         control: str | None = None,
+        before: Before | None = None,
     ) -> None:
         self.pictures, self.encoder, self.shelves, self.cache = tuple(pictures) * len(shelves), encoder, shelves, cache
         self.augmentation, self.flips, self.outside = augmentation, flips, outside
@@ -83,7 +100,8 @@ class EncodedPictures:
         here = f"torch {torch.__version__} threads {torch.get_num_threads()}"
         self._media_key = f"{encoder.content_key(media_component)} {here}"
         self._text_key = f"{encoder.content_key(text_component)} {here}"
-        self._control = control
+        self._control, self._before = control, before
+        self._sources = Contents([picture.source or picture for picture in pictures], self.reader.size_of)
         self._texts, self._contents = texts, Contents(pictures, self.reader.size_of)
         self._nearest: dict[tuple[int, Size], Size] = {}
         self._masks: dict[int, str] = {}
@@ -193,6 +211,22 @@ class EncodedPictures:
 
         return self._recent(("control", index, flip, variant), found)["mean"]
 
+    def source(self, index: int, flip: bool = False, variant: int = 0) -> dict[str, Tensor]:
+        """The part `source` of an example without its row: what it was before, cut, recoloured and mirrored alike. On the CPU.
+
+        Raises:
+            DataError: as `prepare`.
+        """
+
+        def found() -> dict[str, Tensor]:
+            assert self._before is not None, "only bases that edit ask"
+            number, view = index % self.count, self._view(index, flip, variant)
+            view = replace(view, original=self._sources.size(number))
+            facts = [self._sources.digest(number), self._settings(view), self._before.key, self._media_key]
+            return self._cached(key_of("source", *facts), lambda: self._encode_source(number, view))
+
+        return dict(self._recent(("source", index, flip, variant), found))
+
     def text(self, caption: str) -> dict[str, Tensor]:
         """The part `text` of one caption: tensors (1, …) on the CPU, as the encoder gave them. Not to be changed in
         place.
@@ -221,6 +255,8 @@ class EncodedPictures:
                     yield lambda view=(index, flip, variant): (self.latents(*view), self.weight(*view))  # type: ignore[misc]
                     if self._control is not None:
                         yield lambda view=(index, flip, variant): self.control(*view)  # type: ignore[misc]
+                    if self._before is not None:
+                        yield lambda view=(index, flip, variant): self.source(*view)  # type: ignore[misc]
         for caption in self._captions() if self._texts else ():
             yield lambda caption=caption: self.text(caption)  # type: ignore[misc]
 
@@ -258,6 +294,15 @@ class EncodedPictures:
             x = self.reader.row(self._contents.read(number), view)
         mean, _ = self.encoder.encode_media(EXTRACTORS[str(self._control)](x)[None])
         return _finite({"mean": _own(mean[0].float())}, f"The latents of {picture.name}'s control")
+
+    @torch.no_grad()
+    def _encode_source(self, number: int, view: View) -> dict[str, Tensor]:
+        picture = self._sources.picture(number)
+        with _naming(picture):
+            x = self.reader.row(self._sources.read(number), view)
+        assert self._before is not None
+        part = self._before.encode(x[None])
+        return _finite({name: _own(y[0].float()) for name, y in part.items()}, f"The source {picture.name}")
 
     def _mask_on(self, number: int, view: View, height: int, width: int) -> dict[str, Tensor]:
         picture = self.pictures[number]

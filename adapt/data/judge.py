@@ -16,6 +16,7 @@ from adapt.data.look import Look
 from adapt.data.masks import mask_of
 from adapt.data.media import Reader, reader_of
 from adapt.data.media.pictures import SMALLEST_SIDE, TooSmall
+from adapt.data.pairs import ASPECT
 from adapt.data.picture import Found, Picture
 from adapt.data.verdicts import VerdictCache
 from adapt.data.wording import listed
@@ -40,8 +41,8 @@ class Finding:
 
     Attributes:
         name: the picture's name; empty when it is about all of them.
-        kind: `unreadable`, `small` or `mask` (faults); `animated`, `transparent`, `enlarged`, `narrow`, `rate`, `channels`,
-            `clipped`, `long`, `short`, `duplicate`, `no caption`, `long caption` or `few` (warnings).
+        kind: `unreadable`, `small`, `mask` or `source` (faults); `animated`, `transparent`, `enlarged`, `narrow`, `rate`,
+            `channels`, `clipped`, `long`, `short`, `duplicate`, `no caption`, `long caption` or `few` (warnings).
         message: what it is and what happens or what to do.
     """
 
@@ -177,6 +178,26 @@ def _looks(
 
 
 def _look(picture: Picture, reader: Reader, verdicts: VerdictCache | None) -> Look | Finding:
+    look = _seen(picture, reader, verdicts)
+    if isinstance(look, Finding):
+        return look
+    return _masked(picture, look) if picture.source is None else _paired(picture, look, reader, verdicts)
+
+
+def _paired(picture: Picture, look: Look, reader: Reader, verdicts: VerdictCache | None) -> Look | Finding:
+    """The look, unless the picture's source cannot be used, or is of another shape."""
+    assert picture.source is not None
+    before = _seen(picture.source, reader, verdicts)
+    if isinstance(before, Finding):
+        return Finding(picture.name, "source", f"has a source, {picture.source.name}, that {before.message}")
+    (a, b), (c, d) = before.size, look.size
+    if abs(a * d / (b * c) - 1) > ASPECT:
+        shapes = f"{picture.source.name}: {a} x {b} for {c} x {d} pixels"
+        return Finding(picture.name, "source", f"has a source of another shape: {shapes}")
+    return _masked(picture, look)
+
+
+def _seen(picture: Picture, reader: Reader, verdicts: VerdictCache | None) -> Look | Finding:
     try:
         data = picture.read()
     except DataError as error:
@@ -190,7 +211,7 @@ def _look(picture: Picture, reader: Reader, verdicts: VerdictCache | None) -> Lo
     if "fault" in verdict:
         return Finding(picture.name, *verdict["fault"])
     remarks = tuple((kind, message) for kind, message in verdict["remarks"])
-    return _masked(picture, Look(**{**verdict, "size": tuple(verdict["size"]), "remarks": remarks}))
+    return Look(**{**verdict, "size": tuple(verdict["size"]), "remarks": remarks})
 
 
 def _masked(picture: Picture, look: Look) -> Look | Finding:

@@ -11,22 +11,26 @@ from pathlib import Path
 from typing import Any
 
 from adapt.data.captions import caption_of_label, captions_of, clean, decode_text
+from adapt.data.pairs import COLUMNS as SOURCES
+from adapt.data.pairs import EDITED, INSTRUCTIONS
 from adapt.data.wording import listed
 from adapt.errors import DataError
 
 FILES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-CAPTION_COLUMNS = ("text", "caption", "captions")
+NAME_COLUMNS = ("file_name", *EDITED)
+CAPTION_COLUMNS = ("text", "caption", "captions", *INSTRUCTIONS)
 LABEL_COLUMNS = ("label", "class")
 _ALLOWED = "columns file_name and text (or caption, label, class)"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row: the picture's name as it is written there, its captions and label."""
+    """One row: the picture's name as it is written there, its captions and label, and the name of its source."""
 
     file_name: str
     captions: tuple[str, ...]
     label: str | None
+    source: str | None = None
 
 
 def read_metadata(path: Path) -> list[Row]:
@@ -48,14 +52,15 @@ def read_metadata(path: Path) -> list[Row]:
 def _check_columns(path: Path, columns: Sequence[str]) -> None:
     if not columns:
         raise DataError(f"{path.name} has no rows", given=path, allowed=_ALLOWED, next="fill or remove it")
-    if "file_name" not in columns or not {*CAPTION_COLUMNS, *LABEL_COLUMNS} & set(columns):
+    if not set(NAME_COLUMNS) & set(columns) or not {*CAPTION_COLUMNS, *LABEL_COLUMNS} & set(columns):
         given = f"{path} with columns {', '.join(columns)}"
         raise DataError(f"{path.name} lacks a column", given=given, allowed=_ALLOWED, next="rename its columns")
 
 
 def _row(line: int, row: dict[str, Any], columns: Sequence[str]) -> Row | str:
     """The row, or what is wrong with it."""
-    name, told = row.get("file_name"), next((name for name in LABEL_COLUMNS if name in columns), "label")
+    told_by = next(name for name in NAME_COLUMNS if name in columns)
+    name, told = row.get(told_by), next((name for name in LABEL_COLUMNS if name in columns), "label")
     label = row.get(told)
     if not isinstance(name, str) or not name:
         return f"line {line}: no file_name"
@@ -66,7 +71,8 @@ def _row(line: int, row: dict[str, Any], columns: Sequence[str]) -> Row | str:
         return f"line {line}: {error}"
     if column == told:
         captions = tuple(caption_of_label(caption) for caption in captions)
-    return Row(name, captions, None if label in (None, "") else clean(str(label)))
+    source = next((str(row[column]) for column in SOURCES if row.get(column)), None)
+    return Row(name, captions, None if label in (None, "") else clean(str(label)), source)
 
 
 def _checked(rows: list[Row | str], path: Path) -> list[Row]:

@@ -70,6 +70,7 @@ class Picture:
         keep_tags: so many first tags of its captions stay in front; None: as the run says.
         tags: how its captions are varied; None: they are trained as they are.
         mask: where it counts: another picture, white where it does; `alpha`: its own alpha channel; None: everywhere.
+        source: what it was before it was edited: another picture of its aspect; None: it is no edit.
         digest: sha256 of its bytes, once it is judged.
         size: width and height in pixels, upright (of a sound: samples and 1), once it is judged.
     """
@@ -85,6 +86,7 @@ class Picture:
     keep_tags: int | None = None
     tags: Tags | None = None
     mask: Picture | Literal["alpha"] | None = None
+    source: Picture | None = None
     digest: str | None = field(default=None, compare=False)
     size: tuple[int, int] | None = field(default=None, compare=False)
 

@@ -12,18 +12,20 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from adapt.data.captions import caption_of_label, captions_of, clean
 from adapt.data.metadata import LABEL_COLUMNS
+from adapt.data.pairs import COLUMNS as SOURCES
+from adapt.data.pairs import EDITED, INSTRUCTIONS
 from adapt.data.picture import Found, Picture
 from adapt.data.wording import listed
 from adapt.errors import DataError
 
-PICTURE_COLUMNS = ("image", "img", "picture", "jpg", "png", "webp")
-CAPTION_COLUMNS = ("text", "caption", "captions", "prompt")
+PICTURE_COLUMNS = ("image", "img", "picture", "jpg", "png", "webp", *EDITED)
+CAPTION_COLUMNS = ("text", "caption", "captions", *INSTRUCTIONS, "prompt")
 SHARED = "ADAPT_SHARED"
 """In the environment of processes of one run: a folder of their launcher's, which is removed when all have ended."""
 _ALLOWED = "a column of pictures (image), and one of captions (text, caption) or labels (label, class)"
@@ -153,6 +155,7 @@ def _found(
     column = _picture_column(root, features, datasets)
     if isinstance(features[column], datasets.Image):
         split = split.cast_column(column, datasets.Image(decode=False))
+    before = _source_table(split, column, datasets, folder)
     text = next((name for name in CAPTION_COLUMNS if name in features), None)
     told = next((name for name in LABEL_COLUMNS if name in features), "label")
     label_of = _label_reader(features.get(told))
@@ -163,6 +166,11 @@ def _found(
         _picture(root, Row(table, i), place, row.get(text or ""), label_of(row.get(told)))
         for i, (place, row) in enumerate(rows)
     ]
+    if before is not None:
+        pictures = [
+            _edited(root, p, Row(before, i), at)
+            for i, (p, at) in enumerate(zip(pictures, _places(before), strict=True))
+        ]
     if not pictures:
         raise DataError("The table has no rows", given=root)
     if missing := [f"{p.name}: {p.path or 'nothing'}" for p in pictures if not _is_there(p)]:
@@ -217,7 +225,8 @@ def _split(root: Path, loaded: Any, datasets: Any) -> tuple[Any, list[str]]:
 
 
 def _picture_column(root: Path, features: Any, datasets: Any) -> str:
-    typed = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+    typed = [n for n, feature in features.items() if isinstance(feature, datasets.Image)]
+    typed.sort(key=lambda name: name in SOURCES)  # what a picture was before is not what is learned
     named = [name for name in PICTURE_COLUMNS if name in features]
     for name in [*(n for n in named if n in typed), *typed, *named]:
         return str(name)
@@ -234,6 +243,27 @@ def _label_reader(feature: Any) -> Callable[[object], str | None]:
         return clean(str(names[value] if names and isinstance(value, int) else value)) or None
 
     return read
+
+
+def _source_table(
+    split: Any, edited: str, datasets: Any, folder: tempfile.TemporaryDirectory[str] | Shared | None
+) -> Table | None:
+    """The column of what pictures were before; None: there is none."""
+    column = next((name for name in SOURCES if name in split.features and name != edited), None)
+    if column is None:
+        return None
+    if isinstance(split.features[column], datasets.Image):
+        split = split.cast_column(column, datasets.Image(decode=False))
+    return Table(split.select_columns([column]), column, folder)
+
+
+def _edited(root: Path, picture: Picture, before: Row, place: str | None) -> Picture:
+    """A picture with what it was before, in the same row; without, where there is nothing."""
+    if place == "":
+        return picture
+    path = root / place if place else None
+    source = Picture(f"{picture.name}, {before.table.column}", path, before if path is None else None)
+    return replace(picture, source=source)
 
 
 def _picture(root: Path, row: Row, place: str | None, text: object, label: str | None) -> Picture:

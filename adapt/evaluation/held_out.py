@@ -19,11 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from adapt.backbones import Backbone
+from adapt.backbones.sources import PART as SOURCE
 from adapt.data.plan import normal
 from adapt.evaluation.curve import bands, mean_log_ratio, table
 from adapt.evaluation.measurement import Measurement
 from adapt.objectives import Objective, Plain, Target
-from conditioning import Condition
+from conditioning import Condition, Part
 
 __all__ = ["HeldOut", "Measurement", "compare", "evaluating"]
 
@@ -82,6 +83,7 @@ class HeldOut:
         pairs: at every time also with the negative of the noise (antithetic): what is odd in the noise cancels.
         areas: how much each place of each picture counts, (1, *dims) or None; none: everything counts alike.
         hear: rows → what encoders that are trained now make of their captions; None: nothing is trained in them.
+        sources: the part `source` of each without its row, in bases that edit; none: there is none.
     """
 
     x: Sequence[Tensor] | Tensor
@@ -91,6 +93,7 @@ class HeldOut:
     pairs: bool = False
     areas: Sequence[Tensor | None] = ()
     hear: Callable[[Sequence[int]], Condition] | None = None
+    sources: Sequence[Part] = ()
 
     def losses(self, backbone: Backbone, objective: Objective, target: Target | None = None) -> list[float]:
         """Mean loss of each picture over the times (n,). A pure function of the weights."""
@@ -110,6 +113,7 @@ class HeldOut:
                 condition = self.condition.rows(torch.tensor(rows, device=_device(self.condition)))
                 condition = condition.to(backbone.device, backbone.dtype)
                 heard = condition if self.hear is None else self.hear(rows)
+                condition, heard = (each.replaced(self._source(rows, x)) for each in (condition, heard))
                 for k in range(self.times):
                     found[rows, k] = self._losses(backbone, objective, right, rows, x, condition, heard, k)
         return found
@@ -152,6 +156,11 @@ class HeldOut:
             prediction = backbone.predict(objective.noised(x, noise, t), t, heard)
             found.append(objective.losses(prediction, target(x, noise, t, condition), t, area).cpu().double())
         return torch.stack(found).mean(0)
+
+    def _source(self, rows: list[int], x: Tensor) -> dict[str, Part]:
+        """The part of these pictures (len(rows), …)."""
+        found = [self.sources[i] for i in rows] if self.sources else []
+        return {SOURCE: {name: torch.stack([part[name] for part in found]).to(x) for name in found[0]}} if found else {}
 
     def _area(self, rows: list[int], x: Tensor) -> Tensor | None:
         """(len(rows), 1, *dims), or None where everything counts."""

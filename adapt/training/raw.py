@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from adapt.backbones.features import features_of
 from adapt.data import EncodedPictures
+from conditioning import Part
 
 View = tuple[int, bool, int]
 """Which example, whether it is mirrored, which variant."""
@@ -28,6 +30,12 @@ def references(examples: EncodedPictures, views: Sequence[View]) -> list[Tensor 
 def controls(examples: EncodedPictures, views: Sequence[View]) -> list[Tensor | None]:
     """Latents of what each picture is controlled by, as it is seen."""
     return [None if examples.pictures[view[0]].prior else examples.control(*view) for view in views]
+
+
+def sources(examples: EncodedPictures, views: Sequence[View]) -> Part:
+    """The part `source` of each picture (n, …), as it is seen: what it was before it was edited."""
+    rows = [examples.source(*view) for view in views]
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 Raw = Callable[[EncodedPictures, Sequence[View]], Sequence[Any]]

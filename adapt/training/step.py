@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from adapt.backbones import Backbone
+from adapt.backbones.sources import PART as SOURCE
 from adapt.config import TrainSettings
 from adapt.data import EncodedPictures
 from adapt.data.plan import Plan, Rows
 from adapt.lora import Network
 from adapt.objectives import PLAIN, Noise, Objective, Prior, Target
 from adapt.training.hearing import Hearing
-from adapt.training.raw import RAW
+from adapt.training.raw import RAW, sources
 from conditioning import Condition, Dropout, Part
 
 
@@ -53,7 +54,7 @@ def row_losses(course: Course, rows: Rows) -> Tensor:
     backbone, objective = course.backbone, course.objective
     course.injection.move(rows.step, rows.positions)
     x = latents(course, rows)  # (n, C, *dims)
-    heard = conditions(course, rows)  # n rows; some are null
+    heard = with_source(course, rows, conditions(course, rows))  # n rows; some are null
     condition = with_taught(course, rows, heard)
     t = objective.times(rows.quantiles(), x.shape[2:]).to(x.device)  # (n,)
     noise = noises(course, rows, x)  # (n, C, *dims)
@@ -103,6 +104,17 @@ def conditions(course: Course, rows: Rows) -> Condition:
     return with_nulls(course, rows, found.to(course.backbone.device, course.backbone.dtype))
 
 
+def with_source(course: Course, rows: Rows, condition: Condition) -> Condition:
+    """The condition with what each picture was before, where the base edits; of dropped rows the null, zeros."""
+    if not course.backbone.takes_source:
+        return condition
+    part = sources(course.examples, views(course, rows))
+    found = condition.replaced({SOURCE: part}).to(course.backbone.device, course.backbone.dtype)
+    dropped = {name: x.to(course.backbone.device) for name, x in dropped_rows(course, rows).items() if name == SOURCE}
+    nothing = {name: torch.zeros_like(x) for name, x in found.parts[SOURCE].items()}
+    return found.drop(dropped, Condition({SOURCE: nothing}))
+
+
 def with_taught(course: Course, rows: Rows, condition: Condition) -> Condition:
     """The condition with the parts that are taught (class, reference picture) of each row; dropped ones are null."""
     if not course.injection.taught:
@@ -137,7 +149,7 @@ def as_base(course: Course, rows: Rows, condition: Condition) -> Condition:
     if course.hearing is None or not asked:
         return condition
     seen = [course.examples.sizes(*view) for view in views(course, rows)]
-    return with_nulls(course, rows, course.hearing.base(said(course, rows), seen))
+    return with_source(course, rows, with_nulls(course, rows, course.hearing.base(said(course, rows), seen)))
 
 
 def chosen(course: Course, rows: Rows) -> list[str]:

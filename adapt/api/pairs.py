@@ -1,0 +1,75 @@
+"""The edit pairs of a run: whether the base edits pictures, and what each of them was before. Imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adapt.config import TrainSettings
+from adapt.errors import SettingsError
+
+if TYPE_CHECKING:
+    from adapt.backbones import Backbone
+    from adapt.data import Found
+
+
+def edits_pictures(base: str, settings: TrainSettings) -> bool:
+    """Whether a base edits pictures, by its folder alone.
+
+    Raises:
+        SettingsError: settings of bases that do, for one that does not.
+    """
+    from adapt.loading import edits, find
+
+    if edits(find(base)):
+        return True
+    for name in ("source_folder", "source_dropout"):
+        if getattr(settings, name) is not None:
+            raise SettingsError(f"{name} is for bases that edit pictures", given=base,
+                                next="leave it out, or give such a base: `adapt bases` says which")  # fmt: skip
+    return False
+
+
+def paired(found: Found, source_folder: str | None, sourced: bool | None) -> Found:
+    """The pictures with what they were before, as the base wants them.
+
+    Args:
+        source_folder: where they lie, if not where metadata says.
+        sourced: whether the base edits; None: it is not known, nothing is asked for.
+
+    Raises:
+        DataError: pictures without a source, or sources that are not there.
+    """
+    from adapt.data.pairs import require_sources, with_sources_of, without_sources
+
+    if sourced is False:
+        return without_sources(found)
+    if source_folder is not None:
+        return with_sources_of(found, Path(source_folder).expanduser())
+    if sourced:
+        require_sources(found.pictures, len(found.pictures))
+    return found
+
+
+def settled_sources(settings: TrainSettings, backbone: Backbone) -> dict[str, float | None]:
+    """How often rows go without their source, filled in.
+
+    Raises:
+        SettingsError: the base has no null of a source, or the run learns something for which there is none.
+    """
+    if backbone.fills:
+        raise SettingsError(
+            "a base that fills holes is not trained yet: it can be drawn with", given=backbone.reference
+        )
+    if not backbone.edits:
+        return {}
+    for name, value in (("slider", settings.slider), ("prior_prompt", settings.prior_prompt)):
+        if value is not None:
+            raise SettingsError(f"{name} asks the base by words alone, and this one edits pictures",
+                                given=backbone.reference, next="leave it out")  # fmt: skip
+    if not backbone.drops_source:
+        if settings.source_dropout:
+            raise SettingsError("the base knows no edit without a picture: source_dropout would teach it one",
+                                given=settings.source_dropout, next="leave it out")  # fmt: skip
+        return {}
+    return {"source_dropout": 0.05 if settings.source_dropout is None else settings.source_dropout}
