@@ -180,7 +180,7 @@ def _scale_of(vae: dict[str, Any]) -> int:
     if "spatio_temporal_scaling" in vae:
         return int(vae["patch_size"] * 2 ** sum(vae["spatio_temporal_scaling"]))
     if "temperal_downsample" in vae:  # spelt so
-        return int(2 ** len(vae["temperal_downsample"]))
+        return int(vae.get("scale_factor_spatial") or 2 ** len(vae["temperal_downsample"]))
     return int(2 ** (len(vae.get("encoder_block_out_channels") or vae["block_out_channels"]) - 1))
 
 

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from adapt.backbones.base import posterior
+
+
+@contextmanager
+def same_noise(device: torch.device) -> Iterator[None]:
+    """What draws from torch's global generators draws the same every time, inside the `with`, and leaves them as they were: the
+    decoders of some video models (LTX-Video from 0.9.1 on) add noise of one picture, for all rows and frames alike."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(0)
+        yield
 
 
 class ByChannel:
@@ -24,9 +35,8 @@ class ByChannel:
         config = self.pipeline.vae.config
         return torch.tensor(config.latents_mean), torch.tensor(config.latents_std)
 
-    @property
-    def decoder_told(self) -> tuple[Any, ...]:
-        """What the decoder is given behind the latents."""
+    def decoder_told(self, latents: Tensor) -> tuple[Any, ...]:
+        """What the decoder is given behind these latents."""
         return ()
 
     @torch.no_grad()
@@ -43,7 +53,8 @@ class ByChannel:
         vae = self.pipeline.vae
         shift, scale = self._broadcast(latents.to(vae.dtype))
         given = latents.to(vae.dtype) * scale + shift
-        pixels: Tensor = vae.decode(given, *self.decoder_told, return_dict=False)[0]
+        with same_noise(given.device):
+            pixels: Tensor = vae.decode(given, *self.decoder_told(given), return_dict=False)[0]
         return pixels
 
     def _broadcast(self, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from adapt.backbones.base import Backbone
 from adapt.backbones.by_channel import ByChannel
-from adapt.backbones.registry import refusal_of
 from adapt.objectives.shift import LinearShift
 from adapt.quiet import quiet_libraries
 from adapt.types import Sizes
@@ -19,12 +18,13 @@ from conditioning import Condition, Part
 
 
 class LTXVideo(ByChannel, Backbone):
-    """Positions are told in seconds: the frames a second are a fact of the condition."""
+    """Frames a second are a fact of the condition: positions are told in seconds. From 0.9.1 on the decoder is told a time."""
 
     family: ClassVar[str] = "ltx-video"
     time_sampling: ClassVar[str] = "logit_normal"
     guidance_scale: ClassVar[float] = 3.0
     sampling_steps: ClassVar[int] = 50
+    decoder_time: ClassVar[float] = 0.0
 
     @property
     def scale_factor(self) -> int:
@@ -33,10 +33,6 @@ class LTXVideo(ByChannel, Backbone):
     @property
     def frame_scale(self) -> int:
         return int(self.pipeline.vae_temporal_compression_ratio)
-
-    @property
-    def untrainable(self) -> str | None:
-        return refusal_of(self.entry, {"vae": self.pipeline.vae.config})
 
     def schedule(self, steps: int, dims: Sequence[int]) -> Mapping[str, Any]:
         config = self.scheduler_config
@@ -48,9 +44,10 @@ class LTXVideo(ByChannel, Backbone):
         vae = self.pipeline.vae
         return vae.latents_mean, vae.latents_std / vae.config.scaling_factor
 
-    @property
-    def decoder_told(self) -> tuple[Any, ...]:
-        return (None,)  # no time: its decoder is told none
+    def decoder_told(self, latents: Tensor) -> tuple[Any, ...]:
+        """From 0.9.1 on a time (B,): its pipeline's own, at which latents are as they are; before, none."""
+        timed = self.pipeline.vae.config.timestep_conditioning
+        return (latents.new_full((len(latents),), self.decoder_time) if timed else None,)
 
     def encode_text(self, captions: Sequence[str]) -> Part:
         with quiet_libraries():

@@ -195,18 +195,10 @@ FAMILIES: dict[str, Family] = {
         Family(
             "wan", "Wan 2.1, 2.2", "wan:Wan", {"WanPipeline": "video"}, patch=2, sample_size=60,
             max_tokens=512, medium="video", frames=81, fps=16.0, licence="Apache-2.0",
-            refused=(
-                Refusal("2.2 5B", "it tells every token its own time, which adapt does not do yet",
-                        {("pipeline", "expand_timesteps"): True}),
-            ),
         ),
         Family(
-            "ltx-video", "LTX-Video 0.9", "ltx:LTXVideo", {"LTXPipeline": "video"}, sample_size=16, max_tokens=128,
+            "ltx-video", "LTX-Video 0.9 to 0.9.1", "ltx:LTXVideo", {"LTXPipeline": "video"}, sample_size=16, max_tokens=128,
             medium="video", frames=161, fps=25.0, licence="LTX-Video Open Weights Licence: look it up",
-            refused=(
-                Refusal("0.9.1 and later", "its decoder is told a time of its own, which adapt does not do yet",
-                        {("vae", "timestep_conditioning"): True}),
-            ),
         ),
         Family(
             "cogvideox", "CogVideoX", "cogvideox:CogVideoX", {"CogVideoXPipeline": "video"}, patch=2,

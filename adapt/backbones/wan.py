@@ -10,14 +10,13 @@ from torch import Tensor, nn
 
 from adapt.backbones.base import Backbone, Expert
 from adapt.backbones.by_channel import ByChannel
-from adapt.backbones.registry import refusal_of
 from adapt.quiet import quiet_libraries
 from conditioning import Condition, Part
 
 
 class Wan(ByChannel, Backbone):
     """Wan 2.2 has two experts: `transformer` for times from `boundary_ratio` on, `transformer_2` below. Rows of one batch go each
-    to the expert of its time."""
+    to the expert of its time. The small 2.2 (5B) is told a time for every token (`expand_timesteps`)."""
 
     family: ClassVar[str] = "wan"
     time_sampling: ClassVar[str] = "logit_normal"
@@ -66,10 +65,6 @@ class Wan(ByChannel, Backbone):
             return super().takes(name, t)
         return t >= self.boundary if name == "transformer" else t < self.boundary
 
-    @property
-    def untrainable(self) -> str | None:
-        return refusal_of(self.entry, {"pipeline": {"expand_timesteps": self.pipeline.config.expand_timesteps}})
-
     def encode_text(self, captions: Sequence[str]) -> Part:
         with quiet_libraries():
             tokens, _ = self.pipeline.encode_prompt(
@@ -88,5 +83,12 @@ class Wan(ByChannel, Backbone):
         return found[torch.cat([rows for _, rows in shares]).argsort()]
 
     def _by(self, network: nn.Module, x_t: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+        t = self._of_tokens(x_t, t) if self.pipeline.config.expand_timesteps else t
         prediction: Tensor = network(hidden_states=x_t, timestep=t, encoder_hidden_states=tokens, return_dict=False)[0]
         return prediction
+
+    def _of_tokens(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """The time of each token (B, L): from words alone, they all are at the same."""
+        *_, frames, height, width = x_t.shape
+        places = frames * (height // self.entry.patch) * (width // self.entry.patch)
+        return t[:, None].expand(-1, places)

@@ -540,13 +540,16 @@ def ddpm(classes=None):
     return diffusers.DDPMPipeline(unet=unet, scheduler=diffusers.DDPMScheduler())
 
 
-def wan(experts=1):
+def wan(experts=1, expanded=False):
+    """`expanded`: the small 2.2, whose tokens have a time each, and whose autoencoder takes 16 px for one."""
     import diffusers
     import torch
 
+    own = {"is_residual": True, "patch_size": 2, "in_channels": 12, "out_channels": 12, "scale_factor_spatial": 16}
+    own = own if expanded else {}
     autoencoder = diffusers.AutoencoderKLWan(
-        base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
-    )
+        base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True], **own
+    )  # fmt: skip
     networks = []
     for number in range(experts):
         torch.manual_seed(number)
@@ -561,11 +564,12 @@ def wan(experts=1):
         transformer=networks[0], transformer_2=networks[1] if experts == 2 else None, vae=autoencoder,
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0), text_encoder=umt5_text(),
         tokenizer=t5_tokenizer(),
-        boundary_ratio=0.8 if experts == 2 else None,
+        boundary_ratio=0.8 if experts == 2 else None, expand_timesteps=expanded,
     )  # fmt: skip
 
 
-def ltx():
+def ltx(timed=False):
+    """`timed`: as from 0.9.1 on, with a decoder that is told a time and adds noise."""
     import diffusers
     import torch
 
@@ -573,8 +577,8 @@ def ltx():
         in_channels=3, out_channels=3, latent_channels=8, block_out_channels=(8,) * 4,
         decoder_block_out_channels=(8,) * 4, layers_per_block=(1,) * 5, decoder_layers_per_block=(1,) * 5,
         spatio_temporal_scaling=(True, True, False, False), decoder_spatio_temporal_scaling=(True, True, False, False),
-        decoder_inject_noise=(False,) * 5, upsample_residual=(False,) * 4, upsample_factor=(1,) * 4,
-        timestep_conditioning=False, patch_size=1, patch_size_t=1, encoder_causal=True, decoder_causal=False,
+        decoder_inject_noise=(timed,) * 5, upsample_residual=(timed,) * 4, upsample_factor=(1,) * 4,
+        timestep_conditioning=timed, patch_size=1, patch_size_t=1, encoder_causal=True, decoder_causal=False,
     )  # fmt: skip
     autoencoder.use_framewise_encoding = autoencoder.use_framewise_decoding = False
     autoencoder.latents_mean.copy_(torch.linspace(-0.4, 0.3, 8))
