@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from conditioning.condition import Part
 from conditioning.learned import LearnedConditioner, copied, load
+from conditioning.own_layers import PREFIX, Changes, OwnLayers
 
 SLOTS = ("tokens", "embedding")
 
@@ -24,7 +25,8 @@ class ClassConditioner(LearnedConditioner):
 
     The start is what the text encoder makes of the class's name; without one, a class is null at first. The table starts at zero
     and the projector at random. Classes that come later find projector and null frozen, which know only where the others are:
-    their start is learned too, so that they can go anywhere.
+    their start is learned too, so that they can go anywhere; and as the denoiser's layers are frozen as well, each may bring a
+    low-rank change of them, which works in its rows alone.
 
     Args:
         labels: names of the classes, in the order of the table.
@@ -34,6 +36,10 @@ class ClassConditioner(LearnedConditioner):
         slot: `tokens` or `embedding`.
         start: (K, n · D), or (K, D); None: zeros.
         kept: so many first rows of the table stay as they are, and projector and null with them; 0: everything is learned.
+        own: changes of the denoiser's layers that are a class's own; see `OwnLayers`.
+
+    Attributes:
+        own_layers: these changes.
 
     Raises:
         ValueError: labels that are empty or double, shapes that do not fit.
@@ -52,6 +58,7 @@ class ClassConditioner(LearnedConditioner):
         slot: str = "tokens",
         kept: int = 0,
         start: Tensor | None = None,
+        own: Changes | None = None,
     ) -> None:
         super().__init__()
         self.labels = _labels(labels)
@@ -71,6 +78,7 @@ class ClassConditioner(LearnedConditioner):
         self.table = nn.Parameter(table[kept:].clone(), requires_grad=False)
         self.projector = nn.Parameter(projector.clone(), requires_grad=False)
         self.empty = nn.Parameter(empty.clone(), requires_grad=False)
+        self.own_layers = OwnLayers(own or {}, len(self.labels))
 
     @staticmethod
     def new(
@@ -109,23 +117,26 @@ class ClassConditioner(LearnedConditioner):
 
     @property
     def learned(self) -> dict[str, nn.Parameter]:
-        """Of one that grows, only the new rows."""
-        if len(self.known):
-            return {"table": self.table, "start": self.own}
+        """Of one that grows, only what is the new classes'."""
+        if kept := len(self.known):
+            own = {f"{PREFIX}{name}": x for name, x in self.own_layers.since(kept).items()}
+            return {"table": self.table, "start": self.own, **own}
         return {"table": self.table, "projector": self.projector, "null": self.empty}
 
     def encode(self, raw: Sequence[str | Mixture]) -> Part:
-        """One row a class, or a mixture of classes; "" is null.
+        """One row a class, or a mixture of classes; "" is null. Where classes have layers of their own, `own` (B, K) says how
+        much of each class's a row takes.
 
         Raises:
             ValueError: a class that it does not have.
         """
         weights = torch.stack([self._weights(each) for each in raw]).to(self.empty)
         moved = weights @ self.start + weights @ self.embeddings @ self.projector
-        return {self.slot: self.empty + moved.view(len(raw), *self.empty.shape)}
+        return {self.slot: self.empty + moved.view(len(raw), *self.empty.shape), **self.own_layers.told(weights)}
 
     def null(self, rows: int) -> Part:
-        return {self.slot: self.empty.expand(rows, *self.empty.shape)}
+        nobody = self.empty.new_zeros(rows, len(self.labels))
+        return {self.slot: self.empty.expand(rows, *self.empty.shape), **self.own_layers.told(nobody)}
 
     def _weights(self, raw: str | Mixture) -> Tensor:
         mixture = raw if isinstance(raw, Mapping) else {raw: 1.0} if raw else {}
@@ -141,37 +152,45 @@ class ClassConditioner(LearnedConditioner):
         return self.labels.index(label)
 
     # ------------------------------------------------------------------------------------------------ other classes
-    def _with(self, labels: Sequence[str], table: Tensor, start: Tensor, kept: int = 0) -> ClassConditioner:
+    def _with(
+        self, labels: Sequence[str], table: Tensor, start: Tensor, own: Changes, kept: int = 0
+    ) -> ClassConditioner:
         fixed = self.projector.detach(), self.empty.detach()
-        return ClassConditioner(labels, table, *fixed, self.slot, kept, start)
+        return ClassConditioner(labels, table, *fixed, self.slot, kept, start, own)
 
     @torch.no_grad()
-    def grown(self, labels: Sequence[str], start: Tensor | None = None) -> ClassConditioner:
+    def grown(self, labels: Sequence[str], start: Tensor | None = None, own: Changes | None = None) -> ClassConditioner:
         """With further classes, whose embeddings start in the middle of the others'; only they are learned.
 
         Args:
             start: of the further classes; None: zeros.
+            own: their changes of layers, as `OwnLayers` names them, the first further class being number 0; None: none.
 
         Raises:
             ValueError: a class that it has already.
         """
         table = torch.cat([self.embeddings, self.embeddings.mean(0).expand(len(labels), -1)])
         start = self.start.new_zeros(len(labels), self.start.shape[1]) if start is None else start.to(self.start)
-        return self._with([*self.labels, *labels], table, torch.cat([self.start, start]), kept=len(self.labels))
+        kept = len(self.labels)
+        further = OwnLayers(own or {}, len(labels)).renumbered({k: kept + k for k in range(len(labels))})
+        changes = {**self.own_layers.tensors, **further}
+        return self._with([*self.labels, *labels], table, torch.cat([self.start, start]), changes, kept)
 
     @torch.no_grad()
     def without(self, labels: Sequence[str]) -> ClassConditioner:
         """Without some classes; the others say what they said. Raises ValueError for unknown ones, and for all."""
         gone = {self.index(label) for label in labels}
         rows = [row for row in range(len(self.labels)) if row not in gone]
-        return self._with([self.labels[row] for row in rows], self.embeddings[rows], self.start[rows])
+        own = self.own_layers.renumbered({row: number for number, row in enumerate(rows)})
+        return self._with([self.labels[row] for row in rows], self.embeddings[rows], self.start[rows], own)
 
     @torch.no_grad()
     def renamed(self, names: Mapping[str, str]) -> ClassConditioner:
         """With other names, old → new. Raises ValueError for unknown old ones, and where two would have one name."""
         for label in names:
             self.index(label)
-        return self._with([names.get(label, label) for label in self.labels], self.embeddings, self.start)
+        labels = [names.get(label, label) for label in self.labels]
+        return self._with(labels, self.embeddings, self.start, self.own_layers.tensors)
 
     @torch.no_grad()
     def merged(self, other: ClassConditioner) -> ClassConditioner:
@@ -187,7 +206,9 @@ class ClassConditioner(LearnedConditioner):
         more = [label for label in other.labels if label not in self.labels]
         rows = [other.index(label) for label in more]
         table = torch.cat([self.embeddings, other.embeddings[rows]])
-        return self._with([*self.labels, *more], table, torch.cat([self.start, other.start[rows]]))
+        theirs = other.own_layers.renumbered({row: len(self.labels) + k for k, row in enumerate(rows)})
+        own = {**self.own_layers.tensors, **theirs}
+        return self._with([*self.labels, *more], table, torch.cat([self.start, other.start[rows]]), own)
 
     def speaks_as(self, other: ClassConditioner) -> bool:
         """Whether an embedding means the same to both."""
@@ -197,16 +218,19 @@ class ClassConditioner(LearnedConditioner):
     def clashes(self, other: ClassConditioner) -> list[str]:
         """Names that both have for different embeddings."""
         both = [label for label in self.labels if label in other.labels]
-        return [k for k in both if not torch.equal(self._own(k), other._own(k))]
+        return [k for k in both if not _same(self._own(k), other._own(k))]
 
-    def _own(self, label: str) -> Tensor:
-        """All that is a class's own: its embedding and its start, one after the other."""
+    def _own(self, label: str) -> dict[str, Tensor]:
+        """All that is a class's own: its embedding, its start, its changes of layers."""
         row = self.index(label)
-        return torch.cat([self.embeddings[row], self.start[row]])
+        changes = self.own_layers.renumbered({row: 0})
+        return {"": torch.cat([self.embeddings[row], self.start[row]]), **changes}
 
     # ------------------------------------------------------------------------------------------------ files
     def state(self) -> dict[str, Tensor]:
-        return copied({"table": self.embeddings, "projector": self.projector, "null": self.empty, "start": self.start})
+        own = {f"{PREFIX}{name}": x for name, x in self.own_layers.tensors.items()}
+        known = {"table": self.embeddings, "projector": self.projector, "null": self.empty, "start": self.start}
+        return copied({**known, **own})
 
     @torch.no_grad()
     def having(self, values: Mapping[str, Tensor]) -> ClassConditioner:
@@ -216,6 +240,11 @@ class ClassConditioner(LearnedConditioner):
         if "start" in values:
             held["start"] = torch.cat([self.fixed.cpu(), held["start"]])
         return _built(self.told(), held)
+
+    @property
+    def schema(self) -> int:
+        """2 with layers of classes' own, which readers of the first would leave out in silence."""
+        return 2 if self.own_layers.tensors else 1
 
     def told(self) -> dict[str, Any]:
         return {"slot": self.slot, "labels": list(self.labels)}
@@ -233,7 +262,12 @@ class ClassConditioner(LearnedConditioner):
 def _built(told: Mapping[str, Any], held: Mapping[str, Tensor]) -> ClassConditioner:
     """From what `told` and `state` say."""
     fixed = held["table"], held["projector"], held["null"]
-    return ClassConditioner(told["labels"], *fixed, told["slot"], start=held["start"])
+    own = {name.removeprefix(PREFIX): x for name, x in held.items() if name.startswith(PREFIX)}
+    return ClassConditioner(told["labels"], *fixed, told["slot"], start=held["start"], own=own)
+
+
+def _same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(x, other[name]) for name, x in one.items())
 
 
 def _labels(labels: Sequence[str]) -> tuple[str, ...]:

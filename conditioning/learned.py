@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from conditioning.condition import Part
 
 WEIGHTS, CONFIG, SCHEMA = "model.safetensors", "config.json", 1
-Found = TypeVar("Found")
+Found = TypeVar("Found", bound="LearnedConditioner")
 
 
 class LearnedConditioner(nn.Module, ABC):
@@ -53,6 +53,11 @@ class LearnedConditioner(nn.Module, ABC):
         """What its `config.json` says beside its kind."""
 
     @property
+    def schema(self) -> int:
+        """Which readers understand its files."""
+        return SCHEMA
+
+    @property
     def size(self) -> int:
         """Numbers that it holds."""
         return sum(tensor.numel() for tensor in self.state().values())
@@ -62,7 +67,7 @@ class LearnedConditioner(nn.Module, ABC):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         save_file(self.state(), folder / WEIGHTS, {"format": "pt"})
-        told = {"kind": type(self).__name__, "schema": SCHEMA, **self.told()}
+        told = {"kind": type(self).__name__, "schema": self.schema, **self.told()}
         (folder / CONFIG).write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
@@ -72,7 +77,10 @@ def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load(
-    folder: str | Path, kind: str, build: Callable[[Mapping[str, Any], Mapping[str, Tensor]], Found], what: str
+    folder: str | Path,
+    kind: str,
+    build: Callable[[Mapping[str, Any], Mapping[str, Tensor]], Found],
+    what: str,
 ) -> Found:
     """Reads what `save` wrote.
 
@@ -87,10 +95,13 @@ def load(
     try:
         told = json.loads((folder / CONFIG).read_text("utf-8"))
         tensors = load_file(folder / WEIGHTS)
-        if (told["kind"], told["schema"]) != (kind, SCHEMA):
-            raise ValueError(f"{told['kind']} of schema {told['schema']}, not {kind} of schema {SCHEMA}")
+        if told["kind"] != kind:
+            raise ValueError(f"{told['kind']}, not {kind}")
         if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
             raise ValueError("values that are not finite")
-        return build(told, tensors)
+        found = build(told, tensors)
+        if told["schema"] != found.schema:
+            raise ValueError(f"schema {told['schema']}, and what it holds is of schema {found.schema}")
+        return found
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{folder.name}/ holds no {what} that can be read: {error}") from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
@@ -300,6 +300,8 @@ class Adapter:
             for part, conditioner in self.conditioners.items():
                 backbone.conditioners[part] = conditioner
                 applied.then.append(partial(backbone.conditioners.pop, part))
+            if self.classes is not None:
+                applied.then.append(_own_layers(backbone, self.classes, scale, applied))
         return applied
 
     def fitting(self, backbone: Backbone, allow_missing: Sequence[str] = ()) -> Adapter:
@@ -400,6 +402,21 @@ def _load(pipeline: Any, folder: Path) -> None:
         pipeline.load_lora_weights(
             str(folder / SECOND), weight_name=LOW_NAME, use_safetensors=True, load_into_transformer_2=True
         )
+
+
+def _own_layers(backbone: Backbone, classes: ClassConditioner, scale: float, applied: Applied) -> Callable[[], None]:
+    """Puts on the layers that are classes' own; what takes them off again.
+
+    Raises:
+        AdapterError: made for another base; all of it is off again then.
+    """
+    from adapt.backbones.own_layers import put_on
+
+    try:
+        return put_on(backbone, classes, scale)
+    except ValueError as error:
+        applied.unload()
+        raise AdapterError(f"the adapter was made for another base: {error}") from error
 
 
 def _by_diffusers(component: str, layers: Mapping[str, Layer]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -98,12 +98,17 @@ def balanced(pictures: Sequence[Picture], repeats: Sequence[float]) -> list[floa
 
 # ------------------------------------------------------------------------------------------------ with torch
 def put_in_classes(
-    backbone: Backbone, settings: TrainSettings, labels: Sequence[str], known: ClassConditioner | None = None
+    backbone: Backbone,
+    settings: TrainSettings,
+    labels: Sequence[str],
+    known: ClassConditioner | None = None,
+    own: Mapping[str, Tensor] | None = None,
 ) -> Taught | None:
     """The classes at their start; the backbone draws with them. None where no classes are taught.
 
     Args:
         known: classes that others are added to.
+        own: what these change in layers, at its start (`own_layers`).
 
     Raises:
         SettingsError: the family has no place for them.
@@ -122,7 +127,7 @@ def put_in_classes(
         )
     else:
         before = slot_of(backbone, len(known.empty)).empty  # what null was before it was learned
-        conditioner = known.grown(labels, starts_of(backbone, labels, before, settings))
+        conditioner = known.grown(labels, starts_of(backbone, labels, before, settings), own)
     backbone.conditioners["class"] = conditioner
     return teach(conditioner, settings.class_learning_rate, ("table", "start"), backbone.device)
 
@@ -167,11 +172,42 @@ def grown(path: str, backbone: Backbone) -> Adapter:
     return adapter
 
 
-def put_on(adapter: Adapter, backbone: Backbone) -> Fixed:
-    """The grown adapter's layers, on the denoiser and not to be changed; its classes are taught anew beside them."""
+def own_layers(
+    adapter: Adapter, backbone: Backbone, labels: Sequence[str], settings: TrainSettings
+) -> dict[str, Tensor]:
+    """What each further class changes in the layers that the grown adapter changes, at its start: nothing yet. Empty with
+    class_rank=0."""
+    import torch
+
+    from adapt.backbones.own_layers import changeable
+    from adapt.data.plan import even
+
+    network, found = backbone.modules[backbone.denoiser_name], dict[str, torch.Tensor]()
+    for name in sorted(adapter.weights.modules[backbone.denoiser_name]) if settings.class_rank else ():
+        layer = network.get_submodule(name)
+        if not changeable(layer):
+            continue
+        weight = layer.get_parameter("weight")
+        shape = (settings.class_rank, *weight.shape[1:])
+        bound = weight[0].numel() ** -0.5
+        for number, label in enumerate(labels):
+            start = even(settings.seed, f"class {label} {name}", 0, 0, shape)
+            found[f"{number}.{name}.down"] = ((2 * start - 1) * bound).float()
+            found[f"{number}.{name}.up"] = torch.zeros(len(weight), settings.class_rank)
+    return found
+
+
+def put_on(adapter: Adapter, backbone: Backbone, classes: ClassConditioner) -> Fixed:
+    """The grown adapter's layers, on the denoiser and not to be changed; its classes are taught anew beside them.
+
+    Args:
+        classes: that are taught, and change these layers for their rows.
+    """
+    from adapt.backbones.own_layers import put_on as change
     from adapt.lora.grown import Fixed, FixedConfig
 
     applied, name = replace(adapter, conditioners={}).apply(backbone), backbone.denoiser_name
+    applied.then.append(change(backbone, classes))
     config = FixedConfig(adapter.facts.lora.get(name, {}))
     return Fixed(backbone.denoiser, applied, adapter.weights.modules[name], config)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from adapt.adapter import Adapter
-from adapt.api.classes import grown, put_in_classes, put_on
+from adapt.api.classes import grown, own_layers, put_in_classes, put_on
 from adapt.api.controls import put_in_control
 from adapt.api.experts import taught as taught_denoisers
 from adapt.api.image_prompts import put_in_image_prompts
@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # settings are judged before torch is imported
     from adapt.lora import Injection, Network
     from adapt.lora.taught import Taught
     from adapt.lora.words import NewWords
+    from conditioning import ClassConditioner
 
 
 def settled_network(settings: TrainSettings, backbone: Backbone) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def settled_network(settings: TrainSettings, backbone: Backbone) -> dict[str, An
     from adapt.lora.warm_start import judge
 
     if settings.grow_from:
-        return _as_grown(settings.grow_from, backbone)
+        return _as_grown(settings.grow_from, backbone, settings.model_fields_set)
     targets = settings.targets or backbone.lora_targets
     if settings.conv_rank and not settings.targets:
         targets = tuple(dict.fromkeys((*targets, *convolution_ends(backbone.denoiser))))
@@ -67,11 +68,14 @@ def settled_network(settings: TrainSettings, backbone: Backbone) -> dict[str, An
     }
 
 
-def _as_grown(path: str, backbone: Backbone) -> dict[str, Any]:
-    """What is known of the network of an adapter that learns further classes."""
+def _as_grown(path: str, backbone: Backbone, given: Collection[str]) -> dict[str, Any]:
+    """What is known of the network of an adapter that learns further classes, and how it learned: its learning rate is the
+    further classes' too, unless one was given. What no class is stays as it is, so rows without one would teach nothing."""
     told = grown(path, backbone).facts.training
     known = {name: told[name] for name in ("kind", "rank", "alpha") if told.get(name) is not None}
-    return {"targets": backbone.lora_targets, "train_text_encoder": False, **known}
+    paces = {"learning_rate": told.get("learning_rate"), "class_dropout": 0.0, "joint_dropout": 0.0}
+    chosen = {name: value for name, value in paces.items() if name not in given and value is not None}
+    return {"targets": backbone.lora_targets, "train_text_encoder": False, **known, **chosen}
 
 
 def _idle(backbone: Backbone, targets: Sequence[str]) -> dict[str, int]:
@@ -104,7 +108,8 @@ def put_in(
     parent = grown(settings.grow_from, backbone) if settings.grow_from else None
     taught = _taught(backbone, settings, labels, parent)
     if parent is not None:
-        return Network(denoisers[0], {denoisers[0]: put_on(parent, backbone)}, taught=taught)
+        classes = cast("ClassConditioner", taught["class"].conditioner)
+        return Network(denoisers[0], {denoisers[0]: put_on(parent, backbone, classes)}, taught=taught)
     parts = {name: _install(backbone, settings, name) for name in denoisers}
     for name in text_encoders.trained(settings, backbone.modules):
         module = backbone.modules[name]
@@ -152,8 +157,9 @@ def _taught(
     backbone: Backbone, settings: TrainSettings, labels: Sequence[str], parent: Adapter | None
 ) -> dict[str, Taught]:
     """Conditioners that are taught, by the part of the condition that they make; `parent` is the adapter that grows."""
+    own = own_layers(parent, backbone, labels, settings) if parent else None
     found = {
-        "class": put_in_classes(backbone, settings, labels, parent.classes if parent else None),
+        "class": put_in_classes(backbone, settings, labels, parent.classes if parent else None, own),
         "image": put_in_image_prompts(backbone, settings),
         "control": put_in_control(backbone, settings),
     }

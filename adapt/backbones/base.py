@@ -83,6 +83,8 @@ class Backbone(ABC):
     """Axes of x in the order in which its pipeline lays them, so that a seed draws the same noise here and there; (): as here."""
     listeners: Sequence[Callable[[Tensor], None]] = ()
     """Told t (B,) before each prediction."""
+    asked: Condition | None = None
+    """What the prediction that is being made, or the last one that is followed back, is asked for."""
 
     def __init_subclass__(cls, **given: Any) -> None:
         super().__init_subclass__(**given)
@@ -560,14 +562,20 @@ class Backbone(ABC):
 
 
 def _telling(predict: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A family's `predict`, which says its times to those who listen first, and what stands beside it has its say."""
+    """A family's `predict`, which says its times to those who listen first and keeps in sight what it is asked for; and what
+    stands beside it has its say."""
 
     @wraps(predict)
     def told(self: Backbone, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         for listener in self.listeners:
             listener(t)
-        with informed(self, condition):
-            return predict(self, x_t, t, condition)
+        self.asked = condition
+        try:
+            with informed(self, condition):
+                return predict(self, x_t, t, condition)
+        finally:
+            if not torch.is_grad_enabled():
+                self.asked = None
 
     return told
 

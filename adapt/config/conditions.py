@@ -9,7 +9,15 @@ from pydantic import Field, field_validator, model_validator
 
 from adapt.config.fields import Section, Share
 
-OF_CLASSES = ("class_tokens", "class_start", "class_learning_rate", "class_dropout", "class_balance", "grow_from")
+OF_CLASSES = (
+    "class_tokens",
+    "class_start",
+    "class_learning_rate",
+    "class_dropout",
+    "class_balance",
+    "grow_from",
+    "class_rank",
+)
 OF_IMAGES = ("image_prompt_tokens", "image_prompt_learning_rate", "image_prompt_dropout")
 OF_CONTROL = ("control_learning_rate", "control_dropout")
 SWITCHES = {"classes": OF_CLASSES, "image_prompts": OF_IMAGES, "control": OF_CONTROL}
@@ -36,6 +44,9 @@ class ConditionSettings(Section):
     class_balance: bool = Field(True, description="every class is seen equally often, however many pictures it has")
     grow_from: str | None = Field(
         None, description="a class adapter that learns these further classes; all else in it stays as it is, to the bit"
+    )
+    class_rank: int = Field(
+        8, ge=0, le=1024, description="rank of what a class added by grow_from changes in layers for itself; 0: nothing"
     )
     image_prompts: bool = Field(
         False, description="true: teach to draw what a reference picture shows; drawn with --image-prompt"
@@ -79,6 +90,8 @@ class ConditionSettings(Section):
                     and getattr(self, name) != type(self).model_fields[name].default
                 ):
                     raise ValueError(f"{name} ({getattr(self, name)}) is of {TURNED_ON[switch]}")
+        if self.grow_from is None and self.class_rank != type(self).model_fields["class_rank"].default:
+            raise ValueError(f"class_rank ({self.class_rank}) is of grow_from=ADAPTER")
         if not self.dropped_parts and self.joint_dropout != type(self).model_fields["joint_dropout"].default:
             raise ValueError(
                 f"joint_dropout ({self.joint_dropout}) is of {', '.join((*TURNED_ON.values(), 'source_dropout'))}"

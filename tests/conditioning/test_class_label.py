@@ -82,6 +82,59 @@ def test_growing_keeps_the_old_classes_to_the_bit_whatever_the_new_ones_learn():
     assert torch.equal(grown.null(1)["tokens"], old.null(1)["tokens"])
 
 
+def change(number=0, layer="mid.to_q", value=1.0):
+    return {f"{number}.{layer}.down": torch.full((2, 6), value), f"{number}.{layer}.up": torch.full((4, 2), value)}
+
+
+def test_layers_of_a_class_s_own_are_told_for_its_rows_alone():
+    old = learned()
+    assert old.encode(["finch"]).keys() == old.null(1).keys() == {"tokens"}
+    grown = old.grown(["robin", "owl"], own=change(1))
+    told = grown.encode(["owl", "robin", "finch", {"owl": 0.25, "finch": 0.75}, ""])["own"]
+    assert torch.equal(told[:, 4], torch.tensor([1.0, 0.0, 0.0, 0.25, 0.0]))
+    assert not told[:, :4].any()
+    assert not grown.null(2)["own"].any()
+    assert {name for name in grown.learned if name.startswith("own.")} == {"own.4.mid.to_q.down", "own.4.mid.to_q.up"}
+
+
+def test_layers_of_a_class_s_own_go_where_it_goes(tmp_path):
+    grown = learned().grown(["robin"], own=change(value=2.0)).grown(["owl"], own=change(layer="conv", value=3.0))
+    assert [name for name in grown.learned if name.startswith("own.")] == ["own.4.conv.down", "own.4.conv.up"]
+    moved = grown.without(["finch"]).renamed({"owl": "eagle"})
+    moved.save(tmp_path)
+    again = ClassConditioner.load(tmp_path)
+    assert {layer: [(c.number, float(c.up[0, 0])) for c in found] for layer, found in again.own_layers.by_layer().items()} == {
+        "conv": [(3, 3.0)], "mid.to_q": [(2, 2.0)],
+    }  # fmt: skip
+    both = learned().merged(grown)
+    assert {name: x.mean().item() for name, x in both.own_layers.tensors.items()} == {
+        "3.mid.to_q.down": 2.0, "3.mid.to_q.up": 2.0, "4.conv.down": 3.0, "4.conv.up": 3.0,
+    }  # fmt: skip
+    other = grown.having({"own.4.conv.up": torch.zeros(4, 2)})
+    assert grown.clashes(other) == ["owl"]
+
+
+def test_a_reader_of_files_without_such_layers_does_not_leave_them_out_in_silence(tmp_path):
+    for name, own, schema in (("a", {}, 1), ("b", change(), 2)):
+        learned().grown(["owl"], own=own).save(tmp_path / name)
+        assert json.loads((tmp_path / name / "config.json").read_text())["schema"] == schema
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"0.to_q.down": torch.ones(2, 6)},
+        {"0.to_q.down": torch.ones(2, 6), "0.to_q.up": torch.ones(4, 3)},
+        {"1.to_q.down": torch.ones(2, 6), "1.to_q.up": torch.ones(4, 2)},
+        {"owl.to_q.down": torch.ones(2, 6), "owl.to_q.up": torch.ones(4, 2)},
+        {"0.down": torch.ones(2, 6), "0.up": torch.ones(4, 2)},
+    ],
+)
+def test_changes_that_do_not_fit_are_refused(own):
+    with pytest.raises(ValueError, match="no change that one of 1 classes makes"):
+        learned().grown(["owl"], own=own)
+
+
 def test_removing_and_renaming_leave_the_others_what_they_were():
     old = learned()
     a, b = old.without(["finch"]), old.renamed({"finch": "Fink"})

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -209,6 +210,42 @@ def test_growing_teaches_the_new_class_and_keeps_the_old_ones_to_the_byte(grown,
     a, b = new.conditioners["class"], old.conditioners["class"]
     assert torch.equal(a.embeddings[:3], b.embeddings)
     assert (a.embeddings[3] - b.embeddings.mean(0)).abs().max() > 1e-3
+
+
+def test_a_class_that_is_added_changes_layers_for_itself_and_learns_as_its_adapter_did(grown, result):
+    changes = grown.adapter.classes.own_layers.by_layer()
+    assert changes.keys() == grown.adapter.weights.modules["unet"].keys()
+    assert {change.number for found in changes.values() for change in found} == {3}
+    assert all(bool(change.up.any()) for found in changes.values() for change in found)
+    told = json.loads((grown.folder / "run.json").read_text())["settings"]
+    assert told["learning_rate"] == result.adapter.facts.training["learning_rate"]
+    assert (told["class_dropout"], told["joint_dropout"]) == (0.2, 0.0)  # the first was given
+
+
+def test_a_batch_of_old_and_new_classes_draws_the_old_ones_as_before(grown, result, tiny_base):
+    base = Backbone.load(str(tiny_base))
+    mixed = drawn(base, grown.adapter, class_name=["finch", "owl", "red-ball"], class_scale=3.0, batch_size=3)
+    alone = drawn(base, result.adapter, class_name=["finch", "", "red-ball"], class_scale=3.0, batch_size=3)
+    assert same((mixed[0], mixed[2]), (alone[0], alone[2]))
+    assert not same(mixed[1:2], alone[1:2])
+
+
+def test_without_layers_of_its_own_a_class_is_its_tokens(result, more, tiny_base, tmp_path):
+    settings = tiny(**{**SHORT, "steps": 1, "grow_from": str(result.folder), "validation": 0.0, "class_rank": 0})
+    grown = adapt.train(more, output=tmp_path / "run", base=str(tiny_base), settings=settings)
+    assert not grown.adapter.classes.own_layers.tensors
+    with pytest.raises(ValueError, match=r"class_rank \(2\) is of grow_from"):
+        tiny(**OWN, class_rank=2)
+
+
+def test_a_class_that_changes_layers_of_another_base_is_refused_and_the_base_is_left_as_it_was(grown, tiny_base):
+    base, own = Backbone.load(str(tiny_base)), {"0.no.layer.down": torch.ones(1, 3), "0.no.layer.up": torch.ones(3, 1)}
+    strange = replace(grown.adapter, conditioners={"class": grown.adapter.classes.grown(["jay"], own=own)})
+    before = [weight.clone() for weight in base.denoiser.parameters()]
+    with pytest.raises(AdapterError, match=r"another base.*no\.layer"):
+        strange.apply(base)
+    assert all(map(torch.equal, base.denoiser.parameters(), before))
+    assert base.conditioners == {}
 
 
 def test_a_grown_run_resumes_to_the_byte(grown, more, tiny_base, tmp_path):
