@@ -206,6 +206,15 @@ FAMILIES: dict[str, Family] = {
             licence="2B: Apache-2.0; 5B and 1.5: the CogVideoX Licence, look it up",
         ),
         Family(
+            "hidream", "HiDream-I1", "hidream:HiDream", {"HiDreamImagePipeline": "text-to-image"}, patch=2,
+            sample_size=128, tokenizer="tokenizer_3", max_tokens=128,
+            licence="MIT; Llama 3.1, its fourth text encoder, has a licence of its own, gated",
+            refused=(
+                Refusal("Dev and Fast", "it is distilled to a few steps, which training undoes: train on Full",
+                        {("scheduler", "_class_name"): "FlowMatchLCMScheduler"}),
+            ),
+        ),
+        Family(
             "stable-audio", "Stable Audio Open", "stable_audio:StableAudio", {"StableAudioPipeline": "sound"},
             medium="sound", licence="Stability AI Community Licence: gated, commercial use limited by revenue",
         ),

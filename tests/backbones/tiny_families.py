@@ -624,6 +624,37 @@ def clip_by_frames_of(case, pipeline, **call):
     return clip_of(case, pipeline, **call).transpose(1, 2)
 
 
+def hidream():
+    """Its pipeline draws one number of pixels, whatever it is asked for."""
+    import diffusers
+    import transformers
+
+    transformer = diffusers.HiDreamImageTransformer2DModel(
+        patch_size=2, in_channels=4, out_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=8,
+        num_attention_heads=2, caption_channels=[16, 16], text_emb_dim=32, num_routed_experts=4,
+        num_activated_experts=2, axes_dims_rope=(4, 2, 2), max_resolution=(16, 16), llama_layers=[0, 1],
+    )  # fmt: skip
+    llama = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=259, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+            num_key_value_heads=2, max_position_embeddings=64, pad_token_id=256, bos_token_id=256, eos_token_id=256,
+        )
+    )  # fmt: skip
+    return diffusers.HiDreamImagePipeline(
+        transformer=transformer, vae=vae(4, 0.3611, 0.1159, quant=False),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+        text_encoder=clip_text(True), tokenizer=clip_tokenizer(), text_encoder_2=clip_text(True, "gelu"),
+        tokenizer_2=clip_tokenizer(), text_encoder_3=t5_text(), tokenizer_3=t5_tokenizer(),
+        text_encoder_4=llama, tokenizer_4=byte_tokenizer(),
+    )  # fmt: skip
+
+
+def of_one_size(case, pipeline, **call):
+    """Latents of HiDream's."""
+    pipeline.default_sample_size = case.side // case.scale
+    return picture_of(case, pipeline, **call)
+
+
 def stable_audio():
     import diffusers
     import transformers
@@ -715,6 +746,7 @@ CASES = {
     "cogvideox": Case(
         cogvideox, {"max_sequence_length": 24}, run=clip_by_frames_of, side=16, frames=9, scale=4
     ),
+    "hidream": Case(hidream, {"max_sequence_length": 24}, run=of_one_size),
     "ltx-video": Case(ltx, {"max_sequence_length": 24}, run=clip_of, packed=True, frames=9, scale=4),
 }  # fmt: skip
 """By the family's name in the table, or what another task of it is called. A pipeline of the table without a case here fails
