@@ -26,7 +26,7 @@ from adapt.formats.described import Description, write_sidecars
 from adapt.formats.embeddings import FOLDER as EMBEDDINGS
 from adapt.formats.embeddings import Embeddings, read_embeddings, write_embeddings
 from adapt.formats.encoder_names import by_diffusers
-from adapt.formats.experts import LOW_FILE, LOW_NAME, SECOND, of_both, write_folder
+from adapt.formats.experts import LOW_FILE, LOW_NAME, SECOND, files_of, of_both, write_folder
 from adapt.formats.export import export
 from adapt.formats.header import read_metadata
 from adapt.formats.peft_folder import FOLDER, folders, of_one_adapter
@@ -188,7 +188,7 @@ class Adapter:
 
     def export(self, path: Path, format: str, *, text_width: int | None = None, picture: Path | None = None) -> None:
         """Writes the weights as one file for other programs and reads it back: every number must be the same. Beside all but
-        diffusers' go two small files, which UIs show (`formats/described.py`).
+        diffusers' go two small files, which UIs show (`formats/described.py`). Of two experts each has a file: see `files`.
 
         Args:
             format: one of `formats.export.FORMATS`: `diffusers`, `kohya` (ComfyUI, A1111, Forge, InvokeAI), `comfyui` …
@@ -215,9 +215,14 @@ class Adapter:
                 next="share its folder: adapt push, or a folder as --output",
             )  # fmt: skip
         family = self.facts.base.get("family")
-        export(path, self.weights, format, configs=self.facts.lora, told=told, width=text_width, backbone=family)
-        if format != "diffusers":
-            write_sidecars(path, told, read_metadata(path).get("ss_base_model_version", ""))
+        for file, part in self.files(path).items():
+            export(file, part, format, configs=self.facts.lora, told=told, width=text_width, backbone=family)
+            if format != "diffusers":
+                write_sidecars(file, told, read_metadata(file).get("ss_base_model_version", ""))
+
+    def files(self, path: Path) -> dict[Path, LoraWeights]:
+        """The files that `export` writes, and what goes into each: `path`, or of two experts one for each, named after it."""
+        return files_of(path, self.weights)
 
     def described(self, picture: Path | None = None) -> Description:
         """What files of other programs say about it."""

@@ -55,42 +55,52 @@ def export(
     if format not in FORMATS:
         raise SettingsError("unknown format", given=format, allowed=", ".join(FORMATS))
     weights = Adapter.locate(adapter)
-    path, written = _places(weights, format, output)
+    path = _path(weights, format, output)
     loaded, left_out = Adapter.load(weights), None
+    files = list(loaded.files(path))
+    beside = [each for file in files for each in _free(file, format)]
     backbone = asked_for(loaded, base) if base else None
     if nearest is not None:
         backbone = backbone or _own(loaded)
         loaded, left_out = _nearest(loaded, backbone, nearest)
     loaded.export(path, format, text_width=_text_width(backbone), picture=_preview(weights, path))
-    proof = None if no_proof else _proof(path, loaded, backbone)
+    proofs = [None if no_proof else _proof(file, loaded, backbone) for file in files]
     told = {
-        "path": str(path),
+        "path": str(files[0]),
         "format": format,
-        "beside": [str(file) for file in written[1:] if file.exists()],
-        "proof": proof,
+        "beside": [str(file) for file in beside if file.exists()],
+        "proof": proofs[0],
+        **({"files": dict(zip(map(str, files), proofs, strict=True))} if len(files) > 1 else {}),
         **({} if left_out is None else {"left_out": left_out}),
     }
-    typer.echo(json_.dumps(told) if json else str(path))
+    typer.echo(json_.dumps(told) if json else "\n".join(map(str, files)))
 
 
-def _places(weights: Path, format: str, output: Path | None) -> tuple[Path, Sequence[Path]]:
-    """The file that is written, and all files that may be; none of them is there yet."""
+def _path(weights: Path, format: str, output: Path | None) -> Path:
+    """What was asked for."""
     from adapt.adapter import name_of
-    from adapt.formats.described import STEM, sidecars, slug
-    from adapt.progress import say
+    from adapt.formats.described import slug
 
     path = output or Path(f"{slug(name_of(weights))}-{format}.safetensors")
     if path.suffix != ".safetensors":
         raise SettingsError("adapters are written as .safetensors", given=path)
+    return path
+
+
+def _free(path: Path, format: str) -> Sequence[Path]:
+    """The files that may be written beside one; none of them, nor itself, is there yet."""
+    from adapt.formats.described import STEM, sidecars
+    from adapt.progress import say
+
     for_uis = format != "diffusers"
-    written = [path, *(sidecars(path) if for_uis else ())]
-    if there := next((file for file in written if file.exists()), None):
+    beside = sidecars(path) if for_uis else ()
+    if there := next((file for file in (path, *beside) if file.exists()), None):
         raise RunError("the file is there already", given=there, next="give another --output")
     if for_uis and not STEM.match(path.stem):
         say(f"note: prompts of some UIs cannot name {path.stem!r}; letters, digits, _ . - can be")
     if for_uis and path.with_suffix(".txt").exists():
         say(f"note: A1111 will show {path.with_suffix('.txt').name}, which stands beside it, as its description")
-    return path, written
+    return beside
 
 
 def _nearest(adapter: Adapter, backbone: Backbone, rank: int) -> tuple[Adapter, float]:

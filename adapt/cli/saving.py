@@ -18,10 +18,12 @@ def require_free(output: Path) -> None:
 
 
 def save(adapter: Adapter, output: Path) -> None:
-    """An adapter's folder, whole or not at all; a `.safetensors` path gives the weights alone."""
+    """An adapter's folder, whole or not at all; a `.safetensors` path gives the weights alone, of two experts a file each."""
     from adapt import files
 
     if output.suffix == ".safetensors":
+        for file in adapter.files(output):
+            require_free(file)
         adapter.export(output, "diffusers")
         return
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ from adapt.data.plan import normal
 from adapt.errors import AdapterError
 from adapt.formats import LoraWeights
 from adapt.formats.dialects import dialect_of
+from adapt.formats.experts import SECOND, is_wan
 from adapt.formats.opening import check_file
 from adapt.lora.by_time import Clock, at_share, listening
 from adapt.lora.text_encoders import inner
@@ -93,7 +94,7 @@ def prove_file(path: Path, adapter: Adapter, backbone: Backbone, prompt: str = "
     pipeline = plain(backbone)
     try:
         with quiet_libraries():
-            pipeline.load_lora_weights(path.parent, weight_name=path.name, use_safetensors=True)
+            pipeline.load_lora_weights(path.parent, weight_name=path.name, use_safetensors=True, **_into(adapter))
     except (ValueError, KeyError, RuntimeError, TypeError, AssertionError) as error:
         told = next(iter(str(error).splitlines()), type(error).__name__)
         raise AdapterError(f"diffusers does not take the file: {told[:200]}", given=path) from error
@@ -104,12 +105,20 @@ def prove_file(path: Path, adapter: Adapter, backbone: Backbone, prompt: str = "
     return _agreement(adapter, backbone, pipeline, "diffusers", prompt)
 
 
+def _into(adapter: Adapter) -> dict[str, bool]:
+    """What diffusers is told of a file of the second expert."""
+    return {"load_into_transformer_2": True} if set(adapter.weights.modules) == {SECOND} else {}
+
+
 def reads(path: Path, adapter: Adapter) -> bool:
-    """Whether diffusers reads the file's dialect itself: the models' own names it knows of Flux, and kohya's of UNets."""
+    """Whether diffusers reads the file's dialect itself: the models' own names it knows of Flux and Wan, and kohya's of UNets; of
+    Wan, it wants every linear layer in those."""
     names = check_file(path)
     dialect, component = dialect_of(names, path).name, set(adapter.weights.modules) - {"text_encoder", "text_encoder_2"}
     if adapter.weights.kinds != {"lora"} or any("joint_blocks" in name for name in names):
         return False
+    if is_wan(adapter.weights):
+        return dialect in ("diffusers", "comfyui") and len(component) == 1
     return dialect in BY_DIFFUSERS or (dialect in FLUX_BY_DIFFUSERS and component == {"transformer"})
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from adapt.formats.diffusers_lora import FILE_NAME, write_lora
 from adapt.formats.lora_weights import LoraWeights
+from adapt.formats.names.wan import WAN
 
 FIRST, SECOND = "transformer", "transformer_2"
 LOW_NAME = "low_noise.safetensors"
@@ -44,9 +45,17 @@ def write_folder(folder: Path, weights: LoraWeights, configs: Mapping[str, Mappi
         write_lora(path, part, own)
 
 
-def file_of(path: Path, component: str, weights: LoraWeights) -> Path:
-    """Where a component's file goes when all of an adapter should be written to `path`: `style_low_noise.safetensors`."""
-    return path.with_stem(f"{path.stem}_{NAMES[component]}") if SECOND in weights.modules else path
+def files_of(path: Path, weights: LoraWeights) -> dict[Path, LoraWeights]:
+    """File → what goes into it, when an adapter should be written to `path`: of two experts each has a file, named after it
+    (`style_low_noise.safetensors`)."""
+    several = SECOND in weights.modules
+    parts = parts_of(weights).items()
+    return {path.with_stem(f"{path.stem}_{NAMES[name]}") if several else path: part for name, part in parts}
+
+
+def as_first(weights: LoraWeights) -> LoraWeights:
+    """As a file has it, whoever's it is."""
+    return replace(weights, modules={FIRST: weights.modules[SECOND]}) if set(weights.modules) == {SECOND} else weights
 
 
 def of_both(path: Path) -> list[Path]:
@@ -64,10 +73,9 @@ def is_second(path: Path) -> bool:
 def placed(path: Path, weights: LoraWeights) -> LoraWeights:
     """What was read from a file, with the second expert's layers where they belong: a file of a Wan model says by its name whose
     it is (`low_noise`), and by nothing else."""
-    layers = weights.modules.get(FIRST, {})
-    if set(weights.modules) != {FIRST} or not _LOW.search(path.stem) or not all(map(_of_wan, layers)):
+    if set(weights.modules) != {FIRST} or not _LOW.search(path.stem) or not is_wan(weights):
         return weights
-    return replace(weights, modules={SECOND: layers})
+    return replace(weights, modules={SECOND: weights.modules[FIRST]})
 
 
 def together(read: list[LoraWeights]) -> LoraWeights:
@@ -76,5 +84,7 @@ def together(read: list[LoraWeights]) -> LoraWeights:
     return LoraWeights(modules, read[0].metadata)
 
 
-def _of_wan(layer: str) -> bool:
-    return re.match(r"blocks\.\d+\.(attn[12]|ffn)\.", layer) is not None
+def is_wan(weights: LoraWeights) -> bool:
+    """Whether all layers have names of Wan's."""
+    layers = (name for part in weights.modules.values() for name in part)
+    return all(WAN.of_module(name) for name in layers)

@@ -11,6 +11,7 @@ from adapt.formats.agree import differences
 from adapt.formats.described import Description
 from adapt.formats.dialects import WRITTEN, read, write
 from adapt.formats.diffusers_lora import write_lora
+from adapt.formats.experts import as_first
 from adapt.formats.kohya import write_kohya
 from adapt.formats.lora_weights import LoraWeights
 from adapt.formats.names.families import family_of
@@ -60,7 +61,7 @@ def export(
 
 def _prove(path: Path, weights: LoraWeights, written: LoraWeights) -> None:
     """Raises `AdapterError` when the file does not hold what was written, or that is not what the adapter does."""
-    again = read(path)
+    again = as_first(read(path))
     if not written.equals(again):
         path.unlink()
         raise AdapterError("the exported file reads differently from what was written", given=path)

@@ -1,5 +1,5 @@
 """kohya's LoRA file, which ComfyUI, A1111, Forge and InvokeAI read: Stable Diffusion 1.x, 2.x, XL and 3, Flux, and their text
-encoders.
+encoders; Wan (musubi-tuner's names).
 
 Keys `lora_unet_<layer with _ for .>.lora_down.weight` (r, in), `.lora_up.weight` (out, r) and `.alpha`, a scalar; ΔW is
 alpha / r · up @ down. LyCORIS's kinds likewise: `.hada_w1_a` …, `.lokr_w1` …, `.oft_blocks` (kohya's own: `oft_unet_…`),
@@ -39,8 +39,14 @@ BASES = {
     "sdxl": ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base/lora"),
     "sd3": ("medium", "stable-diffusion-3-medium/lora"),
     "flux": ("flux1", "flux-1-dev/lora"),
+    "wan": ("wan", "wan2.1/lora"),  # as musubi-tuner writes it, for 2.2 too
 }
 """Family → `ss_base_model_version`, `modelspec.architecture`."""
+CODE = {
+    "flux": "https://github.com/black-forest-labs/flux",
+    "wan": "https://github.com/Wan-Video/Wan2.1",
+}
+"""Family → `modelspec.implementation`; of all others Stability AI's."""
 NETWORKS = {
     "lora": ("networks.lora", "{}"),
     "dora": ("lycoris.kohya", '{"algo": "locon", "dora_wd": "True", "wd_on_output": "True"}'),
@@ -147,7 +153,7 @@ def _metadata(layers: Mapping[str, Layer], family: Family) -> dict[str, str]:
     version, architecture = BASES[family.name]
     ranks, alphas = ({getattr(layer, what) for layer in layers.values()} for what in ("rank", "alpha"))
     module, arguments = NETWORKS[next(iter(layers.values())).kind]
-    own = {"sd3": "networks.lora_sd3", "flux": "networks.lora_flux"}.get(family.name, module)
+    own = {f: f"networks.lora_{f}" for f in ("sd3", "flux", "wan")}.get(family.name, module)
     return {
         "format": "pt",
         "ss_v2": str(version == "sd_v2"),
@@ -158,9 +164,7 @@ def _metadata(layers: Mapping[str, Layer], family: Family) -> dict[str, str]:
         "ss_network_args": arguments,
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": architecture,
-        "modelspec.implementation": "https://github.com/black-forest-labs/flux"
-        if family.name == "flux"
-        else "https://github.com/Stability-AI/generative-models",
+        "modelspec.implementation": CODE.get(family.name, "https://github.com/Stability-AI/generative-models"),
     }
 
 

@@ -18,6 +18,7 @@ from adapt.formats.names.families import Family
 from adapt.formats.names.native import Names, Native
 from adapt.formats.names.transformers import FLUX, SD3
 from adapt.formats.names.unet import SDXL_UNET
+from adapt.formats.names.wan import WAN
 from adapt.formats.names.words import dotted
 from adapt.formats.rows import cut, halves_swapped, joined
 
@@ -34,6 +35,8 @@ TRANSFORMER_PARTS = (
     "proj_out",
     "pos_embed",
     "time_text_embed",
+    "blocks",
+    "condition_embedder",
 )
 UNET_PARTS = ("down_blocks", "mid_block", "up_blocks", "conv_in", "conv_out", "time_embedding", "add_embedding")
 
@@ -53,7 +56,7 @@ def at(component: str, module: str) -> Place:
 
 def denoiser(name: str, *, underscored: bool = False) -> Place:
     """The place of a denoiser's layer, in its model's own names or in diffusers'."""
-    for component, names in (("unet", SDXL_UNET), ("transformer", FLUX), ("transformer", SD3)):
+    for component, names in (("unet", SDXL_UNET), *(("transformer", names) for names in (FLUX, SD3, WAN))):
         if found := names.of_native(name, underscored=underscored):
             return Place(component, found)
     return in_diffusers_names(dotted(name) if underscored else name)

@@ -1,6 +1,7 @@
 """Wan 2.2's two experts: one run teaches both, each at its own times; two files, which diffusers takes, and one adapter."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -167,3 +168,95 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(run, base, clips, tmp_path):
     assert main([*asked, "--resume"]) == 0
     for name in (HIGH, LOW):
         assert (half / "adapter" / name).read_bytes() == (run / "adapter" / name).read_bytes()
+
+
+# ------------------------------------------------------------------------------------------------ other programs, other commands
+@pytest.mark.parametrize("format", ["comfyui", "kohya", "diffusers"])
+def test_other_programs_get_a_file_for_each_expert(run, base, format, tmp_path, monkeypatch, capsys):
+    """Both are proved in a fresh pipeline, in their own places; what is read from them is what was trained."""
+    monkeypatch.chdir(tmp_path)
+    assert (
+        main(["export", str(run), "--format", format, "--output", "style.safetensors", "--base", str(base), "--json"])
+        == 0
+    )
+    told = json.loads(capsys.readouterr().out)
+    assert list(told["files"]) == ["style_high_noise.safetensors", "style_low_noise.safetensors"]
+    for proof in told["files"].values():
+        assert proof["difference"] < 1e-5 < proof["effect"]
+    own, found = Adapter.load(run).weights.modules, {}
+    for file in told["files"]:
+        found |= Adapter.load(file).weights.modules
+        names = {key.split(".")[0] for key in load_file(file)}
+        start = {"comfyui": "diffusion_model", "kohya": "lora_unet_", "diffusers": "transformer"}[format]
+        assert all(name.startswith(start) for name in names)
+    assert {c: set(layers) for c, layers in found.items()} == {c: set(layers) for c, layers in own.items()}
+    for component, layers in own.items():
+        for name, layer in layers.items():
+            torch.testing.assert_close(found[component][name].delta(), layer.delta(), atol=1e-8, rtol=1e-5)
+    assert main(["export", str(run), "--format", format, "--output", "style.safetensors", "--no-proof"]) == 2
+    assert "there already" in capsys.readouterr().err
+
+
+def test_commands_take_it_as_one(run, base, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["inspect", str(run), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["components"] == {"transformer": 8, "transformer_2": 8}
+    assert main(["verify", str(run), "--base", str(base)]) == 0
+    assert main(["merge", f"{run}:0.5", f"{run}:0.5", "--output", "merged"]) == 0
+    assert main(["resize", str(run), "--rank", "1", "--output", "small"]) == 0
+    for made in ("merged", "small"):
+        assert (tmp_path / made / HIGH).is_file() and (tmp_path / made / LOW).is_file()
+        assert main(["verify", made, "--base", str(base)]) == 0
+    capsys.readouterr()
+    drawn = {}
+    for name, adapters in {"none": [], "both": [str(run)], "merged": ["merged"]}.items():
+        asked = [word for adapter in adapters for word in ("--adapter", f"{adapter}:900")]
+        words = [
+            "generate",
+            "--prompt",
+            "a",
+            "--steps",
+            "4",
+            "--frames",
+            "5",
+            "--base",
+            str(base),
+            "--device",
+            "cpu",
+            *asked,
+        ]
+        assert main([*words, "--output", f"{name}.gif"]) == 0
+        drawn[name] = (tmp_path / f"{name}.gif").read_bytes()
+    assert drawn["none"] != drawn["both"]
+
+
+def test_what_is_pushed_has_both(run):
+    from adapt.hub.parcel import LAYOUT
+
+    assert LAYOUT.fullmatch(LOW) and LAYOUT.fullmatch(HIGH)
+
+
+def test_one_expert_alone_is_one_file(base, clips, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    settings = ["experts=low_noise", "steps=1", *SETTINGS[1:]]
+    assert main(["train", str(clips), "--base", str(base), "--output", "low", *settings, "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"experts +low_noise", told) and re.search(r"time_high +0\.7999", told)
+    assert main(["train", str(clips), "--base", str(base), "--output", "low", *settings]) == 0
+    assert (tmp_path / "low/adapter" / LOW).is_file() and not (tmp_path / "low/adapter" / HIGH).exists()
+    loaded = Adapter.load("low")
+    assert set(loaded.weights.modules) == {"transformer_2"} and loaded.facts.proof["effect"] > 0
+    assert 'weight_name="pytorch_lora_weights' not in (tmp_path / "low/adapter/README.md").read_text()
+    assert main(["verify", "low", "--base", str(base)]) == 0
+
+
+def test_every_layer_has_a_name_of_the_models_own(backbone):
+    from adapt.formats.names.wan import WAN
+
+    linear = [n for n, m in backbone.denoiser.named_modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv3d)]
+    found = {name: WAN.of_module(name) for name in linear}
+    assert linear and all(found.values())
+    for name, (native, _) in found.items():
+        assert WAN.of_native(native.name) == WAN.of_native(native.name.replace(".", "_"), underscored=True) == native
+        assert native.modules == (name,)

@@ -11,12 +11,13 @@ from adapt.formats.layer import Layer
 from adapt.formats.names.native import Names
 from adapt.formats.names.transformers import FLUX, SD3
 from adapt.formats.names.unet import SD_UNET, SDXL_UNET
+from adapt.formats.names.wan import WAN
 
 
 @dataclass(frozen=True)
 class Family:
     """Attributes:
-    name: `sd1`, `sd2`, `sdxl`, `sd3` or `flux`.
+    name: `sd1`, `sd2`, `sdxl`, `sd3`, `flux` or `wan`.
     title: for people.
     component: diffusers' name of the denoiser.
     names: the model's own names of the denoiser's layers.
@@ -56,13 +57,19 @@ FAMILIES: Mapping[str, Family] = {
             {"text_encoder": "lora_te1", "text_encoder_2": "lora_te3"},
             {"text_encoder": "clip_l", "text_encoder_2": "t5xxl"},
         ),
+        Family("wan", "Wan 2.1, 2.2", "transformer", WAN, {}, {}),
     )
 }
 WIDTHS: Mapping[int, str] = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
 """Width of the text that a UNet's cross-attention takes → family."""
 
 
-BACKBONES: Mapping[str, str] = {"stable-diffusion-xl": "sdxl", "stable-diffusion-3": "sd3", "flux": "flux"}
+BACKBONES: Mapping[str, str] = {
+    "stable-diffusion-xl": "sdxl",
+    "stable-diffusion-3": "sd3",
+    "flux": "flux",
+    "wan": "wan",
+}
 """Families of adapt's backbones that are one of these whatever their size; 1.x and 2.x are told by the width of the text."""
 
 
@@ -83,8 +90,8 @@ def family_of(
         return FAMILIES[known]
     if width is not None:
         return _of_width({width})
-    if "transformer" in modules:
-        return _transformer(modules["transformer"])
+    if layers := modules.get("transformer") or modules.get("transformer_2"):
+        return _transformer(layers)
     if "unet" in modules:
         return _unet(modules["unet"])
     if "text_encoder_2" in modules:
@@ -95,6 +102,8 @@ def family_of(
 def _transformer(layers: Mapping[str, Layer]) -> Family:
     if any(name.startswith("single_transformer_blocks.") for name in layers):
         return FAMILIES["flux"]
+    if any(re.match(r"blocks\.\d+\.(attn[12]|ffn)\.", name) for name in layers):
+        return FAMILIES["wan"]
     fitting = [f for f in (FAMILIES["flux"], FAMILIES["sd3"]) if all(f.names.of_module(name) for name in layers)]
     if not fitting:
         unknown = next(name for name in layers if not FAMILIES["flux"].names.of_module(name))
