@@ -14,13 +14,15 @@ from adapt.formats.peft_folder import FOLDER, WEIGHTS_NAME
 from adapt.formats.readers import LOADER
 
 TASKS = {
-    **dict.fromkeys(("Img2Img", "Kontext", "Edit", "Pix2Pix", "Inpaint"), "image-to-image"),
+    **dict.fromkeys(("Img2Img", "Kontext", "Edit", "Pix2Pix", "Inpaint", "Fill"), "image-to-image"),
     **dict.fromkeys(("ImageToVideo", "StableVideoDiffusion"), "image-to-video"),
     **dict.fromkeys(("Video", "Wan", "LTX", "CogVideoX", "AnimateDiff", "Mochi"), "text-to-video"),
     **dict.fromkeys(("Audio", "MusicLDM"), "text-to-audio"),
     **dict.fromkeys(("DiTPipeline", "DDPM", "DDIMPipeline"), "unconditional-image-generation"),
 }
 """Part of a pipeline's class name → the Hub's task; the first that fits. All others draw from text."""
+FILLING = ("Inpaint", "Fill")
+"""Parts of the class names of pipelines that are given a picture and a mask."""
 COMPONENT = "unet"
 FROM_PURE_NOISE = """pipeline.scheduler = type(pipeline.scheduler).from_config(
     pipeline.scheduler.config, rescale_betas_zero_snr=True, timestep_spacing="trailing"
@@ -98,6 +100,7 @@ class Usage:
         if self.reference and not self.hub_base:
             lines.append("from adapt.loading import bundled  # the base comes with the package adapt-diffusion")
         lines.append(f"from diffusers import {self.pipeline}")
+        lines += ["from diffusers.utils import load_image"] if self.given else []
         lines += [] if self.by_diffusers else ["from peft import PeftModel"]
         return "\n".join(lines)
 
@@ -160,6 +163,7 @@ class Usage:
             seed = sample.get("seed", 0)
             return f"picture = adapt.generate(base, prompt={_text(self.prompt)}, adapters=[adapter], seed={seed})[0]"
         lines = [f"    {_text(self.prompt)},"]
+        lines += [f'    {name}=load_image("{file}"),' for name, file in self.given.items()]
         if sample.get("negative_prompt"):
             lines.append(f"    negative_prompt={_text(sample['negative_prompt'])},")
         for name, ours in (("num_inference_steps", "steps"), ("guidance_scale", "guidance_scale"),
@@ -181,7 +185,16 @@ class Usage:
     @property
     def asked(self) -> str:
         """What the command line is told to draw."""
-        return f"--class {_quoted(self.label)}" if self.labels else f"--prompt {self.shell_prompt}"
+        words = f"--class {_quoted(self.label)}" if self.labels else f"--prompt {self.shell_prompt}"
+        given = (f" --{name.removesuffix('_image')} {file}" for name, file in self.given.items())
+        return words + "".join(given)
+
+    @property
+    def given(self) -> dict[str, str]:
+        """What the pipeline is given beside words: its argument → a file that the reader has."""
+        if any(part in self.pipeline for part in FILLING):
+            return {"image": "picture.png", "mask_image": "mask.png"}
+        return {"image": "picture.png"} if task_of(self.pipeline) == "image-to-image" else {}
 
     @property
     def shell_prompt(self) -> str:

@@ -107,6 +107,31 @@ def test_the_task_is_the_pipeline_s(pipeline, task):
     assert data.pipeline_tag == data.tags[0] == task
 
 
+@pytest.mark.parametrize(
+    ("pipeline", "given"),
+    [("StableDiffusionXLInpaintPipeline", ["image", "mask_image"]), ("FluxFillPipeline", ["image", "mask_image"]),
+     ("FluxKontextPipeline", ["image"]), ("StableDiffusionPipeline", [])],
+)  # fmt: skip
+def test_the_snippet_gives_a_pipeline_the_pictures_that_it_asks_for(pipeline, given, tmp_path, monkeypatch):
+    import inspect
+
+    import diffusers
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("picture", "mask"):
+        Image.new("RGB", (8, 8)).save(f"{name}.png")
+    text, told = render("x", Facts(base={"pipeline": pipeline})), {}
+    names = {"pipeline": lambda prompt, **more: told.update(more) or type("Out", (), {"images": [prompt]})}
+    code = snippet(text)
+    imports = "\n".join(line for line in code.splitlines() if "import" in line)
+    exec(f"{imports}\n{code[code.index('picture = ') :]}", names)
+    assert [name for name in told if isinstance(told[name], Image.Image)] == given
+    assert set(told) <= set(inspect.signature(getattr(diffusers, pipeline).__call__).parameters)
+    (line,) = (line for line in text.splitlines() if line.startswith("adapt generate"))
+    assert ("--image picture.png" in line, "--mask mask.png" in line) == ("image" in given, "mask_image" in given)
+
+
 def test_the_notebook_of_the_pushed_page_runs(hub, drawn):
     folder, sample, base = drawn
     hub.put("alice/tiny", base)
