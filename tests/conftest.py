@@ -160,6 +160,14 @@ def tiny_editor(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def tiny_filler(tmp_path_factory):
+    """The folder of a tiny inpainting base of 9 channels."""
+    folder = tmp_path_factory.mktemp("tiny-filler")
+    tiny_pipeline(kind="StableDiffusionInpaintPipeline", in_channels=9).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def pairs(tmp_path_factory):
     """A folder of eight edit pairs of 24 × 16 px: `before/`, and the same in negative with a word for it in `after/`."""
     import json

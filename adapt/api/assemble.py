@@ -21,8 +21,9 @@ from adapt.api.starts import start_from_data
 from adapt.backbones import Backbone
 from adapt.config import TrainSettings
 from adapt.data import EncodedPictures, Picture, TensorCache, default_folder
+from adapt.data.beside import Before, Holed
 from adapt.data.cache_folder import limit
-from adapt.data.encode import Before
+from adapt.data.holes import Holes
 from adapt.data.media import reader_of
 from adapt.data.plan import Plan
 from adapt.data.tidy import trim
@@ -94,6 +95,7 @@ def encode(
         flips=settings.flip > 0, reader=reader_of(with_settings(backbone.medium, settings), settings.background),
         outside=settings.mask_outside,
         texts=not settings.hears_itself, control=control_of(settings), before=before_of(backbone),
+        holed=holed_of(backbone, Holes(settings.inpaint_masks or 1, settings.seed)),
         media_component=joined(backbone.media_components),
         text_component=joined(backbone.text_components or backbone.media_components),
     )  # fmt: skip
@@ -109,6 +111,7 @@ def encode_held_out(
         pictures, backbone, shelf, _cache(), outside=settings.mask_outside,
         reader=reader_of(with_settings(backbone.medium, settings), settings.background),
         texts=not settings.hears_itself, control=control_of(settings), before=before_of(backbone),
+        holed=holed_of(backbone, Holes(1)),
         media_component=joined(backbone.media_components),
         text_component=joined(backbone.text_components or backbone.media_components),
     )  # fmt: skip
@@ -118,6 +121,11 @@ def encode_held_out(
 def before_of(backbone: Backbone) -> Before | None:
     """How what pictures were before is encoded; None: the base does not edit."""
     return Before(backbone.pipeline_class, backbone.encode_source) if backbone.edits else None
+
+
+def holed_of(backbone: Backbone, holes: Holes) -> Holed | None:
+    """How pictures are encoded with holes; None: the base fills none."""
+    return Holed(backbone.pipeline_class, backbone.encode_hole, holes) if backbone.fills else None
 
 
 def control_of(settings: TrainSettings) -> str | None:

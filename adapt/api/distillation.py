@@ -49,7 +49,8 @@ def _require_guidance(backbone: Backbone) -> None:
         )
     if backbone.takes_source:
         raise SettingsError(
-            "distill=guidance: the guidance of a base that edits is not distilled yet", given=backbone.reference
+            "distill=guidance: the guidance of a base that edits or fills holes is not distilled yet",
+            given=backbone.reference,
         )
     if not backbone.slots:
         raise SettingsError("distill=guidance: this base takes no condition to guide by", given=backbone.reference)

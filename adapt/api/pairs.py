@@ -51,22 +51,30 @@ def paired(found: Found, source_folder: str | None, sourced: bool | None) -> Fou
     return found
 
 
-def settled_sources(settings: TrainSettings, backbone: Backbone) -> dict[str, float | None]:
-    """How often rows go without their source, filled in.
+HOLES = 8
+"""Of each picture, if nothing else is said."""
+
+
+def settled_sources(settings: TrainSettings, backbone: Backbone) -> dict[str, float | int]:
+    """How often rows go without their source, and how many holes a picture has, filled in.
 
     Raises:
-        SettingsError: the base has no null of a source, or the run learns something for which there is none.
+        SettingsError: the base has no null of a source, or fills no holes; or the run learns something without sources.
     """
-    if backbone.fills:
-        raise SettingsError(
-            "a base that fills holes is not trained yet: it can be drawn with", given=backbone.reference
-        )
-    if not backbone.edits:
+    if settings.inpaint_masks is not None and not backbone.fills:
+        raise SettingsError("inpaint_masks is for bases that fill holes", given=backbone.reference,
+                            next="leave it out; `masks` says where pictures count, with every base")  # fmt: skip
+    if not backbone.takes_source:
         return {}
     for name, value in (("slider", settings.slider), ("prior_prompt", settings.prior_prompt)):
         if value is not None:
-            raise SettingsError(f"{name} asks the base by words alone, and this one edits pictures",
+            does = "fills holes" if backbone.fills else "edits pictures"
+            raise SettingsError(f"{name} asks the base by words alone, and this one {does}",
                                 given=backbone.reference, next="leave it out")  # fmt: skip
+    return {"inpaint_masks": settings.inpaint_masks or HOLES} if backbone.fills else _dropout(settings, backbone)
+
+
+def _dropout(settings: TrainSettings, backbone: Backbone) -> dict[str, float | int]:
     if not backbone.drops_source:
         if settings.source_dropout:
             raise SettingsError("the base knows no edit without a picture: source_dropout would teach it one",

@@ -47,6 +47,12 @@ class DataSettings(Section):
         None,
         description="folder of what pictures were before, by the same names, for bases that edit; None: as metadata says",
     )
+    inpaint_masks: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="holes of each picture that inpainting bases learn to fill, cached; its own mask is its only one; None: 8",
+    )
     mask_outside: Share = Field(0.1, description="weight of what a picture's mask leaves out")
     trigger: str | None = Field(None, description="word put before every caption")
     skip_bad: bool = Field(False, description="leave out pictures that cannot be used, instead of stopping")

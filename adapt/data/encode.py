@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from itertools import chain
-from threading import Lock
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adapt.data.augment import PLAIN, Augmentation
+from adapt.data.beside import Before, Holed
 from adapt.data.buckets import Buckets, Size
 from adapt.data.cache import TensorCache, key_of
 from adapt.data.contents import Contents
@@ -24,29 +22,15 @@ from adapt.data.controls import EXTRACTORS
 from adapt.data.masks import mask_of
 from adapt.data.media import Reader, reader_of
 from adapt.data.picture import Picture
+from adapt.data.recent import Recent
 from adapt.data.view import Sizes, View
 from adapt.data.wording import printable
 from adapt.errors import DataError
 from adapt.medium import PICTURES
 from adapt.types import Encoder
-from conditioning import Part
 
 Progress = Callable[[int, int], None]
 """`progress(done, total)`."""
-OVERHEAD = 1024
-"""Bytes that a tensor takes besides its values, with its share of its entry: what counts with tiny pictures."""
-
-
-class Before(NamedTuple):
-    """How what pictures were before is encoded.
-
-    Attributes:
-        key: what else than pixels and `media_component` its values depend on.
-        encode: (1, 3, H, W) in [-1, 1] → the part `source`, one row.
-    """
-
-    key: str
-    encode: Callable[[Tensor], Part]
 
 
 class EncodedPictures:
@@ -73,6 +57,7 @@ class EncodedPictures:
         texts: whether captions are encoded beforehand; not where their encoder is trained.
         control: a name of `controls.EXTRACTORS`: what pictures are controlled by; None: nothing.
         before: how their sources are encoded, for bases that edit; None: not.
+        holed: how they are encoded with holes, for inpainting bases; None: not.
     """
 
     def __init__(
@@ -92,6 +77,7 @@ class EncodedPictures:
         texts: bool = True,
         control: str | None = None,
         before: Before | None = None,
+        holed: Holed | None = None,
     ) -> None:
         self.pictures, self.encoder, self.shelves, self.cache = tuple(pictures) * len(shelves), encoder, shelves, cache
         self.augmentation, self.flips, self.outside = augmentation, flips, outside
@@ -100,12 +86,12 @@ class EncodedPictures:
         here = f"torch {torch.__version__} threads {torch.get_num_threads()}"
         self._media_key = f"{encoder.content_key(media_component)} {here}"
         self._text_key = f"{encoder.content_key(text_component)} {here}"
-        self._control, self._before = control, before
+        self._control, self._before, self._holed = control, before, holed
         self._sources = Contents([picture.source or picture for picture in pictures], self.reader.size_of)
         self._texts, self._contents = texts, Contents(pictures, self.reader.size_of)
         self._nearest: dict[tuple[int, Size], Size] = {}
         self._masks: dict[int, str] = {}
-        self._recent = _Recent(memory)
+        self._recent = Recent(memory)
 
     def __len__(self) -> int:
         """The number of examples."""
@@ -211,21 +197,42 @@ class EncodedPictures:
 
         return self._recent(("control", index, flip, variant), found)["mean"]
 
-    def source(self, index: int, flip: bool = False, variant: int = 0) -> dict[str, Tensor]:
-        """The part `source` of an example without its row: what it was before, cut, recoloured and mirrored alike. On the CPU.
+    @property
+    def holes(self) -> int:
+        """How many sources there are of a view: one, and in inpainting as many as holes are made."""
+        return 1 if self._holed is None else self._holed.holes.count
+
+    def source(self, index: int, flip: bool = False, variant: int = 0, hole: int = 0) -> dict[str, Tensor]:
+        """The part `source` of an example without its row, on the CPU: what it was before, cut, recoloured and mirrored alike;
+        in inpainting, itself with a hole.
+
+        Args:
+            hole: below `holes`. A picture with a mask has that one alone.
 
         Raises:
             DataError: as `prepare`.
         """
+        hole = 0 if self.pictures[index].mask is not None else hole
 
         def found() -> dict[str, Tensor]:
-            assert self._before is not None, "only bases that edit ask"
             number, view = index % self.count, self._view(index, flip, variant)
-            view = replace(view, original=self._sources.size(number))
-            facts = [self._sources.digest(number), self._settings(view), self._before.key, self._media_key]
-            return self._cached(key_of("source", *facts), lambda: self._encode_source(number, view))
+            return (
+                self._before_it(number, view) if self._holed is None else self._around(number, view, hole, self._holed)
+            )
 
-        return dict(self._recent(("source", index, flip, variant), found))
+        return dict(self._recent(("source", index, flip, variant, hole), found))
+
+    def _before_it(self, number: int, view: View) -> dict[str, Tensor]:
+        assert self._before is not None, "only bases that edit or fill holes ask"
+        view = replace(view, original=self._sources.size(number))
+        facts = [self._sources.digest(number), self._settings(view), self._before.key, self._media_key]
+        return self._cached(key_of("source", *facts), lambda: self._encode_source(number, view))
+
+    def _around(self, number: int, view: View, hole: int, holed: Holed) -> dict[str, Tensor]:
+        masked = self.pictures[number].mask is not None
+        told = ["mask", self._mask_digest(number)] if masked else holed.holes.facts(hole)
+        facts = [self._contents.digest(number), self._settings(view), told, holed.key, self._media_key]
+        return self._cached(key_of("hole", *facts), lambda: self._encode_around(number, view, hole, holed))
 
     def text(self, caption: str) -> dict[str, Tensor]:
         """The part `text` of one caption: tensors (1, …) on the CPU, as the encoder gave them. Not to be changed in
@@ -255,10 +262,16 @@ class EncodedPictures:
                     yield lambda view=(index, flip, variant): (self.latents(*view), self.weight(*view))  # type: ignore[misc]
                     if self._control is not None:
                         yield lambda view=(index, flip, variant): self.control(*view)  # type: ignore[misc]
-                    if self._before is not None:
-                        yield lambda view=(index, flip, variant): self.source(*view)  # type: ignore[misc]
+                    for hole in range(self._sources_of(picture)):
+                        yield lambda view=(index, flip, variant, hole): self.source(*view)  # type: ignore[misc]
         for caption in self._captions() if self._texts else ():
             yield lambda caption=caption: self.text(caption)  # type: ignore[misc]
+
+    def _sources_of(self, picture: Picture) -> int:
+        """How many sources there are of each view of a picture."""
+        if self._holed is None:
+            return int(self._before is not None)
+        return 1 if picture.mask is not None else self.holes
 
     def _captions(self) -> Iterator[str]:
         """Every caption once, the empty one first."""
@@ -304,6 +317,20 @@ class EncodedPictures:
         part = self._before.encode(x[None])
         return _finite({name: _own(y[0].float()) for name, y in part.items()}, f"The source {picture.name}")
 
+    @torch.no_grad()
+    def _encode_around(self, number: int, view: View, hole: int, holed: Holed) -> dict[str, Tensor]:
+        picture, (width, height) = self.pictures[number], view.size
+        with _naming(picture):
+            x = self.reader.row(self._contents.read(number), view)
+        if picture.mask is not None:
+            filled = self._mask_on(number, view, height, width)["area"] >= 0.5
+        else:
+            filled = torch.from_numpy(holed.holes.hole(self._contents.digest(number), hole, height, width))[None]
+        part = holed.encode(x[None], filled[None].to(x))
+        return _finite(
+            {name: _own(y[0].float()) for name, y in part.items()}, f"The latents around a hole of {picture.name}"
+        )
+
     def _mask_on(self, number: int, view: View, height: int, width: int) -> dict[str, Tensor]:
         picture = self.pictures[number]
         with _naming(picture):
@@ -343,36 +370,3 @@ def _finite(entry: dict[str, Tensor], what: str) -> dict[str, Tensor]:
     if all(bool(x.isfinite().all()) for x in entry.values()):
         return entry
     raise DataError(f"{printable(what)} are not finite", next="use dtype float32, or remove it")
-
-
-class _Recent:
-    """The entries used last, by what was asked for, up to a number of bytes. What is asked for again costs no digest."""
-
-    def __init__(self, memory: int) -> None:
-        self._memory, self._used, self._lock = memory, 0, Lock()
-        self._entries = OrderedDict[Hashable, dict[str, Tensor]]()
-
-    def __call__(self, asked: Hashable, find: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """The entry, else what `find` gives, which is kept."""
-        entry = self._get(asked)
-        if entry is None:
-            entry = find()
-            self._put(asked, entry)
-        return entry
-
-    def _get(self, asked: Hashable) -> dict[str, Tensor] | None:
-        with self._lock:
-            if asked in self._entries:
-                self._entries.move_to_end(asked)
-            return self._entries.get(asked)
-
-    def _put(self, asked: Hashable, entry: dict[str, Tensor]) -> None:
-        with self._lock:
-            self._used += _bytes(entry) - _bytes(self._entries.pop(asked, {}))
-            self._entries[asked] = entry
-            while self._used > self._memory:
-                self._used -= _bytes(self._entries.popitem(last=False)[1])
-
-
-def _bytes(entry: dict[str, Tensor]) -> int:
-    return sum(x.nbytes + OVERHEAD for x in entry.values())

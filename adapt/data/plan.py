@@ -98,7 +98,14 @@ class Rows:
 
     def variants(self, count: int) -> list[int]:
         """Which of `count` versions of its picture each row shows (n,)."""
-        return [int(u * count) for u in self.uniform("variant").tolist()] if count > 1 else [0] * len(self.positions)
+        return self._below(count, "variant")
+
+    def holes(self, count: int) -> list[int]:
+        """Which of `count` holes its picture has in each row (n,)."""
+        return self._below(count, "hole")
+
+    def _below(self, count: int, stream: str) -> list[int]:
+        return [int(u * count) for u in self.uniform(stream).tolist()] if count > 1 else [0] * len(self.positions)
 
     def choice(self, options: Sequence[int]) -> list[int]:
         """One of `options[i]` captions for each row (n,)."""

@@ -32,9 +32,9 @@ def controls(examples: EncodedPictures, views: Sequence[View]) -> list[Tensor | 
     return [None if examples.pictures[view[0]].prior else examples.control(*view) for view in views]
 
 
-def sources(examples: EncodedPictures, views: Sequence[View]) -> Part:
-    """The part `source` of each picture (n, …), as it is seen: what it was before it was edited."""
-    rows = [examples.source(*view) for view in views]
+def sources(examples: EncodedPictures, views: Sequence[View], holes: Sequence[int]) -> Part:
+    """The part `source` of each picture (n, …), as it is seen: what it was before it was edited; or it with one of its holes."""
+    rows = [examples.source(*view, hole) for view, hole in zip(views, holes, strict=True)]
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 

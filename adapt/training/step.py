@@ -105,10 +105,11 @@ def conditions(course: Course, rows: Rows) -> Condition:
 
 
 def with_source(course: Course, rows: Rows, condition: Condition) -> Condition:
-    """The condition with what each picture was before, where the base edits; of dropped rows the null, zeros."""
+    """The condition with what each picture was before, where the base edits; of dropped rows the null, zeros. Where the base
+    fills holes, with the picture around one of its holes."""
     if not course.backbone.takes_source:
         return condition
-    part = sources(course.examples, views(course, rows))
+    part = sources(course.examples, views(course, rows), rows.holes(course.examples.holes))
     found = condition.replaced({SOURCE: part}).to(course.backbone.device, course.backbone.dtype)
     dropped = {name: x.to(course.backbone.device) for name, x in dropped_rows(course, rows).items() if name == SOURCE}
     nothing = {name: torch.zeros_like(x) for name, x in found.parts[SOURCE].items()}

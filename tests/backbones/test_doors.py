@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from PIL import Image
-from tiny_families import CASES, flux, picture_of
+from tiny_families import CASES, family_of, flux, picture_of
 
 from adapt.cli.main import main
 
@@ -13,9 +13,17 @@ SETTINGS = ["steps=2", "batch_size=2", "rank=2", "validation=0.25", "validation_
             "sampling_steps=2", "validate_every=2", "save_every=2", "caption_dropout=0.5", "buckets=false"]  # fmt: skip
 
 
-AT_ONCE = ("stable-diffusion", "stable-diffusion-xl", "stable-diffusion-3", "flux", "pixart-sigma", "z-image")
+AT_ONCE = (
+    "inpainting",
+    "stable-diffusion",
+    "stable-diffusion-xl",
+    "stable-diffusion-3",
+    "flux",
+    "pixart-sigma",
+    "z-image",
+)
 """In `make test`; the others in the slow tests."""
-OF_PROMPTS = [name for name, case in CASES.items() if case.run == picture_of]
+OF_PROMPTS = [name for name, case in CASES.items() if case.run == picture_of or case.fills]
 DOORS = [name if name in AT_ONCE else pytest.param(name, marks=pytest.mark.slow) for name in OF_PROMPTS]
 
 
@@ -25,7 +33,7 @@ def test_train_and_generate(folders, pictures, name, tmp_path, monkeypatch, caps
     base = str(folders(name))
     assert main(["train", str(pictures), "--base", base, "--output", "runs/a", *SETTINGS]) == 0
     facts = json.loads((tmp_path / "runs/a/adapter/adapter.json").read_text())
-    assert facts["base"]["family"] == name
+    assert facts["base"]["family"] == family_of(name)
     capsys.readouterr()
     words = ["generate", "--prompt", "a fox", "--steps", "2", "--base", base, "--device", "cpu", "--json"]
     assert main([*words, "--adapter", "runs/a", "--output", "with.png"]) == 0

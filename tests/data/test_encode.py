@@ -11,8 +11,8 @@ from PIL import Image
 from adapt.data import EncodedPictures, Found, Picture, TensorCache, decode, fit, judge, pixels
 from adapt.data.augment import Augmentation
 from adapt.data.buckets import Buckets, crop_box
-from adapt.data.encode import OVERHEAD
 from adapt.data.media import reader_of
+from adapt.data.recent import OVERHEAD
 from adapt.data.view import Sizes
 from adapt.errors import DataError
 from adapt.medium import PICTURES
