@@ -66,11 +66,13 @@ def assemble(
     )  # fmt: skip
     start_from_data(course)
     judge = make_judge(course, held_out_examples) if held_out else None
-    preview, resting = drawer(run, backbone, settings, pictures), Resting(backbone)
+    preview, resting = drawer(run, backbone, settings, pictures, keep=accelerator.is_main_process), Resting(backbone)
     if settings.unload:
         preview = resting.around(preview)
         resting.rest()
-    trainer = Trainer(course, accelerator, run, judge, preview if accelerator.is_main_process else None)
+    trainer = Trainer(
+        course, accelerator, run, judge, preview if accelerator.is_main_process or settings.shard else None
+    )
     if accelerator.is_main_process and settings.trackers:
         trainer.events.listeners.append(Trackers(settings, run))
     return trainer
@@ -79,7 +81,8 @@ def assemble(
 def wrap(backbone: Backbone, settings: TrainSettings, accelerator: Accelerator) -> None:
     """Accelerate's precision around each denoiser, and its sharing of gradients around a single one: torch's wrapper waits for
     gradients of all its parameters, and of several denoisers one may have no row in some process."""
-    several, place = len(backbone.networks) > 1, not settings.offload_weights
+    several = len(backbone.networks) > 1 or settings.shard
+    place = not settings.offload_weights and not settings.shard
     first, *others = (accelerator.prepare_model(n, place, evaluation_mode=several) for n in backbone.networks)
     assert others == list(backbone.networks[1:]), "only a single denoiser is put into a wrapper"
     backbone.wrapped = first

@@ -75,7 +75,7 @@ def forecast(base: str, pictures: Pictures, settings: TrainSettings) -> tuple[Tr
     from adapt.api.fit import fitted
 
     settings = fitted(base, settings, pictures, accelerator)
-    backbone = load_base(base, settings, accelerator)
+    backbone = load_base(base, settings.model_copy(update={"shard": False}), accelerator)
     settings = settle(settings, backbone)
     assert settings.resolution is not None and settings.sampling_steps is not None, "settled"
     buckets = in_use(pictures.train, shelves(settings, backbone.multiple, backbone.medium.kind))

@@ -15,6 +15,7 @@ from torch import nn
 from adapt.api.kernels import uncompile
 from adapt.api.offload import send_away
 from adapt.api.quantised import quantise
+from adapt.api.sharding import cut_up
 from adapt.backbones import Backbone
 from adapt.config import TrainSettings
 from adapt.errors import SettingsError
@@ -72,9 +73,9 @@ def require_whole_networks(environment: Mapping[str, str]) -> None:
     asked = [name for key, name in SHARDING.items() if environment.get(key, "").lower() not in off[key]]
     if asked:
         raise SettingsError(
-            "adapt does not cut networks up over processes",
+            "adapt does not take networks that a launcher cuts up over processes: it cuts up the frozen base itself",
             given=", ".join(asked),
-            next="data parallel (training_scripts/recipes/several_gpus.yaml), with quantize or memory=fit for a large base",
+            next="shard=true with training_scripts/recipes/several_gpus.yaml, or quantize or memory=fit",
         )
 
 
@@ -93,12 +94,14 @@ def load_base(reference: str, settings: TrainSettings, accelerator: Accelerator)
     """The base in `base_precision`, on this process's device, its denoiser in few bits if `quantize` says so.
 
     Raises:
-        SettingsError: what `quantize` needs is not there, or cannot do it here.
+        SettingsError: what `quantize` or `shard` needs is not there, or cannot do it here.
     """
-    away = settings.offload_weights > 0
+    away = settings.offload_weights > 0 or settings.shard
     device = torch.device("cpu") if away else accelerator.device
     backbone = Backbone.load(reference, dtype=DTYPES[settings.base_precision], device=device)
-    if away:
+    if settings.shard:
+        cut_up(backbone, accelerator)
+    elif away:
         send_away(backbone, settings.offload_weights, accelerator.device)
     if settings.quantize != "none":
         quantise(backbone, settings.quantize)

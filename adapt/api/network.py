@@ -115,7 +115,7 @@ def put_in(
         module = backbone.modules[name]
         targets = text_encoders.targets_of(settings, module)
         parts[name] = install(text_encoders.inner(module), own, targets, settings.seed, scope=f"{name} ")
-    if settings.offload_weights:
+    if settings.offload_weights or settings.shard:
         for part in parts.values():
             bring_adapter(part.parameters.values(), backbone.device)
     if not settings.compile:  # compilers join peft's steps by themselves
@@ -123,7 +123,7 @@ def put_in(
             lean(part.module)
     rates, until = _paces(settings, [name for name in parts if name not in denoisers])
     words = _words(backbone, settings)
-    network = Network(denoisers[0], parts, rates, words, until, taught, denoisers[1:])
+    network = Network(denoisers[0], parts, rates, words, until, taught, denoisers[1:], settings.shard)
     if settings.init_from:
         start = start_of(settings.init_from, backbone, tuple(parts))
         for name, layers in start.weights.modules.items():

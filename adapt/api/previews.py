@@ -77,8 +77,13 @@ def over_sources(asked: Sequence[Request], pictures: Sequence[Picture]) -> list[
     return found
 
 
-def drawer(run: Path, backbone: Backbone, settings: TrainSettings, pictures: Sequence[Picture]) -> Preview:
+def drawer(
+    run: Path, backbone: Backbone, settings: TrainSettings, pictures: Sequence[Picture], *, keep: bool = True
+) -> Preview:
     """Draws into `previews/step-…` with the weights that the backbone holds, always from the same noise.
+
+    Args:
+        keep: whether files are written; a process that only holds a share of the base draws along.
 
     Raises:
         DataError, SettingsError: what is asked for cannot be drawn with this backbone.
@@ -99,9 +104,11 @@ def drawer(run: Path, backbone: Backbone, settings: TrainSettings, pictures: Seq
 
     def preview(step: int) -> list[str]:
         folder = run / "previews" / f"step-{step:06d}"
-        folder.mkdir(parents=True, exist_ok=True)
         with evaluating(*backbone.networks):
-            for number, picture in enumerate(draw(backbone, drawings), 1):
+            drawn = draw(backbone, drawings)
+        if keep:
+            folder.mkdir(parents=True, exist_ok=True)
+            for number, picture in enumerate(drawn, 1):
                 save_png(folder / f"{number:02d}.png", as_picture(picture))
                 if isinstance(picture, Clip | Sound):
                     ending = ".gif" if isinstance(picture, Clip) else ".wav"

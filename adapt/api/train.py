@@ -251,10 +251,13 @@ def conclude(trainer: Trainer) -> TrainingResult:
     """
     from adapt.api.finish import finish
     from adapt.api.machine import take_off
+    from adapt.api.sharding import made_whole
     from adapt.report import write_report
 
     chosen, accelerator = trainer.chosen(), trainer.accelerator
     take_off(trainer.course.backbone, accelerator)
+    if trainer.course.settings.shard:
+        made_whole(trainer)
     proof = finish(trainer, chosen) if accelerator.is_main_process else None
     if accelerator.is_main_process:
         say(f"report: {write_report(trainer.folder)}")

@@ -43,6 +43,10 @@ class RunSettings(Section):
         False,
         description="what the backward pass keeps waits in the machine's memory; best with gradient_checkpointing",
     )
+    shard: bool = Field(
+        False,
+        description="cut the frozen denoiser up over the processes (FSDP2): each holds a share of it",
+    )
     attention: str = Field("auto", description="diffusers' name of an attention backend; auto: its own choice")
     compile: bool = Field(
         False, description="torch.compile of the denoiser's repeated blocks: slow start, faster steps"
@@ -83,6 +87,14 @@ class RunSettings(Section):
                 raise ValueError(f"{name} does not go with compile, which keeps what it wants: leave one of them out")
         if self.offload_weights and self.quantize != "none":
             raise ValueError(f"offload_weights does not go with quantize={self.quantize}: leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _sharding(self) -> Self:
+        others = {"quantize": "none", "offload_weights": 0.0, "compile": False, "memory": "as_set"}
+        for name, plain in others.items() if self.shard else ():
+            if (value := getattr(self, name)) != plain:
+                raise ValueError(f"shard does not go with {name} ({value}): leave one of them out")
         return self
 
     @model_validator(mode="after")

@@ -145,6 +145,9 @@ class TrainSettings(
     @model_validator(mode="after")
     def _away(self) -> Self:
         """Kinds and starts that compute with the base's weights do so where these are."""
+        if self.shard and (self.kind not in ("lora", "vera", "tlora") or self.init != "default"):
+            what = f"kind={self.kind}" if self.init == "default" else f"init={self.init}"
+            raise ValueError(f"shard does not go with {what}, which looks at the base's weights")
         if self.offload_weights and (self.kind not in ("lora", "vera", "tlora") or self.init in SPLITS):
             what = f"kind={self.kind}" if self.init not in SPLITS else f"init={self.init}"
             raise ValueError(f"offload_weights does not go with {what}, which computes with the base's weights")

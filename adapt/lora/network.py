@@ -33,6 +33,7 @@ class Network:
     denoiser: its component's name.
     parts: component → its adapter; the denoiser's first.
     others: components of further denoisers that are trained, each for its own times.
+    unwrapped: the denoiser is not put into a wrapper that shares gradients.
     rates: learning rates of components that have their own.
     words: new words that are taught; None: there are none.
     taught: conditioners that are taught, by the part that they make.
@@ -46,6 +47,7 @@ class Network:
     until: Mapping[str, float] = field(default_factory=dict)
     taught: Mapping[str, Taught] = field(default_factory=dict)
     others: tuple[str, ...] = ()
+    unwrapped: bool = False
 
     @property
     def denoisers(self) -> tuple[str, ...]:
@@ -76,7 +78,7 @@ class Network:
     def beside(self) -> list[nn.Parameter]:
         """Parameters outside the denoiser: nothing brings their gradients from one process to another by itself. Of several
         denoisers none is wrapped: which of them has rows differs from one process to another."""
-        wrapped = () if self.others else (self.denoiser,)
+        wrapped = () if self.others or self.unwrapped else (self.denoiser,)
         return [p for component, found in self._held().items() if component not in wrapped for p in found.values()]
 
     def _held(self) -> dict[str, dict[str, nn.Parameter]]:
