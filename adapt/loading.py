@@ -181,7 +181,8 @@ def _scale_of(vae: dict[str, Any]) -> int:
         return int(vae["patch_size"] * 2 ** sum(vae["spatio_temporal_scaling"]))
     if "temperal_downsample" in vae:  # spelt so
         return int(vae.get("scale_factor_spatial") or 2 ** len(vae["temperal_downsample"]))
-    return int(2 ** (len(vae.get("encoder_block_out_channels") or vae["block_out_channels"]) - 1))
+    patch = max(vae.get("patch_size") or [1])  # Flux.2: places of the autoencoder that are one latent, along each side
+    return int(patch * 2 ** (len(vae.get("encoder_block_out_channels") or vae["block_out_channels"]) - 1))
 
 
 def _halvings(denoiser: Path) -> int:
@@ -327,14 +328,28 @@ def load_pipeline(
             none = {name: None for name in (*LEFT_OUT, *without, *_absent(where.folder)) if name in takes}
             if "requires_safety_checker" in takes:
                 none["requires_safety_checker"] = False  # type: ignore[assignment]
-            parts = _from_checkpoint(where, dtype, wide, none)
-            return kind.from_pretrained(
+            texts = _readers_of_text(where.folder)
+            parts = {**dict.fromkeys(texts), **_from_checkpoint(where, dtype, wide, none)}
+            pipeline = kind.from_pretrained(
                 where.folder, dtype=dtypes, use_safetensors=True, local_files_only=True, variant=where.variant,
                 **none, **parts,
             )  # fmt: skip
+            pipeline.register_modules(**texts)
+            return pipeline
         except (OSError, ValueError, RuntimeError, ImportError) as error:  # ImportError: a scheduler's package
             reason = str(error).strip().splitlines()[0]
             raise BackboneError(f"the base cannot be loaded: {reason}", given=where.folder) from error
+
+
+def _readers_of_text(folder: Path) -> dict[str, Any]:
+    """The tokenizers inside of processors of texts and pictures, by component: these need torchvision, and read a text as their
+    tokenizer does (Flux.2 dev)."""
+    from transformers import AutoTokenizer
+
+    index = json.loads((folder / "model_index.json").read_text("utf-8"))
+    kinds = {name: str(entry[1]) for name, entry in index.items() if name.startswith("tokenizer")}
+    names = [name for name, kind in kinds.items() if kind.endswith("Processor")]
+    return {name: AutoTokenizer.from_pretrained(folder / name, local_files_only=True) for name in names}
 
 
 def _from_checkpoint(

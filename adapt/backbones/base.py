@@ -215,7 +215,8 @@ class Backbone(ABC):
     @property
     def untrainable(self) -> str | None:
         """Why this base can be drawn with but not be trained; None: it can."""
-        return refusal_of(self.entry, {self.denoiser_name: self.config, "scheduler": self.scheduler_config})
+        told = {self.denoiser_name: self.config, "scheduler": self.scheduler_config, "pipeline": self.pipeline.config}
+        return refusal_of(self.entry, told)
 
     @property
     def loader(self) -> str:

@@ -19,6 +19,12 @@ def base_state(module: nn.Module) -> list[tuple[str, Tensor]]:
     return sorted((name, p) for name, p in named if not any(mark in name for mark in ADAPTERS))
 
 
+def _kept_buffers(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """Those that are saved with it: statistics of its latents, say."""
+    buffers, kept = dict(module.named_buffers()), module.state_dict(keep_vars=True)
+    return sorted((name, value) for name, value in buffers.items() if name in kept)
+
+
 def fingerprint_of(denoiser: Any, *others: Any) -> str:
     """Digest of a network's class, configuration and shapes; of several, of all of theirs."""
     if others:
@@ -44,7 +50,7 @@ def contents_of(module: Any, told: str) -> str:
         _said(module.config) if isinstance(module.config, Mapping) else module.config
     )  # transformers' leaves the path out
     digest = hashlib.sha256(f"{type(module).__name__} {config} {told}".encode())
-    for name, p in base_state(module):
+    for name, p in [*base_state(module), *_kept_buffers(module)]:
         values = p.detach().flatten()[:: max(1, p.numel() // 64)].float().cpu()
         digest.update(name.encode() + values.numpy().tobytes())
     return digest.hexdigest()[:16]

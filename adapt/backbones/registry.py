@@ -28,7 +28,8 @@ class Refusal:
     Attributes:
         variant: what it is called.
         why: the reason, as the end of a sentence.
-        marks: (component, key of its configuration) → the value that tells it; a missing key is False.
+        marks: (component, key of its configuration) → the value that tells it; a missing key is False. `pipeline` stands for the
+            pipeline's own, in `model_index.json`.
     """
 
     variant: str
@@ -183,6 +184,21 @@ FAMILIES: dict[str, Family] = {
         Family(
             "kolors", "Kolors", "kolors:Kolors", {"KolorsPipeline": "text-to-image"}, max_tokens=256,
             licence="Apache-2.0 for the code; the weights have terms of their own, commercial use by registration: look them up",
+        ),
+        Family(
+            "flux2", "Flux.2 dev", "flux2:Flux2", {"Flux2Pipeline": "text-to-image"}, sample_size=64, max_tokens=512,
+            licence="FLUX.2 dev Non-Commercial Licence, gated",
+        ),
+        Family(
+            "flux2-klein", "Flux.2 klein", "flux2:Flux2Klein", {"Flux2KleinPipeline": "text-to-image"}, sample_size=64,
+            max_tokens=512, licence="4B: Apache-2.0; 9B: FLUX Non-Commercial Licence, gated",
+            refused=(
+                Refusal(
+                    "klein, distilled",
+                    "it is distilled to a few steps, which training undoes; train on its undistilled sister, Flux.2 klein base",
+                    {("pipeline", "is_distilled"): True},
+                ),
+            ),
         ),
         Family(
             "dit", "DiT", "dit:DiT", {"DiTPipeline": "class"}, patch=2,

@@ -20,7 +20,7 @@ from adapt.formats.layer import PEFT
 from adapt.lora.dropout import Dice
 from adapt.lora.held import Held
 from adapt.lora.kinds import KINDS, NAME
-from adapt.lora.layout import Place, layout, no_layers, targeted
+from adapt.lora.layout import Place, called, layout, no_layers
 from adapt.lora.pissa import Principal, largest, take_out
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def install(
         SettingsError: no layer has one of these names; a pattern fits none; PiSSA in half precision.
     """
     places, kind = layout(module, settings, targets), KINDS[settings.kind]
-    everywhere = len(places) == len(targeted(module, targets))
+    everywhere = len(places) == len(called(module, targets))
     config = kind.config(settings, places, targets if everywhere else sorted(places))
     injection = Injection(module, config, settings, places, Dice(seed, scope=scope))
     try:

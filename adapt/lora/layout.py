@@ -14,6 +14,7 @@ from adapt.config.network import ONE_SIZE, NetworkSettings
 from adapt.errors import SettingsError, did_you_mean
 
 Value = TypeVar("Value")
+CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -58,10 +59,16 @@ def targeted(module: nn.Module, targets: Sequence[str]) -> dict[str, nn.Module]:
     Raises:
         SettingsError: there are none.
     """
-    found = {n: m for n, m in module.named_modules() if any(f".{n}".endswith(f".{target}") for target in targets)}
+    found = {n: m for n, m in called(module, targets).items() if not isinstance(m, CONTAINERS)}
     if not found:
         raise no_layers(module, targets)
     return found
+
+
+def called(module: nn.Module, targets: Sequence[str]) -> dict[str, nn.Module]:
+    """Everything whose name ends with one of `targets`: containers of layers too (`to_out` is a layer in Flux.2's single blocks,
+    and a list of layers in its double ones)."""
+    return {n: m for n, m in module.named_modules() if any(f".{n}".endswith(f".{target}") for target in targets)}
 
 
 def _linear(layers: Mapping[str, nn.Module], kind: str) -> dict[str, nn.Module]:

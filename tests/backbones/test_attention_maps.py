@@ -96,7 +96,7 @@ def test_only_the_rows_that_say_the_prompt_are_recorded(name, backbones):
         torch.testing.assert_close(among.maps()[layer], found, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["lumina2", "z-image", "qwen-image", "aura-flow", "wan"])
+@pytest.mark.parametrize("name", ["lumina2", "z-image", "qwen-image", "aura-flow", "flux2-klein", "wan"])
 def test_families_whose_layers_are_not_known_are_refused(name, backbones):
     with pytest.raises(SettingsError, match="one sequence"):
         require_layers(backbones(name))

@@ -5,9 +5,11 @@ import json
 import pytest
 import torch
 from PIL import Image
-from tiny_families import CASES, family_of, flux, picture_of
+from tiny_families import CASES, family_of, flux, flux2_klein, normalised_of, picture_of
 
+from adapt.backbones import Backbone
 from adapt.cli.main import main
+from adapt.sampling.request import Request, settle
 
 SETTINGS = ["steps=2", "batch_size=2", "rank=2", "validation=0.25", "validation_times=1", "previews=[a fox]",
             "sampling_steps=2", "validate_every=2", "save_every=2", "caption_dropout=0.5", "buckets=false"]  # fmt: skip
@@ -23,7 +25,7 @@ AT_ONCE = (
     "z-image",
 )
 """In `make test`; the others in the slow tests."""
-OF_PROMPTS = [name for name, case in CASES.items() if case.run == picture_of or case.fills]
+OF_PROMPTS = [name for name, case in CASES.items() if case.run in (picture_of, normalised_of) or case.fills]
 DOORS = [name if name in AT_ONCE else pytest.param(name, marks=pytest.mark.slow) for name in OF_PROMPTS]
 
 
@@ -59,6 +61,41 @@ def test_schnell_draws_and_is_not_trained(schnell, pictures, tmp_path, monkeypat
     assert main(words) == 0
     assert main([*words, "--embedded-guidance", "3"]) == 2
     assert "no embedded guidance" in capsys.readouterr().err
+
+
+def test_a_processor_is_read_by_its_tokenizer(folders, tmp_path):
+    """Published Flux.2 dev has one, of a class that needs torchvision; what both say of a text is the same."""
+    import shutil
+
+    from transformers import ProcessorMixin
+
+    class Processor(ProcessorMixin):
+        def __init__(self, tokenizer):
+            super().__init__(tokenizer, chat_template=tokenizer.chat_template)
+
+    shutil.copytree(folders("flux2"), tmp_path / "base")
+    index = json.loads((tmp_path / "base/model_index.json").read_text())
+    index["tokenizer"] = ["transformers", "PixtralProcessor"]
+    (tmp_path / "base/model_index.json").write_text(json.dumps(index))
+    backbone = Backbone.load(str(tmp_path / "base"))
+    expected = backbone.condition(["a fox", ""]).parts["text"]["tokens"]
+    backbone.pipeline.tokenizer = Processor(backbone.pipeline.tokenizer)
+    assert torch.equal(backbone.condition(["a fox", ""]).parts["text"]["tokens"], expected)
+
+
+def test_distilled_klein_draws_and_is_not_trained(pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    flux2_klein(distilled=True).save_pretrained("klein")
+    refused(["train", str(pictures), "--base", "klein", *SETTINGS], capsys, "cannot be trained", "klein base")
+    assert main(["bases", "klein"]) == 0
+    assert "klein base" in " ".join(capsys.readouterr().out.split())
+    drawing = settle(Request(prompt="a"), Backbone.load("klein"))
+    assert (drawing.guidance_scale, drawing.steps) == (1.0, 4)
+    words = ["generate", "--prompt", "a fox", "--steps", "1", "--base", "klein", "--device", "cpu", "--output", "a.png"]
+    assert main([*words, "--size", "32"]) == 0
+    with Image.open("a.png") as drawn:
+        assert drawn.size == (32, 32)
 
 
 @pytest.mark.parametrize("scheduler", ["EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"])

@@ -309,15 +309,30 @@ def byte_tokenizer(length=1024):
     return tokenizer
 
 
-def language_model(kind):
-    """A Gemma2 or Qwen3 of one layer."""
+LANGUAGE = {
+    **{"vocab_size": 259, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
+    **{"num_key_value_heads": 1, "head_dim": 8, "pad_token_id": 256, "bos_token_id": 256, "eos_token_id": 256},
+}
+
+
+def language_model(kind, end="Model", **more):
+    """A Gemma2 or Qwen3 of two layers."""
     import transformers
 
-    config = getattr(transformers, f"{kind}Config")(
-        vocab_size=259, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=8, pad_token_id=256, bos_token_id=256, eos_token_id=256,
+    config = getattr(transformers, f"{kind}Config")(**{**LANGUAGE, **more})
+    return getattr(transformers, f"{kind}{end}")(config)
+
+
+def mistral(layers):
+    """With eyes, which nobody opens here."""
+    import transformers
+
+    vision = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "head_dim": 8}
+    config = transformers.Mistral3Config(
+        text_config={**LANGUAGE, "model_type": "mistral", "num_hidden_layers": layers}, image_token_index=258,
+        vision_config={**vision, "model_type": "pixtral", "image_size": 8, "patch_size": 4},
     )  # fmt: skip
-    return getattr(transformers, f"{kind}Model")(config)
+    return transformers.Mistral3ForConditionalGeneration(config)
 
 
 def _pixart(kind, scheduler, told):
@@ -460,6 +475,55 @@ def aura_flow():
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=1.73), transformer=transformer,
         vae=vae(scaling=0.13025), text_encoder=umt5_text(), tokenizer=t5_tokenizer(),
     )  # fmt: skip
+
+
+def _flux2(kind, text, tokenizer, guidance, **more):
+    import diffusers
+    import torch
+
+    autoencoder = diffusers.AutoencoderKLFlux2(
+        latent_channels=4, sample_size=SIDE, block_out_channels=(8, 8), norm_num_groups=8, layers_per_block=1,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+    )  # fmt: skip
+    autoencoder.bn.running_mean.copy_(torch.linspace(-0.4, 0.3, 16))
+    autoencoder.bn.running_var.copy_(torch.linspace(0.5, 1.5, 16))
+    transformer = diffusers.Flux2Transformer2DModel(
+        in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=48, timestep_guidance_channels=16, axes_dims_rope=(4, 4, 4, 4), guidance_embeds=guidance,
+    )  # fmt: skip
+    return getattr(diffusers, kind)(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True), vae=autoencoder,
+        transformer=transformer, text_encoder=text, tokenizer=tokenizer, **more,
+    )  # fmt: skip
+
+
+def flux2():
+    """Its pipeline reads layers 10, 20 and 30; of the system's message this one reads a few words."""
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m['content'][0]['text'][-9:] if m['role'] == 'system' else "
+        "m['content'][0]['text'] }}<|im_end|>{% endfor %}"
+    )
+    return _flux2("Flux2Pipeline", mistral(31), tokenizer, True)
+
+
+def flux2_klein(distilled=False):
+    """Its pipeline reads layers 9, 18 and 27."""
+    text = language_model("Qwen3", "ForCausalLM", num_hidden_layers=28)
+    return _flux2("Flux2KleinPipeline", text, byte_tokenizer(), False, is_distilled=distilled)
+
+
+def normalised_of(case, pipeline, **call):
+    """Latents as the network has them: klein's pipeline gives them ready for its decoder, dev's as tokens."""
+    import torch
+
+    side, scale = case.side, pipeline.vae_scale_factor * 2
+    found = pipeline(prompt=list(case.prompts[:2]), height=side, width=side, output_type="latent", **call).images
+    if found.ndim == 3:
+        return found.mT.unflatten(2, (side // scale, side // scale))
+    norm = pipeline.vae.bn
+    std = torch.sqrt(norm.running_var.view(1, -1, 1, 1) + pipeline.vae.config.batch_norm_eps)
+    return (pipeline._patchify_latents(found) - norm.running_mean.view(1, -1, 1, 1)) / std
 
 
 @cache
@@ -736,6 +800,12 @@ CASES = {
     "chroma": Case(chroma, {"max_sequence_length": 24}, packed=True),
     "aura-flow": Case(aura_flow, {"max_sequence_length": 24}),
     "kolors": Case(kolors, tokens=256),  # its pipeline forgets how many it was asked for
+    "flux2": Case(
+        flux2, {"max_sequence_length": 48}, tokens=48, run=normalised_of, scale=4,
+        off=({"guidance_scale": 2.5}, {"embedded_guidance": 2.5, "guidance_scale": 1.0}),
+        on=({"guidance_scale": 9.0}, {"embedded_guidance": 9.0, "guidance_scale": 1.0}),
+    ),
+    "flux2-klein": Case(flux2_klein, {"max_sequence_length": 64}, tokens=64, run=normalised_of, scale=4),
     "dit": Case(dit, run=class_of, prompts=("3", "7", "5", "1")),
     "ddpm": Case(
         ddpm, run=pixels_of, prompts=("", "", "", ""), parts=False, off=({}, {}), on=None, scale=1,

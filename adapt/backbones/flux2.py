@@ -1,0 +1,125 @@
+"""Flux.2: a flow transformer of double and single blocks, on latents 16 px wide (Black Forest Labs 2025)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adapt.backbones.base import Backbone, posterior
+from adapt.quiet import quiet_libraries
+from adapt.types import Sizes
+from conditioning import Condition, Part
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+class Flux2(Backbone):
+    """Dev: three layers of Mistral's states side by side, and the embedded guidance as a fact. 2 × 2 places of the autoencoder
+    are one latent of four times the channels, normalised channel by channel; a latent is one token of the network."""
+
+    family: ClassVar[str] = "flux2"
+    lora_targets: ClassVar[tuple[str, ...]] = (
+        *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
+        *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out"),
+        *("attn.to_qkv_mlp_proj", "attn.to_out"),  # of single blocks, in which attention and feed-forward are one layer
+    )
+    time_sampling: ClassVar[str] = "logit_normal"
+    guidance_scale: ClassVar[float] = 1.0
+    sampling_steps: ClassVar[int] = 50
+
+    # ------------------------------------------------------------------------------------------------ latents
+    @property
+    def scale_factor(self) -> int:
+        return int(self.pipeline.vae_scale_factor) * 2
+
+    @property
+    def latent_channels(self) -> int:
+        config = self.pipeline.vae.config
+        return int(config.latent_channels * prod(config.patch_size))
+
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each channel of the latents, each (C, 1, 1)."""
+        vae = self.pipeline.vae
+        std = torch.sqrt(vae.bn.running_var + vae.config.batch_norm_eps)
+        return vae.bn.running_mean.view(-1, 1, 1), std.view(-1, 1, 1)
+
+    @torch.no_grad()
+    def encode_media(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        vae, (mean, std) = self.pipeline.vae, self._statistics()
+        found, spread = (joined(x) for x in posterior(vae.encode(pixels.to(vae.device, vae.dtype))))
+        return (found - mean) / std, spread / std
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        vae, (mean, std) = self.pipeline.vae, self._statistics()
+        pixels: Tensor = vae.decode(parted(latents.to(vae.dtype) * std + mean), return_dict=False)[0]
+        return pixels
+
+    def schedule(self, steps: int, dims: Sequence[int]) -> Mapping[str, Any]:
+        """Its shift grows with the size and depends on the number of steps, whatever the scheduler's configuration says."""
+        from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
+
+        shift = {"mu": compute_empirical_mu(prod(dims), steps)} if super().schedule(steps, dims) else {}
+        return {**shift, "sigmas": np.linspace(1.0, 1 / steps, steps)}
+
+    # ------------------------------------------------------------------------------------------------ conditions
+    @property
+    def embedded_guidance(self) -> float | None:
+        return 4.0 if self.config["guidance_embeds"] else None
+
+    def encode_text(self, captions: Sequence[str]) -> Part:
+        with quiet_libraries():
+            tokens, _ = self.pipeline.encode_prompt(
+                list(captions), device=self.device, max_sequence_length=self.max_tokens
+            )
+        return {"tokens": tokens}  # (B, L, 3 D); the network sees the padding too
+
+    def facts(self, sizes: Sequence[Sizes], guidance: float | None = None) -> Mapping[str, Tensor]:
+        """`guidance` (B,), in networks that take it."""
+        if self.embedded_guidance is None:
+            return {}
+        value = self.trained_guidance if guidance is None else guidance
+        return {"guidance": torch.full((len(sizes),), value, device=self.device)}
+
+    def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        tokens, (height, width) = self.whole_tokens_of(condition), x_t.shape[-2:]
+        packed: Tensor = self.denoiser(
+            hidden_states=x_t.flatten(2).mT, timestep=t.to(x_t.dtype) / 1000, guidance=condition.facts.get("guidance"),
+            encoder_hidden_states=tokens, txt_ids=places(1, 1, tokens.shape[1], like=x_t),
+            img_ids=places(height, width, 1, like=x_t), return_dict=False,
+        )[0]  # fmt: skip
+        return packed.mT.reshape(*x_t.shape[:2], height, width)
+
+
+class Flux2Klein(Flux2):
+    """Smaller, with Qwen3 as encoder and classifier-free guidance. The step-distilled variant is drawn without guidance, in four
+    steps."""
+
+    family: ClassVar[str] = "flux2-klein"
+    guidance_scale: ClassVar[float] = 4.0
+
+    def __init__(self, pipeline: DiffusionPipeline, reference: str, config: Mapping[str, Any] | None = None) -> None:
+        super().__init__(pipeline, reference, config)
+        if pipeline.config.get("is_distilled"):
+            self.guidance_scale, self.sampling_steps = 1.0, 4  # type: ignore[misc]
+
+
+def joined(x: Tensor) -> Tensor:
+    """2 × 2 places (B, C, 2 H, 2 W) → one latent (B, 4 C, H, W)."""
+    return torch.nn.functional.pixel_unshuffle(x, 2)
+
+
+def parted(latents: Tensor) -> Tensor:
+    """(B, 4 C, H, W) → (B, C, 2 H, 2 W)."""
+    return torch.nn.functional.pixel_shuffle(latents, 2)
+
+
+def places(rows: int, columns: int, length: int, like: Tensor) -> Tensor:
+    """Where each token stands: (rows · columns · length, 4) of 0, row, column, number in the text; whole numbers."""
+    return torch.cartesian_prod(*(torch.arange(n, device=like.device) for n in (1, rows, columns, length)))
