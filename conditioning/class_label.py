@@ -15,6 +15,8 @@ from conditioning.own_layers import PREFIX, Changes, OwnLayers
 
 SLOTS = ("tokens", "embedding")
 
+WEAKER = 0.5
+"""Share of a class's own layers in what guidance keeps away from."""
 Mixture = Mapping[str, float]
 """Class → its share: `{"finch": 0.7, "canary": 0.3}`."""
 
@@ -133,6 +135,16 @@ class ClassConditioner(LearnedConditioner):
         weights = torch.stack([self._weights(each) for each in raw]).to(self.empty)
         moved = weights @ self.start + weights @ self.embeddings @ self.projector
         return {self.slot: self.empty + moved.view(len(raw), *self.empty.shape), **self.own_layers.told(weights)}
+
+    def beside(self, part: Part) -> Part:
+        """What guidance keeps away from where `part` is told: null, and half of its classes' own layers.
+
+        The null of the classes that were there does not know a further one, at no noise: the push away from it never ends, and
+        colours are driven out of range. The class at half its strength is a weaker version of itself (Karras et al. 2024,
+        arXiv 2406.02507). Classes without layers of their own: null.
+        """
+        null = self.null(len(next(iter(part.values()))))
+        return {**null, **({"own": WEAKER * part["own"]} if "own" in part else {})}
 
     def null(self, rows: int) -> Part:
         nobody = self.empty.new_zeros(rows, len(self.labels))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -16,6 +16,9 @@ from adapt.data.controls import EXTRACTORS
 from adapt.sampling.pixels import nothing_left, to_hole, to_pixels
 from adapt.sampling.request import Drawing
 from conditioning import Condition, Part
+
+if TYPE_CHECKING:
+    from conditioning import ClassConditioner
 
 
 def told(backbone: Backbone, condition: Condition, drawings: Sequence[Drawing]) -> Condition:
@@ -33,11 +36,13 @@ def nothing(backbone: Backbone, condition: Condition, beside: Condition | None =
 
     Args:
         beside: whose control and source stay: where something is drawn, and of what, is the same on both sides of every guidance.
-            None: neither.
+            Of a class, what it changes in layers stays by half (`ClassConditioner.beside`). None: nothing of it.
     """
     rows = len(condition)
     found = _with(backbone, condition, {"class": [""] * rows, "image": [None] * rows, "control": [None] * rows})
     kept = {name: part for name, part in (beside.parts if beside else {}).items() if name in ("control", SOURCE)}
+    if beside is not None and "own" in beside.parts.get("class", {}):
+        kept["class"] = cast("ClassConditioner", backbone.conditioners["class"]).beside(beside.parts["class"])
     return found.replaced(kept)
 
 

@@ -97,6 +97,15 @@ def test_layers_of_a_class_s_own_are_told_for_its_rows_alone():
     assert {name for name in grown.learned if name.startswith("own.")} == {"own.4.mid.to_q.down", "own.4.mid.to_q.up"}
 
 
+def test_guidance_keeps_away_from_null_with_half_of_a_class_s_own_layers():
+    grown = learned().grown(["owl"], own=change())
+    told = grown.encode(["owl", "finch", {"owl": 0.5}, ""])
+    away = grown.beside(told)
+    assert torch.equal(away["own"][:, 3], torch.tensor([0.5, 0.0, 0.25, 0.0]))
+    assert torch.equal(away["tokens"], grown.null(4)["tokens"])
+    assert learned().beside(learned().encode(["finch"])).keys() == {"tokens"}
+
+
 def test_layers_of_a_class_s_own_go_where_it_goes(tmp_path):
     grown = learned().grown(["robin"], own=change(value=2.0)).grown(["owl"], own=change(layer="conv", value=3.0))
     assert [name for name in grown.learned if name.startswith("own.")] == ["own.4.conv.down", "own.4.conv.up"]

@@ -230,6 +230,17 @@ def test_a_batch_of_old_and_new_classes_draws_the_old_ones_as_before(grown, resu
     assert not same(mixed[1:2], alone[1:2])
 
 
+def test_both_sides_of_guidance_are_told_of_a_class_s_own_layers(grown, tiny_base):
+    base, seen = Backbone.load(str(tiny_base)), []
+
+    def spy(predictors, x_t, moment, condition, negative):
+        seen.append([told.parts["class"]["own"][:, 3].tolist() for told in (condition, negative)])
+        return predictors["main"](x_t, moment.t.expand(len(x_t)), condition)
+
+    drawn(base, grown.adapter, class_name=["owl", "finch"], guidance=spy, steps=1, batch_size=2, guidance_scale=None)
+    assert seen == [[[1.0, 0.0], [0.5, 0.0]]]
+
+
 def test_without_layers_of_its_own_a_class_is_its_tokens(result, more, tiny_base, tmp_path):
     settings = tiny(**{**SHORT, "steps": 1, "grow_from": str(result.folder), "validation": 0.0, "class_rank": 0})
     grown = adapt.train(more, output=tmp_path / "run", base=str(tiny_base), settings=settings)
