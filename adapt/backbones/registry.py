@@ -231,6 +231,18 @@ FAMILIES: dict[str, Family] = {
             ),
         ),
         Family(
+            "kandinsky5-image", "Kandinsky 5 (pictures)", "kandinsky5:Kandinsky5Image",
+            {"Kandinsky5T2IPipeline": "text-to-image"}, patch=2, sample_size=128, max_tokens=512, licence="MIT",
+        ),
+        Family(
+            "kandinsky5", "Kandinsky 5 (clips)", "kandinsky5:Kandinsky5", {"Kandinsky5T2VPipeline": "video"}, patch=2,
+            sample_size=64, max_tokens=512, medium="video", frames=121, fps=24.0, licence="MIT",
+            refused=(
+                Refusal("of 10 s", "gradients of its sparse attention are not proved here; those of 5 s can be trained",
+                        {("transformer", "attention_type"): "nabla"}),
+            ),
+        ),
+        Family(
             "stable-audio", "Stable Audio Open", "stable_audio:StableAudio", {"StableAudioPipeline": "sound"},
             medium="sound", licence="Stability AI Community Licence: gated, commercial use limited by revenue",
         ),

@@ -230,7 +230,18 @@ def test_ltx_learns_clips(folders, clips, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "name",
-    ["stable-diffusion", "stable-diffusion-xl", "flux", "dit", "ddpm", "wan", "ltx-video", "cogvideox", "stable-audio"],
+    [
+        "stable-diffusion",
+        "stable-diffusion-xl",
+        "flux",
+        "dit",
+        "ddpm",
+        "wan",
+        "ltx-video",
+        "cogvideox",
+        "kandinsky5",
+        "stable-audio",
+    ],
 )
 def test_the_medium_is_known_from_the_configuration_alone(folders, backbones, name):
     from adapt.loading import medium_of

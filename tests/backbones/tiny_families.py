@@ -416,18 +416,10 @@ def z_image():
     )  # fmt: skip
 
 
-def qwen_image():
-    import diffusers
+def qwen_vl():
+    """Qwen2.5-VL of two layers."""
     import transformers
 
-    autoencoder = diffusers.AutoencoderKLQwenImage(
-        base_dim=8, z_dim=4, dim_mult=[1, 1], num_res_blocks=1, temperal_downsample=[False],
-        latents_mean=[0.1, -0.2, 0.3, -0.4], latents_std=[1.1, 0.9, 1.2, 0.8],
-    )  # fmt: skip
-    transformer = diffusers.QwenImageTransformer2DModel(
-        patch_size=2, in_channels=16, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
-        joint_attention_dim=16, guidance_embeds=False, axes_dims_rope=(8, 4, 4),
-    )  # fmt: skip
     text = {
         **{"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2},
         **{"num_key_value_heads": 2, "rope_theta": 1000000.0, "vocab_size": 259, "bos_token_id": 256},
@@ -439,9 +431,23 @@ def qwen_image():
         text_config=text, vision_config=vision, hidden_size=16, vocab_size=259, vision_start_token_id=1,
         vision_token_id=2, image_token_id=3, video_token_id=4,
     )  # fmt: skip
+    return transformers.Qwen2_5_VLForConditionalGeneration(config)
+
+
+def qwen_image():
+    import diffusers
+
+    autoencoder = diffusers.AutoencoderKLQwenImage(
+        base_dim=8, z_dim=4, dim_mult=[1, 1], num_res_blocks=1, temperal_downsample=[False],
+        latents_mean=[0.1, -0.2, 0.3, -0.4], latents_std=[1.1, 0.9, 1.2, 0.8],
+    )  # fmt: skip
+    transformer = diffusers.QwenImageTransformer2DModel(
+        patch_size=2, in_channels=16, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=16, guidance_embeds=False, axes_dims_rope=(8, 4, 4),
+    )  # fmt: skip
     return diffusers.QwenImagePipeline(
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=True), vae=autoencoder,
-        text_encoder=transformers.Qwen2_5_VLForConditionalGeneration(config), tokenizer=byte_tokenizer(),
+        text_encoder=qwen_vl(), tokenizer=byte_tokenizer(),
         transformer=transformer,
     )  # fmt: skip
 
@@ -719,6 +725,57 @@ def of_one_size(case, pipeline, **call):
     return picture_of(case, pipeline, **call)
 
 
+def _kandinsky5(kind, autoencoder, seen):
+    """Its modulations are zeros when they are made."""
+    import diffusers
+    import torch
+
+    transformer = diffusers.Kandinsky5Transformer3DModel(
+        in_visual_dim=4, out_visual_dim=4, in_text_dim=16, in_text_dim2=16, time_dim=16, model_dim=16, ff_dim=32,
+        num_text_blocks=1, num_visual_blocks=1, axes_dims=(4, 2, 2), visual_cond=seen,
+    )  # fmt: skip
+    for name, parameter in transformer.named_parameters():
+        if "modulation" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return getattr(diffusers, kind)(
+        transformer=transformer, vae=autoencoder, text_encoder=qwen_vl(), tokenizer=byte_tokenizer(2048),
+        text_encoder_2=clip_text(length=77), tokenizer_2=clip_tokenizer(77),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+    )  # fmt: skip
+
+
+def kandinsky5_image():
+    return _kandinsky5("Kandinsky5T2IPipeline", vae(4, 0.3611, 0.1159, quant=False), False)
+
+
+def kandinsky5():
+    import diffusers
+
+    autoencoder = diffusers.AutoencoderKLHunyuanVideo(
+        latent_channels=4, block_out_channels=(8, 8, 8), layers_per_block=1, norm_num_groups=4,
+        down_block_types=("HunyuanVideoDownBlock3D",) * 3, up_block_types=("HunyuanVideoUpBlock3D",) * 3,
+        mid_block_add_attention=False, spatial_compression_ratio=4, temporal_compression_ratio=4,
+    )  # fmt: skip
+    return _kandinsky5("Kandinsky5T2VPipeline", autoencoder, True)
+
+
+def one_by_one_of(case, pipeline, *, generator, **call):
+    """Latents of Kandinsky 5's, which in a batch tells the shorter prompts padding."""
+    import torch
+
+    if case.frames == 1:
+        pipeline.vae_scale_factor_spatial, pipeline.resolutions = case.scale, [(case.side, case.side)]
+    else:
+        call["num_frames"] = case.frames
+    call["negative_prompt"] = call.pop("negative_prompt", [None])[0]
+    rows = [
+        pipeline(prompt=prompt, height=case.side, width=case.side, output_type="latent", generator=own, **call)[0]
+        for prompt, own in zip(case.prompts, generator, strict=False)
+    ]
+    found = torch.cat(rows).movedim(-1, 1)
+    return found.squeeze(2) if case.frames == 1 else found
+
+
 def stable_audio():
     import diffusers
     import transformers
@@ -817,6 +874,14 @@ CASES = {
         cogvideox, {"max_sequence_length": 24}, run=clip_by_frames_of, side=16, frames=9, scale=4
     ),
     "hidream": Case(hidream, {"max_sequence_length": 24}, run=of_one_size),
+    "kandinsky5-image": Case(
+        kandinsky5_image, {"max_sequence_length": 256}, tokens=256, run=one_by_one_of,
+        on=({"guidance_scale": 4.0, "negative_prompt": ""}, {"guidance_scale": 4.0}),
+    ),
+    "kandinsky5": Case(
+        kandinsky5, {"max_sequence_length": 768}, tokens=768, run=one_by_one_of, side=16, frames=5, scale=4,
+        on=({"guidance_scale": 4.0, "negative_prompt": ""}, {"guidance_scale": 4.0}),
+    ),
     "ltx-video": Case(ltx, {"max_sequence_length": 24}, run=clip_of, packed=True, frames=9, scale=4),
 }  # fmt: skip
 """By the family's name in the table, or what another task of it is called. A pipeline of the table without a case here fails
