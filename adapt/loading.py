@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapt.backbones.registry import SOURCED, Family, family_of, known_pipelines
+from adapt.checkpoints.packing import packing_of, require_packages
 from adapt.errors import BackboneError
 from adapt.medium import Medium
 from adapt.quiet import quiet_libraries
@@ -30,6 +31,7 @@ __all__ = [
     "edits",
     "find",
     "frame_of",
+    "in_few_bits",
     "load",
     "load_pipeline",
     "medium_of",
@@ -74,6 +76,7 @@ def index_of(where: Source) -> dict[str, Any]:
     if contents and (family := family_of(index)):
         contents.require_family(family.name, family.title)
     _require_components(where, index)
+    require_packages(where.folder, contents)
     return index
 
 
@@ -131,6 +134,12 @@ def _require_components(where: Source, index: dict[str, Any]) -> None:
                 if pickled
                 else "download it again; of a base with weights of one variant only, say it: owner/name:fp16",
             )
+
+
+def in_few_bits(reference: str) -> bool:
+    """Whether the denoiser's files hold it in few bits."""
+    where = source(reference)
+    return not {"unet", "transformer"}.isdisjoint(packing_of(where.folder, where.contents))
 
 
 def _neither(where: Source, name: str) -> BackboneError:
@@ -320,6 +329,8 @@ def load_pipeline(
         import diffusers
         import torch
 
+        from adapt.backbones.packed import recast
+
         wide = dict.fromkeys(full_precision, torch.promote_types(dtype, torch.float32))
         dtypes = {"default": dtype, **wide} if wide else dtype
         try:
@@ -335,6 +346,9 @@ def load_pipeline(
                 **none, **parts,
             )  # fmt: skip
             pipeline.register_modules(**texts)
+            for name, network in pipeline.components.items():
+                if isinstance(network, torch.nn.Module):
+                    recast(network, wide.get(name, dtype))
             return pipeline
         except (OSError, ValueError, RuntimeError, ImportError) as error:  # ImportError: a scheduler's package
             reason = str(error).strip().splitlines()[0]

@@ -132,8 +132,6 @@ def _checkpoint(file: Path, config: str | None) -> Source:
         )
     if not file.is_file():
         raise BackboneError("no such checkpoint", given=file)
-    if file.suffix == ".gguf":
-        raise BackboneError("GGUF files are not read yet", given=file, allowed="safetensors")
     contents = contents_of(file)
     if config is None:
         beside = (file.with_suffix(""), file.parent)

@@ -350,7 +350,9 @@ class Adapter:
 
         Raises:
             AdapterError: made for another base; a T-LoRA, whose weights are others at every time; words, classes.
+            BackboneError: the base's weights are in few bits: rounded to them, most of an adapter would be lost.
         """
+        backbone.require_whole_weights("nothing can be merged into it")
         self.require_mergeable()
         self.apply(backbone, scale).keep()
 

@@ -158,7 +158,7 @@ def facts(trainer: Trainer, chosen: int) -> Facts:
         },
         "anchor_above": settings.anchor_above,
         **({"slider": settings.slider, "slider_strength": settings.slider_strength} if settings.slider else {}),
-        **({"trained_on": settings.quantize} if settings.quantize != "none" else {}),
+        **({"trained_on": backbone.quantised} if backbone.quantised else {}),
     }
     return Facts(
         base={

@@ -28,6 +28,7 @@ from adapt.backbones import Backbone
 from adapt.config import TrainSettings
 from adapt.config.network import SPLITS
 from adapt.errors import SettingsError
+from adapt.loading import in_few_bits
 from adapt.lora import Network
 from adapt.progress import say
 from adapt.training.update import Update
@@ -78,7 +79,8 @@ def fitted(base: str, settings: TrainSettings, pictures: Pictures, accelerator: 
         return settings
     limit = settings.memory_limit or free(accelerator.device)
     tried: list[Trial] = []
-    for held in _precisions(settings, accelerator):
+    ways = [{}] if in_few_bits(base) else _precisions(settings, accelerator)
+    for held in ways:
         found = _trials(base, settings.model_copy(update=held), held, pictures, accelerator, limit)
         tried += found
         if fits := [trial for trial in found if trial.gib <= limit]:

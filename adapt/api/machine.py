@@ -14,7 +14,7 @@ from torch import nn
 
 from adapt.api.kernels import uncompile
 from adapt.api.offload import send_away
-from adapt.api.quantised import quantise
+from adapt.api.quantised import quantise, require_fitting
 from adapt.api.sharding import cut_up
 from adapt.backbones import Backbone
 from adapt.config import TrainSettings
@@ -91,14 +91,16 @@ def require_alone(settings: TrainSettings, processes: int) -> None:
 
 
 def load_base(reference: str, settings: TrainSettings, accelerator: Accelerator) -> Backbone:
-    """The base in `base_precision`, on this process's device, its denoiser in few bits if `quantize` says so.
+    """The base in `base_precision`, on this process's device, its denoiser in few bits if `quantize` or its files say so.
 
     Raises:
-        SettingsError: what `quantize` or `shard` needs is not there, or cannot do it here.
+        SettingsError: what `quantize` or `shard` needs is not there, or cannot do it here; what does not go with a base in few
+            bits.
     """
     away = settings.offload_weights > 0 or settings.shard
     device = torch.device("cpu") if away else accelerator.device
     backbone = Backbone.load(reference, dtype=DTYPES[settings.base_precision], device=device)
+    require_fitting(settings, backbone)
     if settings.shard:
         cut_up(backbone, accelerator)
     elif away:

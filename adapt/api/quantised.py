@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from adapt.backbones import Backbone
+from adapt.config import TrainSettings
 from adapt.errors import SettingsError
 
 BLOCK = 64
@@ -64,6 +65,26 @@ def _quantise(denoiser: nn.Module, name: str, way: Way) -> None:
             f"quantize={name} does not work here: {reason}", next="another way, or leave it out"
         ) from error
     denoiser.requires_grad_(False)
+
+
+def require_fitting(settings: TrainSettings, backbone: Backbone) -> None:
+    """Raises `SettingsError` for what cannot be done with a base that is in few bits already."""
+    if backbone.quantised is None:
+        return
+    if backbone.quantised == "quanto":
+        raise SettingsError(
+            "a folder saved by quanto can be drawn with and not be trained: diffusers takes no LoRA on it, to prove with",
+            given=backbone.reference,
+            next="the same base in float32 or bfloat16, with quantize=int8-quanto",
+        )
+    alone = ("none", "lora", "default", "eva", None, False, 0.0)
+    names = ("quantize", "kind", "init", "compile", "offload_weights", "shard", "distill_adapter")
+    for name in names:
+        if (given := getattr(settings, name)) not in alone:
+            reason = "is in few bits already" if name == "quantize" else "is in few bits, which this does not go with"
+            raise SettingsError(
+                f"the base {reason} ({backbone.quantised})", given=f"{name}={given}", next=f"leave {name} out"
+            )
 
 
 def require(name: str) -> None:

@@ -115,7 +115,9 @@ def merge_into_base(adapters: Sequence[tuple[Adapter, float]], backbone: Backbon
     Raises:
         RunError: the folder is there already.
         AdapterError: made for another base, or with what a merged base would not know: new words, classes; a T-LoRA.
+        BackboneError: the base's weights are in few bits.
     """
+    backbone.require_whole_weights("nothing can be merged into it")
     if folder.exists():
         raise RunError("the folder is there already", given=folder, next="give another --output")
     for adapter, _ in adapters:

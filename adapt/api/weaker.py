@@ -79,6 +79,7 @@ def values_of(backbone: Backbone, weak: Scaled, adapters: Scaled) -> dict[nn.Par
         weak: adapters and their scales.
         adapters: those that are applied now: what they touch is the base's own in the weaker model.
     """
+    backbone.require_whole_weights("guidance from a weaker model swaps weights")
     components = tuple(f"{name}." for name in backbone.denoisers)
     touched = {
         name: weight_of(backbone.modules, name, layer)

@@ -16,10 +16,11 @@ from torch.nn import functional
 from adapt.backbones.beside import Beside, informed
 from adapt.backbones.columns import Span, columns_of
 from adapt.backbones.identity import contents_of, fingerprint_of
+from adapt.backbones.packed import way_of
 from adapt.backbones.registry import FAMILIES, SOURCED, Family, refusal_of
 from adapt.backbones.sources import HOLE
 from adapt.backbones.tokens import Tokens, fused
-from adapt.errors import SettingsError
+from adapt.errors import BackboneError, SettingsError
 from adapt.medium import Medium
 from adapt.objectives import Loss, Objective, TimeSampling, Weighting, objective_of
 from adapt.objectives.shift import LinearShift, by_size
@@ -94,7 +95,9 @@ class Backbone(ABC):
     def __init__(self, pipeline: DiffusionPipeline, reference: str, config: Mapping[str, Any] | None = None) -> None:
         self.pipeline, self.reference, self._config = pipeline, reference, config
         self.wrapped: nn.Module | None = None
-        self.quantised: str | None = None  # how the denoiser is held in few bits, if it is
+        own = self.modules.get(self.denoiser_name)
+        self.quantised = None if own is None else way_of(own)
+        """How the denoiser is held in few bits, if it is: `gguf`, `nf4-bnb` …"""
         self._known: dict[str, str] = {}
         self.max_tokens = self.entry.max_tokens
         self.frames, self.fps = self.entry.frames, self.entry.fps  # of the clips that are made, and learned
@@ -286,6 +289,15 @@ class Backbone(ABC):
     def normalise(self) -> Normalise | None:
         """What the family's pipeline does to a guided prediction; None: nothing."""
         return None
+
+    def require_whole_weights(self, what: str) -> None:
+        """Raises `BackboneError` where the denoiser's weights are in few bits, and `what` needs the numbers themselves."""
+        if self.quantised is not None:
+            raise BackboneError(
+                f"{what}: the base's weights are in few bits ({self.quantised})",
+                given=self.reference,
+                next="the same base in float32, float16 or bfloat16",
+            )
 
     # ------------------------------------------------------------------------------------------------ who it is
     def remember(self) -> None:

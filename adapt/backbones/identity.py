@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from adapt.backbones.packed import packed_layers, shape_of, stored
+
 ADAPTERS = (".lora_", ".hada_", ".lokr_", ".oft_", ".boft_", ".vera_")
 """Parts of the names of what peft puts in."""
 
@@ -26,11 +28,12 @@ def _kept_buffers(module: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 def fingerprint_of(denoiser: Any, *others: Any) -> str:
-    """Digest of a network's class, configuration and shapes; of several, of all of theirs."""
+    """Digest of a network's class, configuration and shapes, whatever its weights are packed into; of several, of all of theirs."""
     if others:
         return hashlib.sha256(" ".join(map(fingerprint_of, (denoiser, *others))).encode()).hexdigest()[:16]
-    config = _said(denoiser.config)
-    shapes = {name: list(p.shape) for name, p in base_state(denoiser)}
+    config = {key: value for key, value in _said(denoiser.config).items() if key != "quantization_config"}
+    packed = {f"{name}.weight".replace(".base_layer.", "."): shape_of(m) for name, m in packed_layers(denoiser)}
+    shapes = {name: list(packed.get(name, p.shape)) for name, p in base_state(denoiser)}
     text = json.dumps([type(denoiser).__name__, config, shapes], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -51,6 +54,7 @@ def contents_of(module: Any, told: str) -> str:
     )  # transformers' leaves the path out
     digest = hashlib.sha256(f"{type(module).__name__} {config} {told}".encode())
     for name, p in [*base_state(module), *_kept_buffers(module)]:
-        values = p.detach().flatten()[:: max(1, p.numel() // 64)].float().cpu()
+        numbers = stored(p.detach())
+        values = numbers.flatten()[:: max(1, numbers.numel() // 64)].float().cpu()
         digest.update(name.encode() + values.numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""An adapter for drawing: added to the weights, and off again without a trace."""
+"""An adapter for drawing: added to the weights, and off again without a trace; beside layers whose weights are in few bits."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from adapt.backbones.packed import is_packed, shape_of, unpacked
 from adapt.errors import AdapterError
 from adapt.formats import Layer
+from adapt.lora.side import Side, side_of
 from adapt.lora.stack import STACK, leave_on, put_on, take_off
 from adapt.lora.text_encoders import inner
 
@@ -38,7 +40,7 @@ class Applied:
         self.then: list[Callable[[], object]] = []
         """Called before the weights come off: what takes off the rest of an adapter."""
         self._modules, self._layers, self._scale = modules, layers, scale
-        self._touched: dict[str, Tensor] = {}
+        self._touched: dict[str, Tensor | Side] = {}
         self.resting = False
         """Whether its weights are without it for a moment (`off`)."""
         self.change(layers, scale)
@@ -60,28 +62,41 @@ class Applied:
         """
         if not isfinite(scale):
             raise AdapterError("the adapter's scale is not finite", given=scale, allowed="1 as trained, 0 nothing")
-        weights = {name: self._weight_of(name, layer) for name, layer in layers.items()}  # judged before one is touched
+        places = {name: self._place_of(name, layer) for name, layer in layers.items()}  # judged before one is touched
         try:
-            for name in [name for name in self._touched if name not in weights]:
-                take_off(self._touched.pop(name), self)
-            for name, weight in weights.items():
-                self._touched[name] = weight
-                put_on(weight, self, name, layers[name], scale)
+            for name in [name for name in self._touched if name not in places]:
+                self._take_off(self._touched.pop(name))
+            for name, place in places.items():
+                self._touched[name] = place
+                self._put_on(name, layers[name], scale)
             self._layers, self._scale = layers, scale
         except BaseException:  # out of memory, say: whole or not at all
             self.unload()
             raise
 
-    def _weight_of(self, name: str, layer: Layer) -> Tensor:
-        """See `weight_of`; those that it is on already are known."""
-        weight = self._touched.get(name)
-        fits = weight is not None and layer.fits(weight.shape)
-        return weight if weight is not None and fits else weight_of(self._modules, name, layer)
+    def _place_of(self, name: str, layer: Layer) -> Tensor | Side:
+        """The weight that a layer goes into, or what is beside a packed one; those that it is on already are known."""
+        place = self._touched.get(name)
+        fits = place is not None and layer.fits(place.shape)
+        return place if place is not None and fits else place_of(self._modules, name, layer)
+
+    def _put_on(self, name: str, layer: Layer, scale: float) -> None:
+        place = self._touched[name]
+        if isinstance(place, Side):
+            place.put_on(self, layer, scale)
+        else:
+            put_on(place, self, name, layer, scale)
+
+    def _take_off(self, place: Tensor | Side) -> None:
+        if isinstance(place, Side):
+            place.take_off(self)
+        else:
+            take_off(place, self)
 
     def become(self, layers: Mapping[str, Layer]) -> None:
         """Puts these in the place of its own layers of the same names, at its scale."""
         for name, layer in layers.items():
-            put_on(self._touched[name], self, name, layer, self._scale)
+            self._put_on(name, layer, self._scale)
         self._layers = {**self._layers, **layers}
 
     def unload(self) -> None:
@@ -89,12 +104,12 @@ class Applied:
         while self.then:
             self.then.pop()()
         while self._touched:
-            take_off(self._touched.popitem()[1], self)
+            self._take_off(self._touched.popitem()[1])
 
     @contextmanager
     def off(self) -> Iterator[None]:
         """The weights without any adapter, inside the `with`; afterwards they are, bit for bit, what they were."""
-        weights = list(self._touched.values())
+        weights = [place for place in self._touched.values() if not isinstance(place, Side)]
         kept = [weight.detach().clone() for weight in weights]
         with torch.no_grad():
             for weight in weights:
@@ -109,9 +124,17 @@ class Applied:
                     weight.copy_(before)
 
     def keep(self) -> None:
-        """Leaves it in the weights for good: `unload` then does nothing."""
+        """Leaves it in the weights for good: `unload` then does nothing.
+
+        Raises:
+            AdapterError: a weight in few bits; all is as it was.
+        """
+        if beside := next((name for name, place in self._touched.items() if isinstance(place, Side)), None):
+            raise AdapterError("nothing can be merged into weights in few bits", given=beside)
         while self._touched:
-            leave_on(self._touched.popitem()[1], self)
+            place = self._touched.popitem()[1]
+            assert not isinstance(place, Side), "seen above"
+            leave_on(place, self)
 
     def __enter__(self) -> Self:
         return self
@@ -122,8 +145,18 @@ class Applied:
         self.unload()
 
 
+def place_of(modules: Mapping[str, nn.Module], name: str, layer: Layer) -> Tensor | Side:
+    """Where an adapter's layer goes: into a weight, or beside a layer whose weight is in few bits.
+
+    Raises:
+        AdapterError: as `weight_of`; an adapter that needs the numbers of a packed weight.
+    """
+    module = module_of(modules, name, layer)
+    return side_of(module, name, layer) if is_packed(module) else module.get_parameter("weight")
+
+
 def weight_of(modules: Mapping[str, nn.Module], name: str, layer: Layer) -> Tensor:
-    """The weight that a layer belongs to.
+    """The weight that a layer belongs to; of a packed layer the numbers that it stands for, a copy.
 
     Args:
         modules: networks by component name.
@@ -132,17 +165,25 @@ def weight_of(modules: Mapping[str, nn.Module], name: str, layer: Layer) -> Tens
     Raises:
         AdapterError: there is none, or one of another shape.
     """
+    module = module_of(modules, name, layer)
+    return unpacked(module) if is_packed(module) else module.get_parameter("weight")
+
+
+def module_of(modules: Mapping[str, nn.Module], name: str, layer: Layer) -> nn.Module:
+    """The module that a layer belongs to: see `weight_of`."""
     component, _, inside = name.partition(".")
     try:
-        weight = inner(modules[component]).get_submodule(inside).get_parameter("weight")
+        module = inner(modules[component]).get_submodule(inside)
+        module.get_parameter("weight")
     except (AttributeError, KeyError) as error:
         raise AdapterError("the adapter was made for another base: it has no such layer", given=name) from error
-    if not layer.fits(weight.shape):
+    shape = shape_of(module)
+    if not layer.fits(shape):
         raise AdapterError(
-            f"the adapter was made for another base: {name} has shape {tuple(weight.shape)}",
+            f"the adapter was made for another base: {name} has shape {shape}",
             given=f"a {layer.kind} of {layer.size[0]} × {layer.size[1]}",
         )
-    return weight
+    return module
 
 
 def has_layer(modules: Mapping[str, nn.Module], name: str) -> bool:

@@ -1,7 +1,6 @@
 """Checkpoints in the names that models are published in, whole and transformers alone, are the bases that they were made from."""
 
 import shutil
-from types import FunctionType
 
 import pytest
 import tiny_families as tiny
@@ -46,21 +45,7 @@ def sd3():
     return pipeline
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _narrow_flux():
-    """diffusers' map of Flux.1's names knows the published width, 3072, alone: here it is the tiny one's."""
-    from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES as KNOWN
-
-    entry = KNOWN["FluxTransformer2DModel"]
-    kept = entry["checkpoint_mapping_fn"]
-    code = kept.__code__
-    assert 3072 in code.co_consts
-    narrow = code.replace(co_consts=tuple(32 if value == 3072 else value for value in code.co_consts))
-    entry["checkpoint_mapping_fn"] = FunctionType(narrow, kept.__globals__, kept.__name__, closure=kept.__closure__)
-    yield
-    entry["checkpoint_mapping_fn"] = kept
-
-
+pytestmark = pytest.mark.usefixtures("narrow_flux")
 WHOLE = {"stable-diffusion-xl": (xl, xl_of), "stable-diffusion-3": (sd3, joint_of), "flux": (tiny.flux, joint_of)}
 ALONE = ("stable-diffusion-3", "flux", "wan", "ltx-video", "z-image", "qwen-image")
 
