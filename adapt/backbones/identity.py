@@ -28,7 +28,7 @@ def _kept_buffers(module: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 def fingerprint_of(denoiser: Any, *others: Any) -> str:
-    """Digest of a network's class, configuration and shapes, whatever its weights are packed into; of several, of all of theirs."""
+    """Digest of a network's class, configuration and shapes, whatever it is packed into; of several, of all of theirs."""
     if others:
         return hashlib.sha256(" ".join(map(fingerprint_of, (denoiser, *others))).encode()).hexdigest()[:16]
     config = {key: value for key, value in _said(denoiser.config).items() if key != "quantization_config"}
