@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapt.api.classes import leaving_some, with_classes
 from adapt.api.media import with_settings
-from adapt.api.pairs import edits_pictures, paired
+from adapt.api.pairs import needs_sources, paired
 from adapt.api.previews import rows
 from adapt.api.sounding import require_alike
 from adapt.config import TrainSettings, require_settled, validate
-from adapt.data import Picture
+from adapt.data import Found, Picture
 from adapt.data.tags import Tags
 from adapt.errors import DataError, SettingsError
 from adapt.evaluation.hold_out_size import hold_out_share
@@ -108,8 +109,10 @@ def gather(data: str | Path, settings: TrainSettings, base: str | None = None) -
     trackers.require(settings.trackers)
     rows(settings)  # the prompt file of the previews
     medium = medium_for(base, settings)
-    sourced = None if base is None else edits_pictures(base, settings)
-    judgement, warnings = _judged(data, settings, medium, sourced)
+    pair = partial(
+        paired, source_folder=settings.source_folder, needed=base and needs_sources(base, settings), known=bool(base)
+    )
+    judgement, warnings = _judged(data, settings, medium, pair)
     pictures = judgement.require(settings.skip_bad)
     _require_masks(pictures, judgement, settings)
     _require_prior(pictures, settings)
@@ -123,7 +126,7 @@ def gather(data: str | Path, settings: TrainSettings, base: str | None = None) -
         aside = {picture.name for picture in held_out}
         pictures = tuple(picture for picture in pictures if picture.name not in aside)
     elif share is not None:
-        other, more = _judged(share, settings, medium, sourced)
+        other, more = _judged(share, settings, medium, pair)
         held_out = tuple(picture for picture in other.require(settings.skip_bad) if not picture.prior)
         warnings += [*more, *_shared(judgement, other)]
     pictures, held_out = with_classes(pictures, held_out, settings)
@@ -154,7 +157,7 @@ def medium_for(base: str | None, settings: TrainSettings) -> Medium:
 
 
 def _judged(
-    source: str | Path, settings: TrainSettings, medium: Medium, sourced: bool | None = None
+    source: str | Path, settings: TrainSettings, medium: Medium, pair: Callable[[Found], Found]
 ) -> tuple[Judgement, list[str]]:
     from adapt.data import find, judge
     from adapt.data.folders import Reading
@@ -164,7 +167,7 @@ def _judged(
 
     reader = reader_of(medium, settings.background)
     found = find(source, Reading(settings.repeats, settings.masks, noun=reader.noun, extensions=reader.extensions))
-    found = paired(found, settings.source_folder, sourced)
+    found = pair(found)
     with verdicts_of(source, reader=reader) as verdicts:
         judgement = judge(found, medium.side, progress=_judging(), verdicts=verdicts, reader=reader)
     require_alike(judgement, settings, medium)

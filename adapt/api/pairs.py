@@ -13,41 +13,48 @@ if TYPE_CHECKING:
     from adapt.data import Found
 
 
-def edits_pictures(base: str, settings: TrainSettings) -> bool:
-    """Whether a base edits pictures, by its folder alone.
+def needs_sources(base: str, settings: TrainSettings) -> str | None:
+    """Why each picture needs another one beside it, by the base's folder alone; None: it needs none.
 
     Raises:
-        SettingsError: settings of bases that do, for one that does not.
+        SettingsError: settings of bases that edit, for one that does not, or the other way round.
     """
     from adapt.loading import edits, find
 
+    along = settings.control == "files"
     if edits(find(base)):
-        return True
+        if along:
+            raise SettingsError("control=files takes the pictures that a base which edits is told", given=base,
+                                next="leave control out")  # fmt: skip
+        return "the base edits pictures"
+    if along and settings.source_dropout is None:
+        return "control=files draws along them"
     for name in ("source_folder", "source_dropout"):
         if getattr(settings, name) is not None:
             raise SettingsError(f"{name} is for bases that edit pictures", given=base,
                                 next="leave it out, or give such a base: `adapt bases` says which")  # fmt: skip
-    return False
+    return None
 
 
-def paired(found: Found, source_folder: str | None, sourced: bool | None) -> Found:
-    """The pictures with what they were before, as the base wants them.
+def paired(found: Found, source_folder: str | None, needed: str | None, *, known: bool = True) -> Found:
+    """The pictures with those beside them: what they were before they were edited, or what they are drawn along.
 
     Args:
         source_folder: where they lie, if not where metadata says.
-        sourced: whether the base edits; None: it is not known, nothing is asked for.
+        needed: why each picture needs one; None: none does.
+        known: whether that is known; False: nothing is asked for.
 
     Raises:
         DataError: pictures without a source, or sources that are not there.
     """
     from adapt.data.pairs import require_sources, with_sources_of, without_sources
 
-    if sourced is False:
+    if known and needed is None:
         return without_sources(found)
     if source_folder is not None:
         return with_sources_of(found, Path(source_folder).expanduser())
-    if sourced:
-        require_sources(found.pictures, len(found.pictures))
+    if needed:
+        require_sources(found.pictures, len(found.pictures), needed)
     return found
 
 

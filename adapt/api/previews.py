@@ -77,6 +77,25 @@ def over_sources(asked: Sequence[Request], pictures: Sequence[Picture]) -> list[
     return found
 
 
+def along_controls(asked: Sequence[Request], pictures: Sequence[Picture], side: int) -> list[Request]:
+    """Where a control is taught: requests without one are drawn along that of a picture with their prompt as caption, else along
+    the next one's."""
+    from PIL import Image
+
+    from adapt.data import decode
+    from adapt.data.decode import fit
+
+    taught = [picture for picture in pictures if not picture.prior]
+    said = {caption: picture for picture in reversed(taught) for caption in picture.plain}
+    found = list(asked)
+    for number, request in enumerate(asked):
+        if request.control is None:
+            picture = said.get(request.prompt, taught[number % len(taught)])
+            seen = fit(decode((picture.source or picture).read()), request.width or side, request.height or side)
+            found[number] = replace(request, control=Image.fromarray(seen))
+    return found
+
+
 def drawer(
     run: Path, backbone: Backbone, settings: TrainSettings, pictures: Sequence[Picture], *, keep: bool = True
 ) -> Preview:
@@ -100,6 +119,7 @@ def drawer(
     labels = labels_of(pictures) if settings.classes else ()
     asked = requests(settings, captions_of(pictures), labels)
     asked = over_sources(asked, pictures) if backbone.edits else asked
+    asked = along_controls(asked, pictures, backbone.resolution) if settings.control != "none" else asked
     drawings = [settle(request, backbone, advice) for request in asked]
 
     def preview(step: int) -> list[str]:

@@ -54,7 +54,10 @@ def check(
     trigger: Annotated[str | None, typer.Option(help="Word that captions are expected to hold.")] = None,
     source_folder: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="What pictures were before, by the same names, for bases that edit."),
+        typer.Option(
+            metavar="DIR",
+            help="By the same names: what pictures were before, for bases that edit, or what they are drawn along.",
+        ),
     ] = None,
     exit_zero: Annotated[bool, typer.Option("--exit-zero", help="Exit with 0 also when there are findings.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
@@ -74,7 +77,8 @@ def check(
     medium = own if resolution is None else replace(own, side=resolution)
     reader, cut = reader_of(medium), crop(medium, buckets)
     found = find(data, Reading(masks="files", noun=reader.noun, extensions=reader.extensions))
-    found = paired(found, source_folder, edits(folder))
+    edited = "the base edits pictures" if edits(folder) else None
+    found = paired(found, source_folder, edited, known=source_folder is None)
     with verdicts_of(data, reader=reader) as verdicts:
         counter = _counter(found, caption_counter(folder))
         judgement = judge(found, medium.side, counter, verdicts=verdicts, reader=reader)

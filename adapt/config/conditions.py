@@ -56,9 +56,9 @@ class ConditionSettings(Section):
         1e-3, gt=0, le=10, allow_inf_nan=False, description="of the reference pictures' projector, at its highest"
     )
     image_prompt_dropout: Share = Field(0.1, description="share of rows without their reference picture alone")
-    control: Literal["none", "edges", "colours"] = Field(
+    control: Literal["none", "edges", "colours", "files"] = Field(
         "none",
-        description="teach to draw along a control picture: the edges or colours of each one; drawn with --control",
+        description="teach to draw along a control: each picture's edges or colours, or files of yours; drawn with --control",
     )
     control_learning_rate: float = Field(
         1e-3, gt=0, le=10, allow_inf_nan=False, description="of the layer that takes it in, at its highest"

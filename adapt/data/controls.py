@@ -29,5 +29,11 @@ def colours(pixels: Tensor) -> Tensor:
     return F.interpolate(F.adaptive_avg_pool2d(pixels[None], GRID), pixels.shape[1:], mode="nearest")[0]
 
 
-EXTRACTORS: Mapping[str, Extractor] = {"edges": edges, "colours": colours}
+def given(pixels: Tensor) -> Tensor:
+    """The control itself: a map of the user's own (depth, a pose …)."""
+    return pixels
+
+
+FILES = "files"
+EXTRACTORS: Mapping[str, Extractor] = {"edges": edges, "colours": colours, FILES: given}
 """By the name of the setting `control`."""

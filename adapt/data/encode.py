@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adapt.data.augment import PLAIN, Augmentation
+from adapt.data.augment import PLAIN, UNCHANGED, Augmentation
 from adapt.data.beside import Before, Holed
 from adapt.data.buckets import Buckets, Size
 from adapt.data.cache import TensorCache, key_of
 from adapt.data.contents import Contents
-from adapt.data.controls import EXTRACTORS
+from adapt.data.controls import EXTRACTORS, FILES
 from adapt.data.masks import mask_of
 from adapt.data.media import Reader, reader_of
 from adapt.data.picture import Picture
@@ -184,7 +184,8 @@ class EncodedPictures:
         return self.outside + (1 - self.outside) * self._recent(("mask", index, flip, variant), found)["area"]
 
     def control(self, index: int, flip: bool = False, variant: int = 0) -> Tensor:
-        """Mean of the scaled latents of what an example is controlled by, float32 (C, *dims): made of what is seen of it.
+        """Mean of the scaled latents of what an example is controlled by, float32 (C, *dims): made of what is seen of it, or of
+        the file that it is drawn along, cut and mirrored alike.
 
         Raises:
             DataError: as `prepare`.
@@ -192,7 +193,11 @@ class EncodedPictures:
 
         def found() -> dict[str, Tensor]:
             number, view = index % self.count, self._view(index, flip, variant)
-            facts = [self._contents.digest(number), self._settings(view), str(self._control)]
+            if self._control == FILES:  # a map's colours are no colours
+                view = replace(
+                    view, original=self._sources.size(number), variant=replace(view.variant, colour=UNCHANGED)
+                )
+            facts = [self._control_of.digest(number), self._settings(view), str(self._control)]
             return self._cached(key_of("control", *facts, self._media_key), lambda: self._encode_control(number, view))
 
         return self._recent(("control", index, flip, variant), found)["mean"]
@@ -300,11 +305,16 @@ class EncodedPictures:
         entry = {"mean": _own(mean[0].float()), "std": _own(std[0].float())}
         return _finite(entry, f"The latents of {picture.name}")
 
+    @property
+    def _control_of(self) -> Contents:
+        """Whose files controls are taken from."""
+        return self._sources if self._control == FILES else self._contents
+
     @torch.no_grad()
     def _encode_control(self, number: int, view: View) -> dict[str, Tensor]:
-        picture = self.pictures[number]
+        picture = self._control_of.picture(number)
         with _naming(picture):
-            x = self.reader.row(self._contents.read(number), view)
+            x = self.reader.row(self._control_of.read(number), view)
         mean, _ = self.encoder.encode_media(EXTRACTORS[str(self._control)](x)[None])
         return _finite({"mean": _own(mean[0].float())}, f"The latents of {picture.name}'s control")
 

@@ -91,13 +91,17 @@ def sources_of(rows: Mapping[str, Sequence[tuple[Path, str]]]) -> dict[str, Pict
     return found
 
 
-def require_sources(pictures: Iterable[Picture], found: int) -> None:
-    """Raises `DataError` for pictures without a source; all are named."""
+def require_sources(pictures: Iterable[Picture], found: int, needed: str) -> None:
+    """Raises `DataError` for pictures without a source; all are named.
+
+    Args:
+        needed: why.
+    """
     if missing := [picture.name for picture in pictures if picture.source is None]:
         raise DataError(
-            f"{len(missing)} of {found} pictures have no source, and the base edits pictures", given=listed(missing),
+            f"{len(missing)} of {found} pictures have no source, and {needed}", given=listed(missing),
             allowed="a column source of the metadata, or source_folder with files of the same names",
-            next="say what each picture was before",
+            next="say what each picture was before, or follows",
         )  # fmt: skip
 
 
@@ -106,7 +110,7 @@ def without_sources(found: Found) -> Found:
     paired = [picture for picture in found.pictures if picture.source is not None]
     if not paired:
         return found
-    told = f"Sources of pictures ({len(paired)}), which only bases that edit use"
+    told = f"Sources of pictures ({len(paired)}), which bases that edit and control=files use"
     return replace(
         found,
         pictures=tuple(replace(picture, source=None) for picture in found.pictures),

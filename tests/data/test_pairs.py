@@ -77,9 +77,9 @@ def test_bases_that_do_not_edit_leave_sources_alone_and_say_so(place):
     plain = without_sources(found)
     assert all(picture.source is None for picture in plain.pictures)
     assert any("Sources of pictures (1)" in line for line in plain.warnings)
-    require_sources(found.pictures[:1], 1)
+    require_sources(found.pictures[:1], 1, "the base edits pictures")
     with pytest.raises(DataError, match="1 of 1 pictures have no source"):
-        require_sources(plain.pictures[:1], 1)
+        require_sources(plain.pictures[:1], 1, "the base edits pictures")
 
 
 def test_tables_hold_both_pictures(tmp_path, png):

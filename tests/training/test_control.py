@@ -146,3 +146,55 @@ def test_settings_that_contradict_each_other_are_refused():
         validate({"control_dropout": 0.3})
     with pytest.raises(SettingsError, match="control does not go with grow_from"):
         validate({"classes": True, "grow_from": "x", "control": "edges"})
+
+
+# ---------------------------------------------------------------------------------------------- maps of one's own
+FILES = {"steps": 2, "batch_size": 4, "validate_every": 2, "save_every": 2, **OWN, "control": "files", "flip": 0.5,
+         "crop": "random", "variants": 2, "colour": 0.2}  # fmt: skip
+
+
+def test_files_are_controls_cut_and_mirrored_like_their_pictures_in_their_own_colours(pairs, tiny_base, tmp_path):
+    from accelerate import Accelerator
+
+    from adapt.api.assemble import assemble
+    from adapt.api.gather import gather
+    from adapt.api.train import settle
+
+    base = Backbone.load(str(tiny_base))
+    settings = settle(tiny(**FILES), base)
+    found = gather(pairs, settings, str(tiny_base))
+    examples = assemble(tmp_path, base, found.train, found.held_out, settings, Accelerator(cpu=True)).course.examples
+    picture = examples.pictures[0]
+    assert picture.source is not None and picture.source.name.startswith("before/")
+    for flip in (False, True):
+        for variant in range(2):
+            view = examples._view(0, flip, variant)
+            with Image.open(pairs / picture.source.name) as control:
+                pixels = torch.from_numpy(view.placed(control.convert("RGB")).copy()).permute(2, 0, 1) / 127.5 - 1
+            expected, _ = base.encode_media(pixels[None].float())
+            torch.testing.assert_close(examples.control(0, flip, variant), expected[0], atol=1e-5, rtol=0)
+
+
+def test_an_adapter_of_files_draws_along_the_map_as_it_is(pairs, tiny_base, tmp_path):
+    settings = {k: v for k, v in FILES.items() if k not in ("crop", "variants", "colour")}
+    result = adapt.train(pairs, output=tmp_path / "run", base=str(tiny_base), settings=tiny(**settings))
+    assert result.adapter.facts.conditioning["control"]["source"] == "files"
+    control = Image.open(pairs / "before" / "0.png").convert("RGB").resize((16, 16))
+    base = Backbone.load(str(tiny_base))
+    assert not np.array_equal(drawn(base, result.adapter, control=control), drawn(base, result.adapter))
+
+
+def test_a_picture_without_its_map_is_named(pairs, captioned, tiny_base, tmp_path, capsys):
+    common = ["--base", str(tiny_base), "--output", str(tmp_path / "run"), "--dry-run"]
+    assert main(["train", str(captioned), *common, "control=files"]) == 2
+    assert "have no source, and control=files draws along them" in capsys.readouterr().err
+    assert main(["train", str(pairs), *common, "control=edges"]) == 0
+    assert "which bases that edit and control=files use" in capsys.readouterr().out
+    folder = ["control=files", f"source_folder={pairs / 'before'}"]
+    assert main(["train", str(pairs / "after"), *common, *folder]) == 0
+
+
+def test_a_base_that_edits_has_its_own_use_for_them(pairs, tiny_editor, tmp_path, capsys):
+    words = ["train", str(pairs), "--base", str(tiny_editor), "--output", str(tmp_path / "run"), "control=files"]
+    assert main(words) == 2
+    assert "control=files takes the pictures that a base which edits is told" in capsys.readouterr().err
