@@ -336,9 +336,11 @@ def load_pipeline(
         try:
             kind = getattr(diffusers, class_name)
             takes = inspect.signature(kind.__init__).parameters
-            none = {name: None for name in (*LEFT_OUT, *without, *_absent(where.folder)) if name in takes}
+            row = _row_of(where.folder)
+            none = {} if row is None else dict(row.load().made(where.folder))
+            none |= {name: None for name in (*LEFT_OUT, *without, *_absent(where.folder)) if name in takes}
             if "requires_safety_checker" in takes:
-                none["requires_safety_checker"] = False  # type: ignore[assignment]
+                none["requires_safety_checker"] = False
             texts = _readers_of_text(where.folder)
             parts = {**dict.fromkeys(texts), **_from_checkpoint(where, dtype, wide, none)}
             pipeline = kind.from_pretrained(

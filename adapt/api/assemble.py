@@ -123,7 +123,10 @@ def encode_held_out(
 
 def before_of(backbone: Backbone) -> Before | None:
     """How what pictures were before is encoded; None: the base does not edit."""
-    return Before(backbone.pipeline_class, backbone.encode_source) if backbone.edits else None
+    if not backbone.edits:
+        return None
+    read = backbone.encode_words if backbone.reads_source else None
+    return Before(backbone.pipeline_class, backbone.encode_source, read)
 
 
 def holed_of(backbone: Backbone, holes: Holes) -> Holed | None:

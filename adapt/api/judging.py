@@ -73,8 +73,8 @@ def grid(
     x, areas = [examples.latents(i)[0] for i in indices], [examples.weight(i) for i in indices]
     captions, sizes = [examples.captions(i)[0] for i in indices], [examples.sizes(i) for i in indices]
     if hearing is None:
-        told = zip(captions, sizes, strict=True)
-        condition = Condition.cat([backbone.assembled(examples.text(caption), [s]) for caption, s in told])
+        told = zip(captions, indices, sizes, strict=True)
+        condition = Condition.cat([backbone.assembled(examples.words(caption, i), [s]) for caption, i, s in told])
         hear = None
     else:
         condition, hear = hearing.base(captions, sizes), partial(_heard, hearing, captions, sizes)

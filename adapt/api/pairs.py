@@ -78,6 +78,9 @@ def settled_sources(settings: TrainSettings, backbone: Backbone) -> dict[str, fl
             does = "fills holes" if backbone.fills else "edits pictures"
             raise SettingsError(f"{name} asks the base by words alone, and this one {does}",
                                 given=backbone.reference, next="leave it out")  # fmt: skip
+    if settings.hears_itself and backbone.reads_source:
+        raise SettingsError("the text encoder of this base sees pictures too, and is not trained",
+                            given="train_text_encoder or new_tokens", next="leave it out")  # fmt: skip
     return {"inpaint_masks": settings.inpaint_masks or HOLES} if backbone.fills else _dropout(settings, backbone)
 
 

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -133,6 +134,11 @@ class Backbone(ABC):
         from adapt.source import composed
 
         return load(composed(reference, revision, variant), dtype=dtype, device=device, without=without)
+
+    @staticmethod
+    def made(folder: Path) -> Mapping[str, Any]:
+        """Components of a pipeline's folder that are not loaded by diffusers, by name."""
+        return {}
 
     # ------------------------------------------------------------------------------------------------ what it is made of
     @property
@@ -425,6 +431,15 @@ class Backbone(ABC):
         """(B, 1, H, W) → what the network is told of it (B, M, h, w): here one pixel of those that a latent stands for."""
         scale = self.scale_factor
         return functional.interpolate(hole, size=(hole.shape[-2] // scale, hole.shape[-1] // scale))
+
+    @property
+    def reads_source(self) -> bool:
+        """Whether its text encoder sees the source too, so that a caption is encoded beside its picture: `encode_words`."""
+        return False
+
+    def encode_words(self, captions: Sequence[str], pixels: Tensor) -> Part:
+        """Captions and what they edit (B, 3, H, W) in [-1, 1] → the part `caption_part`, one row each."""
+        return self.encode_text(captions)
 
     def blank_source(self, rows: int, *dims: int) -> Part:
         """The part `source` in zeros, beside latents of these dims (h, w): the null of a family that `drops_source`. Where holes

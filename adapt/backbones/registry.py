@@ -61,6 +61,7 @@ class Family:
         refused: variants that are not trained.
         medium: what it makes.
         frames, fps: of the clips that it makes by default.
+        free_guidance: what its pipelines call the scale of classifier-free guidance.
         weighs: prompts take weights, blends and any length: its `readers`.
     """
 
@@ -81,6 +82,7 @@ class Family:
     frames: int = 1
     fps: float = 24.0
     weighs: bool = False
+    free_guidance: str = "guidance_scale"
 
     def load(self) -> type[Backbone]:
         """The family's class."""
@@ -139,7 +141,7 @@ FAMILIES: dict[str, Family] = {
         Family(
             "flux", "Flux.1", "flux:Flux", {
                 "FluxPipeline": "text-to-image", "FluxKontextPipeline": "edit", "FluxFillPipeline": "inpainting",
-            }, patch=2, sample_size=128, tokenizer="tokenizer_2", max_tokens=512,
+            }, patch=2, sample_size=128, tokenizer="tokenizer_2", max_tokens=512, free_guidance="true_cfg_scale",
             licence="dev: FLUX.1 dev Non-Commercial Licence, gated; schnell: Apache-2.0",
             refused=(
                 Refusal(
@@ -170,8 +172,10 @@ FAMILIES: dict[str, Family] = {
             max_tokens=512, licence="Apache-2.0",
         ),
         Family(
-            "qwen-image", "Qwen-Image", "qwen_image:QwenImage", {"QwenImagePipeline": "text-to-image"}, patch=2,
-            sample_size=128, max_tokens=512, licence="Apache-2.0",
+            "qwen-image", "Qwen-Image", "qwen_image:QwenImage", {
+                **{"QwenImagePipeline": "text-to-image", "QwenImageEditPipeline": "edit"},
+                **{"QwenImageEditPlusPipeline": "edit"},
+            }, patch=2, sample_size=128, max_tokens=512, licence="Apache-2.0", free_guidance="true_cfg_scale",
         ),
         Family(
             "chroma", "Chroma", "chroma:Chroma", {"ChromaPipeline": "text-to-image"}, patch=2, sample_size=128,
@@ -254,6 +258,11 @@ FAMILIES: dict[str, Family] = {
 def known_pipelines() -> dict[str, str]:
     """Pipeline class → what is done with it, over all families."""
     return {name: task for family in FAMILIES.values() for name, task in sorted(family.pipelines.items())}
+
+
+def free_guidance_of(pipeline: str) -> str:
+    """What a pipeline class calls the scale of classifier-free guidance."""
+    return next((f.free_guidance for f in FAMILIES.values() if pipeline in f.pipelines), "guidance_scale")
 
 
 def family_of(index: Mapping[str, Any]) -> Family | None:

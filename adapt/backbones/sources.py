@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from PIL.Image import Image, fromarray
 from torch import Tensor
 
 from conditioning import Condition
@@ -30,6 +31,12 @@ def beside(backbone: Backbone, x_t: Tensor, condition: Condition) -> Tensor:
         return x_t
     part = condition.parts.get(PART) or backbone.blank_source(len(x_t), *x_t.shape[-2:])
     return torch.cat([x_t, *(part[name].to(x_t) for name in (HOLE, "latents") if name in part)], 1)
+
+
+def to_pil(pixels: Tensor) -> list[Image]:
+    """(B, 3, H, W) in [-1, 1] → pictures of 8 bit."""
+    values = ((pixels.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+    return [fromarray(row) for row in values.permute(0, 2, 3, 1).cpu().numpy()]
 
 
 def with_blank(backbone: Backbone, condition: Condition, *dims: int) -> Condition:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from adapt.adapter import Facts
+from adapt.backbones.registry import free_guidance_of
 from adapt.formats import FILE_NAME
 from adapt.formats.experts import LOW_FILE, LOW_NAME, SECOND
 from adapt.formats.peft_folder import FOLDER, WEIGHTS_NAME
@@ -157,21 +158,33 @@ class Usage:
         """Draws the sample as `picture`, from the same seed."""
         sample = self.sample
         if self.labels:
-            said = f"prompt={_text(str(sample.get('prompt') or ''))}, class_name={_text(self.label)}"
+            said = f"prompt={_text(str(sample.get('prompt') or ''))}, class_name={_text(self.label)}{self._beside}"
             return f"picture = adapt.generate(base, adapters=[adapter], {said}, seed={sample.get('seed', 0)})[0]"
         if self.by_adapt:
             seed = sample.get("seed", 0)
-            return f"picture = adapt.generate(base, prompt={_text(self.prompt)}, adapters=[adapter], seed={seed})[0]"
-        lines = [f"    {_text(self.prompt)},"]
-        lines += [f'    {name}=load_image("{file}"),' for name, file in self.given.items()]
-        if sample.get("negative_prompt"):
-            lines.append(f"    negative_prompt={_text(sample['negative_prompt'])},")
-        for name, ours in (("num_inference_steps", "steps"), ("guidance_scale", "guidance_scale"),
+            said = f"prompt={_text(self.prompt)}{self._beside}"
+            return f"picture = adapt.generate(base, {said}, adapters=[adapter], seed={seed})[0]"
+        return "\n".join(["picture = pipeline(", *(f"    {line}," for line in self._arguments()), ").images[0]"])
+
+    def _arguments(self) -> Iterator[str]:
+        """What the pipeline is called with."""
+        sample, free = self.sample, free_guidance_of(self.pipeline)
+        # Pipelines do not agree on which comes first, the prompt or a picture.
+        yield f"prompt={_text(self.prompt)}" if self.given else _text(self.prompt)
+        yield from (f"{name}=load_image({_text(file)})" for name, file in self.given.items())
+        needed = free != "guidance_scale" and (sample.get("guidance_scale") or 1) > 1  # or it is off
+        if sample.get("negative_prompt") or needed:
+            yield f"negative_prompt={_text(sample.get('negative_prompt') or '')}"
+        for name, ours in (("num_inference_steps", "steps"), (free, "guidance_scale"),
                            ("width", "width"), ("height", "height")):  # fmt: skip
             if sample.get(ours) is not None:
-                lines.append(f"    {name}={sample[ours]},")
-        lines.append(f'    generator=torch.Generator("cpu").manual_seed({sample.get("seed", 0)}),')
-        return "\n".join(["picture = pipeline(", *lines, ").images[0]"])
+                yield f"{name}={sample[ours]}"
+        yield f'generator=torch.Generator("cpu").manual_seed({sample.get("seed", 0)})'
+
+    @property
+    def _beside(self) -> str:
+        """The same for adapt's own call."""
+        return "".join(f", {name.removesuffix('_image')}={_text(file)}" for name, file in self.given.items())
 
     @property
     def prompt(self) -> str:

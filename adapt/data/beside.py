@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -15,12 +15,14 @@ class Before(NamedTuple):
     """How what pictures were before is encoded.
 
     Attributes:
-        key: what else than pixels and `media_component` its values depend on.
+        key: what else than pixels and components its values depend on.
         encode: (1, 3, H, W) in [-1, 1] → the part `source`, one row.
+        read: a caption and such pixels → what the text encoder makes of both; None: it does not see pictures.
     """
 
     key: str
     encode: Callable[[Tensor], Part]
+    read: Callable[[Sequence[str], Tensor], Part] | None = None
 
 
 class Holed(NamedTuple):

@@ -229,7 +229,7 @@ class EncodedPictures:
 
     def _before_it(self, number: int, view: View) -> dict[str, Tensor]:
         assert self._before is not None, "only bases that edit or fill holes ask"
-        view = replace(view, original=self._sources.size(number))
+        view = self._of_source(number, view)
         facts = [self._sources.digest(number), self._settings(view), self._before.key, self._media_key]
         return self._cached(key_of("source", *facts), lambda: self._encode_source(number, view))
 
@@ -250,12 +250,34 @@ class EncodedPictures:
         found = self._recent(("text", caption), lambda: self._cached(key, lambda: self._encode_caption(caption)))
         return dict(found)
 
+    def words(self, caption: str, index: int, flip: bool = False, variant: int = 0) -> dict[str, Tensor]:
+        """As `text`, beside what an example was before, where the encoder sees both."""
+        if not self._beside:
+            return self.text(caption)
+
+        def found() -> dict[str, Tensor]:
+            number = index % self.count
+            view = self._of_source(number, self._view(index, flip, variant))
+            facts = [caption, self._sources.digest(number), self._settings(view), self._text_key]
+            return self._cached(key_of("words", *facts), lambda: self._encode_words(caption, number, view))
+
+        return dict(self._recent(("words", caption, index, flip, variant), found))
+
     # ------------------------------------------------------------------------------------------------ how
     def _view(self, index: int, flip: bool, variant: int) -> View:
         number = index % self.count
         chosen = self.augmentation.variant(self._contents.digest(number), variant)
         flip = bool(flip) and self.pictures[index].flippable
         return View(self._contents.size(number), self.size(index), chosen, flip)
+
+    @property
+    def _beside(self) -> bool:
+        """Whether captions are read beside sources."""
+        return self._before is not None and self._before.read is not None
+
+    def _of_source(self, number: int, view: View) -> View:
+        """How the source of a picture is seen, which may be of another size."""
+        return replace(view, original=self._sources.size(number))
 
     def _settings(self, view: View) -> list[object]:
         return [*self.reader.facts, *view.facts(self.reader.timed)]
@@ -269,7 +291,9 @@ class EncodedPictures:
                         yield lambda view=(index, flip, variant): self.control(*view)  # type: ignore[misc]
                     for hole in range(self._sources_of(picture)):
                         yield lambda view=(index, flip, variant, hole): self.source(*view)  # type: ignore[misc]
-        for caption in self._captions() if self._texts else ():
+                    for caption in dict.fromkeys(("", *picture.texts)) if self._beside else ():
+                        yield lambda told=(caption, index, flip, variant): self.words(*told)  # type: ignore[misc]
+        for caption in self._captions() if self._texts and not self._beside else ():
             yield lambda caption=caption: self.text(caption)  # type: ignore[misc]
 
     def _sources_of(self, picture: Picture) -> int:
@@ -320,12 +344,21 @@ class EncodedPictures:
 
     @torch.no_grad()
     def _encode_source(self, number: int, view: View) -> dict[str, Tensor]:
-        picture = self._sources.picture(number)
-        with _naming(picture):
-            x = self.reader.row(self._sources.read(number), view)
         assert self._before is not None
-        part = self._before.encode(x[None])
-        return _finite({name: _own(y[0].float()) for name, y in part.items()}, f"The source {picture.name}")
+        part = self._before.encode(self._source_pixels(number, view))
+        entry = {name: _own(x[0].float()) for name, x in part.items()}
+        return _finite(entry, f"The latents of the source {self._sources.picture(number).name}")
+
+    @torch.no_grad()
+    def _encode_words(self, caption: str, number: int, view: View) -> dict[str, Tensor]:
+        assert self._before is not None and self._before.read is not None
+        part = self._before.read([caption], self._source_pixels(number, view))
+        return _finite({name: _own(x) for name, x in part.items()}, f"The text states of {caption!r}")
+
+    def _source_pixels(self, number: int, view: View) -> Tensor:
+        """(1, 3, H, W)."""
+        with _naming(self._sources.picture(number)):
+            return self.reader.row(self._sources.read(number), view)[None]
 
     @torch.no_grad()
     def _encode_around(self, number: int, view: View, hole: int, holed: Holed) -> dict[str, Tensor]:

@@ -107,7 +107,7 @@ def draw_latents(
     first, device, dtype = drawings[0], backbone.device, backbone.dtype
     stepper = _stepper(backbone, first, generators)
     sizes = [_whole(backbone, first)] * len(drawings)
-    condition = told(backbone, [d.prompt for d in drawings], first.reading, sizes, first.embedded_guidance)
+    condition = parts.spoken(backbone, drawings, [d.prompt for d in drawings], sizes, first.embedded_guidance)
     condition = parts.told(backbone, condition, drawings).to(device, dtype)
     negative = _negative(backbone, drawings)
     negative = parts.nothing(backbone, negative, condition).to(device, dtype)
@@ -124,7 +124,7 @@ def _further(backbone: Backbone, drawings: Sequence[Drawing], first: Condition) 
     """The conditions that pull besides the prompt's: one row a drawing."""
     found = []
     for number, (_, weight) in enumerate(drawings[0].compose):
-        condition = told(backbone, [drawing.compose[number][0] for drawing in drawings], drawings[0].reading)
+        condition = parts.spoken(backbone, drawings, [drawing.compose[number][0] for drawing in drawings])
         condition = parts.nothing(backbone, condition, first)
         condition = Condition(condition.to(backbone.device, backbone.dtype).parts, first.facts)
         found.append((condition, weight))
@@ -148,6 +148,8 @@ def _stepper(backbone: Backbone, drawing: Drawing, generators: Sequence[torch.Ge
 def _negative(backbone: Backbone, drawings: Sequence[Drawing]) -> Condition:
     """The family's null for "", which is not the encoding of "" everywhere."""
     reading, texts = drawings[0].reading, [d.negative_prompt for d in drawings]
+    if backbone.reads_source:
+        return parts.spoken(backbone, drawings, texts)
     if not any(texts):
         return nothing(backbone, len(texts), reading)
     rows = [told(backbone, [text], reading) if text else nothing(backbone, 1, reading) for text in texts]

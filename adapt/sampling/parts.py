@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from adapt.backbones import Backbone
+from adapt.backbones import told as words
 from adapt.backbones.beside import Beside
 from adapt.backbones.features import features_of
 from adapt.backbones.sources import HOLE
@@ -15,6 +16,7 @@ from adapt.backbones.sources import PART as SOURCE
 from adapt.data.controls import EXTRACTORS
 from adapt.sampling.pixels import nothing_left, to_hole, to_pixels
 from adapt.sampling.request import Drawing
+from adapt.types import Sizes
 from conditioning import Condition, Part
 
 if TYPE_CHECKING:
@@ -29,6 +31,32 @@ def told(backbone: Backbone, condition: Condition, drawings: Sequence[Drawing]) 
     if "control" in backbone.conditioners:
         raw["control"] = controls(backbone, drawings)
     return _with(backbone, condition, raw).replaced(sources(backbone, drawings))
+
+
+@torch.no_grad()
+def spoken(
+    backbone: Backbone,
+    drawings: Sequence[Drawing],
+    texts: Sequence[str],
+    sizes: Sequence[Sizes] | None = None,
+    guidance: float | None = None,
+) -> Condition:
+    """What texts say, one a drawing: to a text encoder that sees what is edited, each with its drawing's picture.
+
+    Args:
+        sizes, guidance: as in `Backbone.condition`.
+    """
+    if not backbone.reads_source:
+        return words.told(backbone, texts, drawings[0].reading, sizes, guidance)
+    known: dict[tuple[str, int], Part] = {}
+    keys = [(text, id(drawing.source)) for text, drawing in zip(texts, drawings, strict=True)]
+    for (text, picture), drawing in zip(keys, drawings, strict=True):
+        if (text, picture) not in known and drawing.source is not None:
+            pixels = to_pixels(drawing.source, drawing.height, drawing.width)
+            known[text, picture] = backbone.encode_words([text], pixels)
+    rows = [backbone.assembled(known[key], None, guidance) for key in keys]
+    found = Condition.cat(rows)
+    return backbone.assembled(found.parts[backbone.caption_part], sizes, guidance)
 
 
 def nothing(backbone: Backbone, condition: Condition, beside: Condition | None = None) -> Condition:

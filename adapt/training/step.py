@@ -99,9 +99,13 @@ def conditions(course: Course, rows: Rows) -> Condition:
     seen = [course.examples.sizes(*view) for view in views(course, rows)]
     if course.hearing is not None:
         return with_nulls(course, rows, course.hearing.learn(said(course, rows), seen))
-    encoded = [course.examples.text(caption) for caption in chosen(course, rows)]
+    beside = course.backbone.reads_source  # what it makes of no words depends on the picture
+    captions = said(course, rows) if beside else chosen(course, rows)
+    told = zip(captions, views(course, rows), strict=True)
+    encoded = [course.examples.words(caption, *view) for caption, view in told]
     found = Condition.cat([course.backbone.assembled(part, [s]) for part, s in zip(encoded, seen, strict=True)])
-    return with_nulls(course, rows, found.to(course.backbone.device, course.backbone.dtype))
+    found = found.to(course.backbone.device, course.backbone.dtype)
+    return found if beside else with_nulls(course, rows, found)
 
 
 def with_source(course: Course, rows: Rows, condition: Condition) -> Condition:
@@ -160,7 +164,8 @@ def chosen(course: Course, rows: Rows) -> list[str]:
 
 
 def said(course: Course, rows: Rows) -> list[str]:
-    """What encoders that are trained are given (n,): dropped captions are empty, so that they learn what empty means too."""
+    """What is said to encoders that are asked anew, or that see the picture too (n,): of dropped captions nothing, so that they
+    learn what that means."""
     dropped = dropped_rows(course, rows)[course.backbone.caption_part].tolist()
     return ["" if gone else caption for gone, caption in zip(dropped, chosen(course, rows), strict=True)]
 

@@ -6,14 +6,19 @@ from types import FunctionType
 import av
 import numpy as np
 import pytest
-from tiny_families import CASES, built, family_of
+from tiny_families import CASES, built, family_of, qwen_sizes
 
 from adapt.backbones.registry import FAMILIES
 
 
 @pytest.fixture(scope="package", autouse=True)
 def _small():
-    """Fewer text tokens and smaller pictures, where the table says how many and how large."""
+    """Fewer text tokens and smaller pictures, where the table and pipelines say how many and how large."""
+    from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit, pipeline_qwenimage_edit_plus
+
+    sizes = {module: module.calculate_dimensions for module in (pipeline_qwenimage_edit, pipeline_qwenimage_edit_plus)}
+    pipeline_qwenimage_edit.calculate_dimensions = lambda area, ratio: (*qwen_sizes(area, ratio), None)
+    pipeline_qwenimage_edit_plus.calculate_dimensions = qwen_sizes
     kept = dict(FAMILIES)
     for name, case in CASES.items():
         row = kept[family_of(name)]
@@ -25,6 +30,8 @@ def _small():
         )
     yield
     FAMILIES.update(kept)
+    for module, own in sizes.items():
+        module.calculate_dimensions = own
 
 
 @pytest.fixture(scope="session")

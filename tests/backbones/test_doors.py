@@ -44,6 +44,38 @@ def test_train_and_generate(folders, pictures, name, tmp_path, monkeypatch, caps
         assert a.size == b.size == (CASES[name].side,) * 2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.edits])
+def test_train_on_pairs_and_edit(folders, pairs, name, tmp_path, monkeypatch, capsys):
+    """Pictures and sources in buckets, mirrored; captions dropped; measured, previewed, proved, drawn with."""
+    monkeypatch.chdir(tmp_path)
+    base, words = str(folders(name)), [word for word in SETTINGS if not word.startswith(("buckets", "previews"))]
+    told = ["--base", base, "--output", "runs/a", *words, "buckets=true", "flip=0.5", "preset=edit"]
+    assert main(["train", str(pairs), *told]) == 0
+    facts = json.loads((tmp_path / "runs/a/adapter/adapter.json").read_text())
+    assert facts["base"]["family"] == family_of(name) and facts["samples"] == []
+    assert (tmp_path / "runs/a/previews/step-000002/01.png").is_file()
+    capsys.readouterr()
+    words = [
+        "generate",
+        "--prompt",
+        "negative",
+        "--steps",
+        "2",
+        "--base",
+        base,
+        "--device",
+        "cpu",
+        "--adapter",
+        "runs/a",
+    ]
+    for number in (0, 1):
+        assert main([*words, "--image", str(pairs / "before" / f"{number}.png"), "--output", f"{number}.png"]) == 0
+    with Image.open("0.png") as a, Image.open("1.png") as b:
+        assert a.size == b.size and a.size[0] > a.size[1]
+        assert a.tobytes() != b.tobytes()
+
+
 @pytest.fixture(scope="module")
 def schnell(tmp_path_factory):
     folder = tmp_path_factory.mktemp("schnell")

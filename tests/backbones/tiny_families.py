@@ -82,6 +82,8 @@ def edit_of(case, pipeline, **call):
     import numpy as np
     import torch
 
+    if "Qwen" in type(pipeline).__name__:
+        return one_by_one(case, pipeline, **call)
     given = torch.stack([torch.from_numpy(np.array(p)).permute(2, 0, 1) / 255 for p in sources(case.side)])
     sized = {"height": case.side, "width": case.side, "max_area": case.side**2} if case.packed else {}
     latents = pipeline(image=given, prompt=list(case.prompts[:2]), output_type="latent", **sized, **call).images
@@ -106,6 +108,26 @@ def filled_of(case, pipeline, **call):
     with patch.object(Posterior, "sample", lambda posterior, generator=None: posterior.mean):
         call = {"image": sources(case.side), "mask_image": holes(case.side), "strength": 1.0, **call}
         return picture_of(case, pipeline, **call)
+
+
+def one_by_one(case, pipeline, generator, **call):
+    """Of one that takes one picture at a time."""
+    import torch
+
+    negative = call.pop("negative_prompt", None)
+    found = [
+        pipeline(
+            image=picture, prompt=case.prompts[row], height=case.side, width=case.side, output_type="latent",
+            generator=generator[row], negative_prompt=None if negative is None else negative[row], **call,
+        ).images
+        for row, picture in enumerate(sources(case.side))
+    ]  # fmt: skip
+    return pipeline._unpack_latents(torch.cat(found), case.side, case.side, pipeline.vae_scale_factor).squeeze(2)
+
+
+def qwen_sizes(area, ratio):
+    """Qwen-Image-Edit's pipelines bring pictures to sizes of their own: here to that of the case, and to half of it."""
+    return (SIDE, SIDE) if area > 384**2 else (SIDE // 2, SIDE // 2)
 
 
 def clip_of(case, pipeline, **call):
@@ -292,7 +314,7 @@ def flux_fill():
     return flux(kind="FluxFillPipeline", channels=4 * (4 + 4 + 2 * 2))
 
 
-def byte_tokenizer(length=1024):
+def byte_tokenizer(length=1024, more=()):
     """Byte level, with Qwen's chat template; stands in for Gemma's too."""
     import transformers
     from tokenizers.pre_tokenizers import ByteLevel
@@ -300,7 +322,7 @@ def byte_tokenizer(length=1024):
     vocab = {symbol: i for i, symbol in enumerate(sorted(ByteLevel.alphabet()))}
     vocab["<|endoftext|>"] = len(vocab)
     tokenizer = transformers.Qwen2Tokenizer(
-        vocab=vocab, merges=[], model_max_length=length, extra_special_tokens=["<|im_start|>", "<|im_end|>"]
+        vocab=vocab, merges=[], model_max_length=length, extra_special_tokens=["<|im_start|>", "<|im_end|>", *more]
     )
     tokenizer.chat_template = (
         "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -416,25 +438,42 @@ def z_image():
     )  # fmt: skip
 
 
-def qwen_vl():
-    """Qwen2.5-VL of two layers."""
+SEEING = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+
+
+def qwen_vl(tokenizer=None):
+    """Qwen2.5-VL of two layers; with a tokenizer that has marks of pictures it sees them."""
     import transformers
 
+    start, _, image, video = tokenizer.convert_tokens_to_ids(list(SEEING)) if tokenizer else (1, 2, 3, 4)
     text = {
         **{"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2},
-        **{"num_key_value_heads": 2, "rope_theta": 1000000.0, "vocab_size": 259, "bos_token_id": 256},
+        **{"num_key_value_heads": 2, "rope_theta": 1000000.0, "bos_token_id": 256},
         "rope_scaling": {"mrope_section": [1, 1, 2], "rope_type": "default", "type": "default"},
-        "eos_token_id": 256,
+        **{"eos_token_id": 256, "vocab_size": len(tokenizer) if tokenizer else 259},
     }
     vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16}
+    vision |= {"patch_size": 4, "window_size": 16, "fullatt_block_indexes": [0]} if tokenizer else {}
     config = transformers.Qwen2_5_VLConfig(
-        text_config=text, vision_config=vision, hidden_size=16, vocab_size=259, vision_start_token_id=1,
-        vision_token_id=2, image_token_id=3, video_token_id=4,
+        text_config=text, vision_config=vision, hidden_size=16, vocab_size=text["vocab_size"],
+        vision_start_token_id=start, vision_token_id=2, image_token_id=image, video_token_id=video,
     )  # fmt: skip
     return transformers.Qwen2_5_VLForConditionalGeneration(config)
 
 
-def qwen_image():
+def qwen_processor(tokenizer):
+    """Cuts pictures into patches of 4 px; 2 × 2 of them are one token."""
+    import transformers
+
+    from adapt.backbones.qwen_processor import processor_class
+
+    looks = transformers.Qwen2VLImageProcessorPil(
+        patch_size=4, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 64, "longest_edge": 1024}
+    )
+    return processor_class()(looks, tokenizer)
+
+
+def qwen_image(kind="QwenImagePipeline", **encoders):
     import diffusers
 
     autoencoder = diffusers.AutoencoderKLQwenImage(
@@ -445,11 +484,20 @@ def qwen_image():
         patch_size=2, in_channels=16, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
         joint_attention_dim=16, guidance_embeds=False, axes_dims_rope=(8, 4, 4),
     )  # fmt: skip
-    return diffusers.QwenImagePipeline(
+    encoders = encoders or {"text_encoder": qwen_vl(), "tokenizer": byte_tokenizer()}
+    return getattr(diffusers, kind)(
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=True), vae=autoencoder,
-        text_encoder=qwen_vl(), tokenizer=byte_tokenizer(),
-        transformer=transformer,
+        transformer=transformer, **encoders,
     )  # fmt: skip
+
+
+def qwen_image_edit(kind="QwenImageEditPipeline"):
+    tokenizer = byte_tokenizer(4096, SEEING)
+    return qwen_image(kind, tokenizer=tokenizer, text_encoder=qwen_vl(tokenizer), processor=qwen_processor(tokenizer))
+
+
+def qwen_image_edit_plus():
+    return qwen_image_edit("QwenImageEditPlusPipeline")
 
 
 def chroma():
@@ -863,6 +911,14 @@ CASES = {
         on=({"guidance_scale": 9.0}, {"embedded_guidance": 9.0, "guidance_scale": 1.0}),
     ),
     "flux2-klein": Case(flux2_klein, {"max_sequence_length": 64}, tokens=64, run=normalised_of, scale=4),
+    **{
+        name: Case(
+            build, {"max_sequence_length": 1024}, packed=True, tokens=256, run=edit_of, family="qwen-image", edits=True,
+            off=({"true_cfg_scale": 1.0}, {"guidance_scale": 1.0}),
+            on=({"true_cfg_scale": 4.0, "negative_prompt": ""}, {"guidance_scale": 4.0}),
+        )
+        for name, build in (("qwen-image-edit", qwen_image_edit), ("qwen-image-edit-plus", qwen_image_edit_plus))
+    },
     "dit": Case(dit, run=class_of, prompts=("3", "7", "5", "1")),
     "ddpm": Case(
         ddpm, run=pixels_of, prompts=("", "", "", ""), parts=False, off=({}, {}), on=None, scale=1,

@@ -157,3 +157,26 @@ def test_the_command_line_checks_trains_and_edits(pairs, tiny_editor, tmp_path, 
         capsys.readouterr()
         assert main([*common, *more]) == 2
         assert said in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------- the card
+def test_the_snippet_of_the_card_edits_in_diffusers(result, pairs, tiny_editor, tmp_path, monkeypatch):
+    import re
+
+    text = (result.folder / "adapter" / "README.md").read_text("utf-8")
+    assert "--image picture.png" in text and "pipeline_tag: image-to-image" in text
+    body = next(found for found in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S))
+    shutil.copy(pairs / "before" / "0.png", tmp_path / "picture.png")
+    monkeypatch.chdir(tmp_path)
+    address = re.search(r'load_lora_weights\("([^"]+)"', body)[1]
+    body = body.replace("folder-of-the-base", str(tiny_editor)).replace(
+        f'"{address}"', f'"{result.folder / "adapter"}"'
+    )
+    names = {}
+    exec(body, names)
+    ours = adapt.generate(
+        Backbone.load(str(tiny_editor)), prompt="a picture", image="picture.png", adapters=[result.adapter], steps=1, width=24,
+        height=16, guidance_scale=1.0,
+    )[0]  # fmt: skip
+    assert names["picture"].size == ours.size
+    assert np.abs(np.asarray(names["picture"]).astype(int) - np.asarray(ours)).max() <= 1
