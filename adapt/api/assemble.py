@@ -67,6 +67,8 @@ def assemble(
     start_from_data(course)
     judge = make_judge(course, held_out_examples) if held_out else None
     preview, resting = drawer(run, backbone, settings, pictures, keep=accelerator.is_main_process), Resting(backbone)
+    if injection.assistant is not None:
+        preview = injection.assistant.around(preview)
     if settings.unload:
         preview = resting.around(preview)
         resting.rest()

@@ -71,7 +71,7 @@ def _row(family: Family) -> dict[str, Any]:
         "tokens": family.max_tokens,
         "licence": family.licence,
         "state": family.state,
-        "refused": {refusal.variant: refusal.why for refusal in family.refused},
+        "refused": {refusal.variant: refusal.reason for refusal in family.refused},
     }
 
 
@@ -123,4 +123,5 @@ def _refused(folder: Path, family: Family) -> str | None:
     if "scheduler" not in configs:
         raise BackboneError("the base is not whole: scheduler is missing", given=folder, next="download it again")
     index = json.loads((folder / "model_index.json").read_text("utf-8"))
-    return refusal_of(family, {**configs, "pipeline": index})
+    refusal = refusal_of(family, {**configs, "pipeline": index})
+    return refusal.reason if refusal else None

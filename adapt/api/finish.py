@@ -11,6 +11,7 @@ from typing import Any
 
 from adapt import card, files, licences
 from adapt.adapter import FACTS_NAME, Adapter, Facts
+from adapt.api.assistant import told as told_of_assistant
 from adapt.api.distillation import remembered
 from adapt.api.generate import applied, known_of, with_scale
 from adapt.api.machine import in_full, in_precision
@@ -159,6 +160,7 @@ def facts(trainer: Trainer, chosen: int) -> Facts:
         "anchor_above": settings.anchor_above,
         **({"slider": settings.slider, "slider_strength": settings.slider_strength} if settings.slider else {}),
         **({"trained_on": backbone.quantised} if backbone.quantised else {}),
+        **told_of_assistant(settings),
     }
     return Facts(
         base={

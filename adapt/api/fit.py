@@ -223,7 +223,8 @@ def _tried(
 
     for network in backbone.networks:
         network.train()
-    gib = peak_of(step, _there(backbone, settings, accelerator), accelerator.device)
+    beside = [injection.assistant.branches] if injection.assistant is not None else []
+    gib = peak_of(step, [*_there(backbone, settings, accelerator), *beside], accelerator.device)
     for parameter in injection.parameters.values():
         parameter.grad = None
     return gib, seconds

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from adapt.adapter import Adapter
+from adapt.api.assistant import put_on as put_on_assistant
 from adapt.api.classes import grown, own_layers, put_in_classes, put_on
 from adapt.api.controls import put_in_control
 from adapt.api.experts import taught as taught_denoisers
@@ -110,6 +111,7 @@ def put_in(
     if parent is not None:
         classes = cast("ClassConditioner", taught["class"].conditioner)
         return Network(denoisers[0], {denoisers[0]: put_on(parent, backbone, classes)}, taught=taught)
+    assistant = put_on_assistant(settings, backbone)
     parts = {name: _install(backbone, settings, name) for name in denoisers}
     for name in text_encoders.trained(settings, backbone.modules):
         module = backbone.modules[name]
@@ -123,7 +125,7 @@ def put_in(
             lean(part.module)
     rates, until = _paces(settings, [name for name in parts if name not in denoisers])
     words = _words(backbone, settings)
-    network = Network(denoisers[0], parts, rates, words, until, taught, denoisers[1:], settings.shard)
+    network = Network(denoisers[0], parts, rates, words, until, taught, denoisers[1:], settings.shard, assistant)
     if settings.init_from:
         start = start_of(settings.init_from, backbone, tuple(parts))
         for name, layers in start.weights.modules.items():
@@ -237,8 +239,10 @@ def start_of(path: str, backbone: Backbone, trained: Sequence[str]) -> Adapter:
 
 
 def digest_of(settings: TrainSettings) -> str | None:
-    """sha256 of the adapter that a run starts from and of the one that its teacher wears, for `run.json`; None without any."""
-    worn = dict.fromkeys(path for path in (settings.init_from or settings.grow_from, settings.distill_adapter) if path)
+    """sha256 of the adapter that a run starts from, of the one that its teacher wears and of the assistant, for `run.json`; None
+    without any."""
+    given = (settings.init_from or settings.grow_from, settings.distill_adapter, settings.assistant)
+    worn = dict.fromkeys(path for path in given if path)
     return " ".join(Adapter.digest_of(path) for path in worn) or None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from adapt.api.assistant import intent as assisted
 from adapt.api.classes import labels_of
 from adapt.api.distillation import intent
 from adapt.api.experts import intent as experts_taught
@@ -28,6 +29,7 @@ def will_do(backbone: Backbone, pictures: Pictures, settings: TrainSettings) -> 
     return (
         f"{backbone.reference}: {len(pictures.train)} pictures at {_sizes(backbone, pictures, settings)}, "
         f"{len(pictures.held_out)} held out; {intent(settings)}{slides(settings)}{experts_taught(settings, backbone)}"
+        f"{assisted(settings)}"
         f"{settings.steps} steps of {settings.batch_size}, each picture is seen {seen:.1f} times; {settings.kind} of rank "
         f"{settings.rank}{_beside(settings, labels)}, learning rate {settings.learning_rate:g}, seed {settings.seed}; "
         f"loads in {', '.join(readers(settings, backbone))}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapt import files
+from adapt.api.assistant import require_assistant
 from adapt.api.classes import require_slot
 from adapt.api.controls import require_stem
 from adapt.api.distillation import settled_distillation, worn_off
@@ -335,11 +336,16 @@ def settle(settings: TrainSettings, backbone: Backbone) -> TrainSettings:
             **network,
             "time_sampling": settings.time_sampling or backbone.time_sampling,
             "guidance_scale": settings.guidance_scale or backbone.guidance_scale,
-            "sampling_steps": settings.sampling_steps or backbone.sampling_steps,
+            "sampling_steps": settings.sampling_steps or _drawn_in(backbone),
             **distilled,
             **settled_sources(settings, backbone),
         }
     )
+
+
+def _drawn_in(backbone: Backbone) -> int:
+    """Steps: of a distilled variant its own few."""
+    return (backbone.untrainable and backbone.untrainable.steps) or backbone.sampling_steps
 
 
 def _require_job(settings: TrainSettings, backbone: Backbone) -> None:
@@ -359,8 +365,10 @@ def require_trainable(backbone: Backbone, settings: TrainSettings) -> None:
         BackboneError: it can be drawn with, but not be trained.
         SettingsError: a guidance that it does not take.
     """
-    if backbone.untrainable:
-        raise BackboneError(f"this base cannot be trained: {backbone.untrainable}", given=backbone.reference)
+    refusal = backbone.untrainable
+    if refusal and not (refusal.assisted and settings.assistant):
+        raise BackboneError(f"this base cannot be trained: {refusal.reason}", given=backbone.reference)
+    require_assistant(settings, backbone)
     if settings.embedded_guidance is None:
         return
     if backbone.embedded_guidance is None:

@@ -18,7 +18,7 @@ from adapt.backbones.beside import Beside, informed
 from adapt.backbones.columns import Span, columns_of
 from adapt.backbones.identity import contents_of, fingerprint_of
 from adapt.backbones.packed import way_of
-from adapt.backbones.registry import FAMILIES, SOURCED, Family, refusal_of
+from adapt.backbones.registry import FAMILIES, SOURCED, Family, Refusal, refusal_of
 from adapt.backbones.sources import HOLE
 from adapt.backbones.tokens import Tokens, fused
 from adapt.errors import BackboneError, SettingsError
@@ -222,7 +222,7 @@ class Backbone(ABC):
         return ()
 
     @property
-    def untrainable(self) -> str | None:
+    def untrainable(self) -> Refusal | None:
         """Why this base can be drawn with but not be trained; None: it can."""
         told = {self.denoiser_name: self.config, "scheduler": self.scheduler_config, "pipeline": self.pipeline.config}
         return refusal_of(self.entry, told)

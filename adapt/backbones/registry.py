@@ -30,11 +30,24 @@ class Refusal:
         why: the reason, as the end of a sentence.
         marks: (component, key of its configuration) → the value that tells it; a missing key is False. `pipeline` stands for the
             pipeline's own, in `model_index.json`.
+        assisted: it is trained where the user gives an adapter that undoes its distillation (`assistant`).
+        steps: that it draws in.
     """
 
     variant: str
     why: str
     marks: Mapping[tuple[str, str], Any]
+    assisted: bool = False
+    steps: int | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why it cannot be trained, and with what it could."""
+        return (
+            f"{self.why}, or give assistant=PATH, a LoRA that undoes the distillation meanwhile"
+            if self.assisted
+            else self.why
+        )
 
     def fits(self, configs: Mapping[str, Mapping[str, Any]]) -> bool:
         """Whether a base with these configurations, by component, is one."""
@@ -97,9 +110,9 @@ class Family:
         return all(_class_of(index, component) == name for component, name in self.marks.items())
 
 
-def refusal_of(family: Family, configs: Mapping[str, Mapping[str, Any]]) -> str | None:
+def refusal_of(family: Family, configs: Mapping[str, Mapping[str, Any]]) -> Refusal | None:
     """Why a base with these configurations, by component, cannot be trained; None: it can."""
-    return next((refusal.why for refusal in family.refused if refusal.fits(configs)), None)
+    return next((refusal for refusal in family.refused if refusal.fits(configs)), None)
 
 
 def _class_of(index: Mapping[str, Any], component: str) -> str | None:
@@ -148,6 +161,7 @@ FAMILIES: dict[str, Family] = {
                     "schnell",
                     "it is distilled to a few steps, which training undoes; adapters of Flux.1 dev work on it: train on dev",
                     {("transformer", "guidance_embeds"): False, ("scheduler", "use_dynamic_shifting"): False},
+                    assisted=True, steps=4,
                 ),
             ),
         ),
@@ -201,6 +215,7 @@ FAMILIES: dict[str, Family] = {
                     "klein, distilled",
                     "it is distilled to a few steps, which training undoes; train on its undistilled sister, Flux.2 klein base",
                     {("pipeline", "is_distilled"): True},
+                    assisted=True, steps=4,
                 ),
             ),
         ),
@@ -231,7 +246,7 @@ FAMILIES: dict[str, Family] = {
             licence="MIT; Llama 3.1, its fourth text encoder, has a licence of its own, gated",
             refused=(
                 Refusal("Dev and Fast", "it is distilled to a few steps, which training undoes: train on Full",
-                        {("scheduler", "_class_name"): "FlowMatchLCMScheduler"}),
+                        {("scheduler", "_class_name"): "FlowMatchLCMScheduler"}, assisted=True),
             ),
         ),
         Family(

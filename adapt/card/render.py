@@ -18,7 +18,7 @@ KINDS = {"lora": "LoRA", "dora": "DoRA", "loha": "LoHa", "lokr": "LoKr", "oft": 
 GALLERY = 8
 """The Hub's gallery shows four to eight pictures well."""
 TABLE = ("pictures", "steps", "chosen_step", "weights", "batch_size", "resolution", "kind", "rank", "alpha", "optimizer",
-         "learning_rate", "seed", "anchor_above")  # fmt: skip
+         "learning_rate", "seed", "anchor_above", "assistant")  # fmt: skip
 """What the table of the training tells, in this order, where it is known."""
 
 

@@ -199,6 +199,11 @@ def _cost(cost: Forecast, pictures: Pictures, values: dict[str, Any]) -> list[st
         f"pictures   {cost.pictures} to train on, {cost.held_out} held out",
         f"steps      {values['steps']} of {values['batch_size']} pictures: each is seen {cost.epochs:.1f} times",
         f"trains     {cost.trainable / 1e6:.2f} M parameters: {values['kind']} of rank {values['rank']}",
+        *(
+            [f"assistant  {values['assistant']}: at work while it is taught, left out of what is saved"]
+            if values["assistant"]
+            else []
+        ),
         f"loads in   {', '.join(cost.loads_in)}",
         f"time       about {duration(cost.total_seconds)} (measured: {cost.step_seconds:.2f} s a step)",
         f"memory     about {cost.memory_gib:.1f} GiB (measured)",

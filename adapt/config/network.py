@@ -54,6 +54,12 @@ class NetworkSettings(Section):
         description="LoRA+: learning rate of B, as a multiple of A's (its authors: 16); None: the same",
     )
     init_from: str | None = Field(None, description="start from this adapter: a folder, or a .safetensors file")
+    assistant: str | None = Field(
+        None,
+        min_length=1,
+        description="a LoRA that undoes a distillation (Flux.1 schnell, Z-Image Turbo): at work while the adapter is taught, "
+        "left out of what is saved and drawn",
+    )
     init_resize: bool = Field(
         False, description="init_from may have another rank, alpha or kind: the nearest LoRA of ours"
     )

@@ -37,6 +37,11 @@ TRANSFORMER_PARTS = (
     "time_text_embed",
     "blocks",
     "condition_embedder",
+    "layers",
+    "noise_refiner",
+    "context_refiner",
+    "double_stream_blocks",
+    "single_stream_blocks",
 )
 UNET_PARTS = ("down_blocks", "mid_block", "up_blocks", "conv_in", "conv_out", "time_embedding", "add_embedding")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from adapt.formats import Layer
+from adapt.lora.assistant import Assistant
 from adapt.lora.grown import Fixed
 from adapt.lora.held import Held
 from adapt.lora.injection import Injection, tuned
@@ -34,6 +35,7 @@ class Network:
     parts: component → its adapter; the denoiser's first.
     others: components of further denoisers that are trained, each for its own times.
     unwrapped: the denoiser is not put into a wrapper that shares gradients.
+    assistant: what stands beside the base meanwhile; None: nothing.
     rates: learning rates of components that have their own.
     words: new words that are taught; None: there are none.
     taught: conditioners that are taught, by the part that they make.
@@ -48,6 +50,7 @@ class Network:
     taught: Mapping[str, Taught] = field(default_factory=dict)
     others: tuple[str, ...] = ()
     unwrapped: bool = False
+    assistant: Assistant | None = None
 
     @property
     def denoisers(self) -> tuple[str, ...]:
@@ -214,6 +217,8 @@ class Network:
 
     def remove(self) -> None:
         """Takes everything out again; the base is what it was, bit for bit."""
+        if self.assistant is not None:
+            self.assistant.remove()
         for part in self.parts.values():
             part.remove()
         if self.words is not None:
