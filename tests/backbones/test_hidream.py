@@ -82,4 +82,4 @@ def test_dev_and_fast_are_drawn_with_and_not_trained():
     pipeline = built("hidream")
     assert HiDream(pipeline, "tiny").untrainable is None
     pipeline.scheduler = diffusers.FlowMatchLCMScheduler(shift=6.0)
-    assert "distilled" in HiDream(pipeline, "tiny").untrainable
+    assert "distilled" in HiDream(pipeline, "tiny").untrainable.why
