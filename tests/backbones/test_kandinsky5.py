@@ -34,4 +34,4 @@ def test_sparse_attention_is_not_trained():
     backbone = Kandinsky5(built("kandinsky5"), "tiny")
     assert backbone.untrainable is None
     backbone.denoiser.register_to_config(attention_type="nabla")
-    assert "sparse attention" in backbone.untrainable
+    assert "sparse attention" in backbone.untrainable.why
