@@ -81,7 +81,10 @@ BASES = {
     ),
     "black-forest-labs/FLUX.1-dev": _other("flux-1-dev-non-commercial-license", "black-forest-labs/FLUX.1-dev"),
     "black-forest-labs/FLUX.1-schnell": Licence("apache-2.0"),
+    "black-forest-labs/FLUX.2-klein-base-4B": Licence("apache-2.0"),
     "Qwen/Qwen-Image": Licence("apache-2.0"),
+    "lodestones/Chroma1-HD": Licence("apache-2.0"),
+    "fal/AuraFlow-v0.3": Licence("apache-2.0"),
 }
 """Of well-known bases, for when their own card cannot be read (offline). `adapt push` asks the Hub first."""
 

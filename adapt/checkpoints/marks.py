@@ -44,11 +44,15 @@ MARKS = (
         ("single_transformer_blocks.0.proj_mlp.weight", "time_text_embed.text_embedder.linear_1.weight", "x_embedder.weight"),
     ),
     Mark(
+        ("flux2", "flux2-klein"), "Flux.2", ("double_blocks.0.img_attn.qkv.weight", "double_stream_modulation_img.lin.weight"),
+        ("single_transformer_blocks.0.attn.to_qkv_mlp_proj.weight", "double_stream_modulation_img.linear.weight"),
+    ),
+    Mark(
         ("chroma",), "Chroma", ("distilled_guidance_layer.in_proj.weight", "double_blocks.0.img_attn.qkv.weight"),
         ("distilled_guidance_layer.in_proj.weight", "single_transformer_blocks.0.proj_mlp.weight"),
     ),
     Mark(
-        ("auraflow",), "AuraFlow", ("double_layers.0.attn.w2q.weight", "cond_seq_linear.weight"),
+        ("aura-flow",), "AuraFlow", ("double_layers.0.attn.w2q.weight", "cond_seq_linear.weight"),
         ("joint_transformer_blocks.*", "register_tokens", "context_embedder.weight"),
     ),
     Mark(

@@ -81,14 +81,16 @@ def clips(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def narrow_flux():
-    """diffusers' map of Flux.1's names knows the published width, 3072, alone: here it is the tiny one's."""
-    from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
+    """diffusers' maps of Flux.1's and Chroma's names know the published width, 3072, alone: here it is the tiny one's."""
+    from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES as KNOWN
 
-    entry = SINGLE_FILE_LOADABLE_CLASSES["FluxTransformer2DModel"]
-    kept = entry["checkpoint_mapping_fn"]
-    code = kept.__code__
-    assert 3072 in code.co_consts
-    narrow = code.replace(co_consts=tuple(32 if value == 3072 else value for value in code.co_consts))
-    entry["checkpoint_mapping_fn"] = FunctionType(narrow, kept.__globals__, kept.__name__, closure=kept.__closure__)
+    entries = [KNOWN[kind] for kind in ("FluxTransformer2DModel", "ChromaTransformer2DModel")]
+    kept = [entry["checkpoint_mapping_fn"] for entry in entries]
+    for entry, own in zip(entries, kept, strict=True):
+        code = own.__code__
+        assert 3072 in code.co_consts
+        narrow = code.replace(co_consts=tuple(32 if value == 3072 else value for value in code.co_consts))
+        entry["checkpoint_mapping_fn"] = FunctionType(narrow, own.__globals__, own.__name__, closure=own.__closure__)
     yield
-    entry["checkpoint_mapping_fn"] = kept
+    for entry, own in zip(entries, kept, strict=True):
+        entry["checkpoint_mapping_fn"] = own

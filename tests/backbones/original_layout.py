@@ -31,8 +31,12 @@ def joint_of(pipeline, encoders=True):
 
 
 def transformer_of(pipeline):
-    """The transformer alone of a Stable Diffusion 3, a Flux.1, a Wan, an LTX-Video or a Z-Image, as its authors name it."""
+    """The transformer alone of a family whose published names diffusers knows, as its authors name it."""
     values, kind = pipeline.transformer.state_dict(), type(pipeline.transformer).__name__
+    if kind in FUSED:
+        return tidy(of_fused(values, *FUSED[kind]))
+    if kind == "ChromaTransformer2DModel":
+        return tidy(of_chroma(values))
     if kind in RENAMED:
         return tidy({renamed(key, RENAMED[kind]): value for key, value in fused(values).items()})
     return tidy(of_joint(values, kind))
@@ -187,6 +191,85 @@ def of_joint(values, kind):
         whole = torch.cat([pieces[place][1] for place in sorted(pieces)])
         found[name] = torch.cat(whole.chunk(2)[::-1]) if turned else whole
     return found
+
+
+def of_chroma(values):
+    """Flux.1's names without modulations, which one small network makes."""
+    own = "distilled_guidance_layer."
+    swaps = {"linear_1": "in_layer", "linear_2": "out_layer"}
+    found = of_joint({key: value for key, value in values.items() if not key.startswith(own)}, "FluxTransformer2DModel")
+    for key, value in values.items():
+        if key.startswith(own):
+            name = re.sub(r"linear_[12]", lambda m: swaps[m[0]], key)
+            found[re.sub(r"(norms\.\d+\.)weight", r"\1scale", name)] = value
+    return found
+
+
+def of_fused(values, swaps, together):
+    """By parts of names; tensors that the authors have as one are put together, and the last modulation is turned."""
+    import torch
+
+    found = {}
+    for key, value in values.items():
+        name = next((re.sub(ours, authors, key) for ours, authors in swaps if re.match(ours, key)), key)
+        parent = next((name[: -len(end)] + whole for end, whole in together if name.endswith(end)), name)
+        found.setdefault(parent, []).append(torch.cat(value.chunk(2)[::-1]) if key.startswith("norm_out") else value)
+    return {name: torch.cat(pieces) for name, pieces in found.items()}
+
+
+FUSED = {
+    "Flux2Transformer2DModel": (
+        [
+            (r"x_embedder", "img_in"), (r"context_embedder", "txt_in"), (r"proj_out", "final_layer.linear"),
+            (r"norm_out\.linear", "final_layer.adaLN_modulation.1"), (r"(\w+_stream_modulation\w*)\.linear", r"\1.lin"),
+            (r"time_guidance_embed\.timestep_embedder\.linear_1", "time_in.in_layer"),
+            (r"time_guidance_embed\.timestep_embedder\.linear_2", "time_in.out_layer"),
+            (r"time_guidance_embed\.guidance_embedder\.linear_1", "guidance_in.in_layer"),
+            (r"time_guidance_embed\.guidance_embedder\.linear_2", "guidance_in.out_layer"),
+            (r"single_transformer_blocks\.(\d+)\.attn\.to_qkv_mlp_proj", r"single_blocks.\1.linear1"),
+            (r"single_transformer_blocks\.(\d+)\.attn\.to_out", r"single_blocks.\1.linear2"),
+            (r"single_transformer_blocks\.(\d+)\.attn\.norm_q.weight", r"single_blocks.\1.norm.query_norm.scale"),
+            (r"single_transformer_blocks\.(\d+)\.attn\.norm_k.weight", r"single_blocks.\1.norm.key_norm.scale"),
+            (r"transformer_blocks\.(\d+)\.attn\.norm_q.weight", r"double_blocks.\1.img_attn.norm.query_norm.scale"),
+            (r"transformer_blocks\.(\d+)\.attn\.norm_k.weight", r"double_blocks.\1.img_attn.norm.key_norm.scale"),
+            (r"transformer_blocks\.(\d+)\.attn\.norm_added_q.weight", r"double_blocks.\1.txt_attn.norm.query_norm.scale"),
+            (r"transformer_blocks\.(\d+)\.attn\.norm_added_k.weight", r"double_blocks.\1.txt_attn.norm.key_norm.scale"),
+            (r"transformer_blocks\.(\d+)\.attn\.to_out\.0", r"double_blocks.\1.img_attn.proj"),
+            (r"transformer_blocks\.(\d+)\.attn\.to_add_out", r"double_blocks.\1.txt_attn.proj"),
+            (r"transformer_blocks\.(\d+)\.attn\.to_", r"double_blocks.\1.img_attn."),
+            (r"transformer_blocks\.(\d+)\.attn\.add_", r"double_blocks.\1.txt_attn."),
+            (r"transformer_blocks\.(\d+)\.ff\.linear_in", r"double_blocks.\1.img_mlp.0"),
+            (r"transformer_blocks\.(\d+)\.ff\.linear_out", r"double_blocks.\1.img_mlp.2"),
+            (r"transformer_blocks\.(\d+)\.ff_context\.linear_in", r"double_blocks.\1.txt_mlp.0"),
+            (r"transformer_blocks\.(\d+)\.ff_context\.linear_out", r"double_blocks.\1.txt_mlp.2"),
+        ],
+        [(f"_attn.{x}{end}.weight", "_attn.qkv.weight") for x in "qkv" for end in ("", "_proj")],
+    ),
+    "AuraFlowTransformer2DModel": (
+        [
+            (r"pos_embed\.pos_embed", "positional_encoding"), (r"pos_embed\.proj", "init_x_linear"),
+            (r"time_step_proj\.linear_1", "t_embedder.mlp.0"), (r"time_step_proj\.linear_2", "t_embedder.mlp.2"),
+            (r"context_embedder", "cond_seq_linear"), (r"proj_out", "final_linear"), (r"norm_out\.linear", "modF.1"),
+            (r"single_transformer_blocks\.(\d+)\.norm1\.linear", r"single_layers.\1.modCX.1"),
+            (r"single_transformer_blocks\.(\d+)\.attn\.to_out\.0", r"single_layers.\1.attn.w1o"),
+            (r"single_transformer_blocks\.(\d+)\.attn\.to_", r"single_layers.\1.attn.w1"),
+            (r"single_transformer_blocks\.(\d+)\.ff\.linear_", r"single_layers.\1.mlp.c_fc"),
+            (r"single_transformer_blocks\.(\d+)\.ff\.out_projection", r"single_layers.\1.mlp.c_proj"),
+            (r"joint_transformer_blocks\.(\d+)\.norm1\.linear", r"double_layers.\1.modX.1"),
+            (r"joint_transformer_blocks\.(\d+)\.norm1_context\.linear", r"double_layers.\1.modC.1"),
+            (r"joint_transformer_blocks\.(\d+)\.attn\.to_out\.0", r"double_layers.\1.attn.w2o"),
+            (r"joint_transformer_blocks\.(\d+)\.attn\.to_add_out", r"double_layers.\1.attn.w1o"),
+            (r"joint_transformer_blocks\.(\d+)\.attn\.to_", r"double_layers.\1.attn.w2"),
+            (r"joint_transformer_blocks\.(\d+)\.attn\.add_(.)_proj", r"double_layers.\1.attn.w1\2"),
+            (r"joint_transformer_blocks\.(\d+)\.ff\.linear_", r"double_layers.\1.mlpX.c_fc"),
+            (r"joint_transformer_blocks\.(\d+)\.ff\.out_projection", r"double_layers.\1.mlpX.c_proj"),
+            (r"joint_transformer_blocks\.(\d+)\.ff_context\.linear_", r"double_layers.\1.mlpC.c_fc"),
+            (r"joint_transformer_blocks\.(\d+)\.ff_context\.out_projection", r"double_layers.\1.mlpC.c_proj"),
+        ],
+        [],
+    ),
+}  # fmt: skip
+"""diffusers' names and the authors', the first that fits; ends of what is one tensor with them, in its order."""
 
 
 RENAMED = {

@@ -47,7 +47,18 @@ def sd3():
 
 pytestmark = pytest.mark.usefixtures("narrow_flux")
 WHOLE = {"stable-diffusion-xl": (xl, xl_of), "stable-diffusion-3": (sd3, joint_of), "flux": (tiny.flux, joint_of)}
-ALONE = ("stable-diffusion-3", "flux", "wan", "ltx-video", "z-image", "qwen-image")
+ALONE = (
+    "stable-diffusion-3",
+    "flux",
+    "chroma",
+    "aura-flow",
+    "flux2",
+    "flux2-klein",
+    "wan",
+    "ltx-video",
+    "z-image",
+    "qwen-image",
+)
 
 
 @pytest.fixture(scope="module")
