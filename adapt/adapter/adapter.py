@@ -259,7 +259,7 @@ class Adapter:
     def check(self, backbone: Backbone) -> None:
         """Raises `AdapterError` when it was made for another base."""
         made_for, given = self.facts.base.get("fingerprint"), backbone.fingerprint()
-        if made_for is not None and made_for != given:
+        if made_for is not None and made_for != given and made_for not in backbone.kin():
             family = self.facts.base.get("family")
             raise AdapterError(
                 "the adapter was made for another base",

@@ -33,6 +33,11 @@ def put_in_control(backbone: Backbone, settings: TrainSettings) -> Taught | None
     stem = stem_of(backbone)
     assert stem is not None, "judged"
     own = stem.convolution
-    conditioner = ControlConditioner.new(own.weight.shape, settings.control, own.stride[0], int(own.padding[0]))
+    shape = (
+        own.out_channels,
+        backbone.latent_channels,
+        *own.kernel_size,
+    )  # the control is as latents are, whatever else comes in
+    conditioner = ControlConditioner.new(shape, settings.control, own.stride[0], int(own.padding[0]))
     backbone.conditioners["control"] = conditioner
     return teach(conditioner, settings.control_learning_rate, ("weight",), backbone.device)

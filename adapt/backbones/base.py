@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from adapt.backbones.beside import Beside, informed
 from adapt.backbones.columns import Span, columns_of
-from adapt.backbones.identity import contents_of, fingerprint_of
+from adapt.backbones.identity import contents_of, fingerprint_of, relatives_of
 from adapt.backbones.packed import way_of
 from adapt.backbones.registry import FAMILIES, SOURCED, Family, Refusal, refusal_of
 from adapt.backbones.sources import HOLE
@@ -75,6 +75,8 @@ class Backbone(ABC):
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
     time_sampling: ClassVar[str] = "uniform"
     guidance_scale: ClassVar[float] = 7.5
+    first_layer: ClassVar[str] = "conv_in"
+    """What takes `input_widths` in."""
     guidance_offset: ClassVar[float] = 0.0
     """What the family's pipeline calls guidance s is s + offset here, where 1 is always off (Z-Image: 1)."""
     sampling_steps: ClassVar[int] = 30
@@ -100,6 +102,7 @@ class Backbone(ABC):
         self.quantised = None if own is None else way_of(own)
         """How the denoiser is held in few bits, if it is: `gguf`, `nf4-bnb` …"""
         self._known: dict[str, str] = {}
+        self._kin: frozenset[str] = frozenset()
         self.max_tokens = self.entry.max_tokens
         self.frames, self.fps = self.entry.frames, self.entry.fps  # of the clips that are made, and learned
         self.conditioners: dict[str, Conditioner | Beside] = {}  # of what is on it (an adapter, a ControlNet), by part
@@ -171,6 +174,11 @@ class Backbone(ABC):
         """Whether it is shown a picture with a hole, and where the hole is, beside the noise: an inpainting base. A network that
         has no channels for that is a plain one, whatever its pipeline is called."""
         return self.task == "inpainting" and int(self.config["in_channels"]) > self.latent_channels
+
+    @property
+    def input_widths(self) -> tuple[int, ...]:
+        """Channels that the networks of the family's tasks take in, where that is all that they differ in."""
+        return ()
 
     @property
     def needs_source(self) -> bool:
@@ -308,6 +316,7 @@ class Backbone(ABC):
     # ------------------------------------------------------------------------------------------------ who it is
     def remember(self) -> None:
         """Its digests from here on are those of what it holds now: what is quantised has other shapes and bytes."""
+        self._kin = self.kin()
         self._known = {"": self.fingerprint(), **{name: self.content_key(name) for name in self.denoisers}}
 
     def fingerprint(self) -> str:
@@ -315,6 +324,14 @@ class Backbone(ABC):
         if self._known:
             return self._known[""]
         return fingerprint_of(*self.denoisers.values())
+
+    def kin(self) -> frozenset[str]:
+        """Fingerprints of other bases whose adapters it takes: those of the family's other tasks, whose networks differ in what
+        they take in (`input_widths`)."""
+        if self._known:
+            return self._kin
+        one, *others = self.denoisers.values()
+        return frozenset() if others else relatives_of(one, self.first_layer, self.input_widths)
 
     def content_key(self, component: str) -> str:
         """Digest of a component's class, configuration and weights (64 values of each tensor); of several, joined by `+`."""

@@ -24,6 +24,7 @@ class Flux(Backbone):
     masked picture and the hole, pixel by pixel, as more channels of each token."""
 
     family: ClassVar[str] = "flux"
+    first_layer: ClassVar[str] = "x_embedder"
     lora_targets: ClassVar[tuple[str, ...]] = (
         *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
         *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out"),
@@ -59,6 +60,11 @@ class Flux(Backbone):
     def needs_source(self) -> bool:
         """Kontext draws from words alone too."""
         return False
+
+    @property
+    def input_widths(self) -> tuple[int, ...]:
+        """Of a token: plain, filled."""
+        return 4 * self.latent_channels, 4 * (2 * self.latent_channels + self.scale_factor**2)
 
     def hole_channels(self, hole: Tensor) -> Tensor:
         """Every pixel that a latent stands for is a channel."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from inspect import Parameter, signature
 from typing import Any
 
+from diffusers.configuration_utils import ConfigMixin
 from torch import Tensor, nn
 
 from adapt.backbones.packed import packed_layers, shape_of, stored
@@ -31,16 +33,57 @@ def fingerprint_of(denoiser: Any, *others: Any) -> str:
     """Digest of a network's class, configuration and shapes, whatever it is packed into; of several, of all of theirs."""
     if others:
         return hashlib.sha256(" ".join(map(fingerprint_of, (denoiser, *others))).encode()).hexdigest()[:16]
-    config = {key: value for key, value in _said(denoiser.config).items() if key != "quantization_config"}
-    packed = {f"{name}.weight".replace(".base_layer.", "."): shape_of(m) for name, m in packed_layers(denoiser)}
-    shapes = {name: list(packed.get(name, p.shape)) for name, p in base_state(denoiser)}
+    return _digest(denoiser, _meant(denoiser), _shapes(denoiser))
+
+
+def relatives_of(denoiser: Any, first: str, widths: Iterable[int]) -> frozenset[str]:
+    """Fingerprints of networks that take in other channels, and are the same behind their first layer: what an adapter does to
+    one of them, it does to all. The network's own, too, as it was before what its configuration says beside was left out.
+
+    Args:
+        first: name of the first layer.
+        widths: how many channels they take in.
+    """
+    config, shapes, weight = _meant(denoiser), _shapes(denoiser), f"{first}.weight"
+    found = {_digest(denoiser, _unpacked(denoiser.config), shapes)}
+    outs = {config.get("out_channels"), None}  # Flux.1's says None for "as many as come in", and Fill's the number
+    for width in widths:
+        taken = {**shapes, weight: [shapes[weight][0], width, *shapes[weight][2:]]}
+        for out in outs:
+            said = {"out_channels": out} if "out_channels" in config else {}
+            found.add(_digest(denoiser, {**config, **said, "in_channels": width}, taken))
+    return frozenset(found)
+
+
+def _digest(denoiser: Any, config: Mapping[str, Any], shapes: Mapping[str, list[int]]) -> str:
     text = json.dumps([type(denoiser).__name__, config, shapes], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _shapes(denoiser: nn.Module) -> dict[str, list[int]]:
+    """Whatever it is packed into."""
+    packed = {f"{name}.weight".replace(".base_layer.", "."): shape_of(m) for name, m in packed_layers(denoiser)}
+    return {name: list(packed.get(name, p.shape)) for name, p in base_state(denoiser)}
+
+
+def _meant(denoiser: Any) -> dict[str, Any]:
+    """What its class takes of its configuration: published files say more at times, of their training's averages, say."""
+    taken = signature(type(denoiser).__init__).parameters.values()
+    said = _unpacked(denoiser.config)
+    if any(one.kind is Parameter.VAR_KEYWORD for one in taken) or not isinstance(denoiser, ConfigMixin):
+        return said
+    names = {one.name for one in taken}
+    return {key: value for key, value in said.items() if key in names}
 
 
 def _said(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration without what the library adds: the path that it was read from, its own version."""
     return {key: value for key, value in config.items() if not key.startswith("_")}
+
+
+def _unpacked(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Without how it is held in few bits."""
+    return {key: value for key, value in _said(config).items() if key != "quantization_config"}
 
 
 def contents_of(module: Any, told: str) -> str:

@@ -35,6 +35,12 @@ class StableDiffusion(Backbone):
         return () if encoder is None else (Reader(self.pipeline, self.pipeline.tokenizer, encoder),)
 
     @property
+    def input_widths(self) -> tuple[int, ...]:
+        """Plain, edited, filled."""
+        plain = self.latent_channels
+        return plain, 2 * plain, 2 * plain + 1
+
+    @property
     def drops_source(self) -> bool:
         return self.task == "edit"
 

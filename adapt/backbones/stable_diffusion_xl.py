@@ -29,6 +29,10 @@ class StableDiffusionXL(Backbone):
     def null_kind(self) -> str:
         return "zeros" if self.pipeline.config.get("force_zeros_for_empty_prompt") else "empty"
 
+    @property
+    def input_widths(self) -> tuple[int, ...]:
+        return self.latent_channels, 2 * self.latent_channels + 1
+
     def encode_text(self, captions: Sequence[str]) -> Part:
         with quiet_libraries():
             tokens, _, pooled, _ = self.pipeline.encode_prompt(

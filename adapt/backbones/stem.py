@@ -38,7 +38,11 @@ def stem_of(backbone: Backbone) -> Stem | None:
     for name in STEMS:
         layer: Any = reduce(_child, name.split("."), network)
         own = getattr(layer, "base_layer", layer)
-        if isinstance(layer, nn.Module) and isinstance(own, nn.Conv2d) and own.in_channels == backbone.latent_channels:
+        if (
+            isinstance(layer, nn.Module)
+            and isinstance(own, nn.Conv2d)
+            and own.in_channels in (backbone.latent_channels, backbone.config.get("in_channels"))
+        ):
             return Stem(layer, own)
     return None
 

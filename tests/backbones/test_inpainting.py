@@ -107,3 +107,83 @@ def test_generate_fills_a_hole(folders, tmp_path, monkeypatch, capsys):
         assert a.tobytes() != b.tobytes()
     assert main([*words, "--image", "photo.png", "--output", "no.png"]) == 2
     assert "--mask" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------ adapters of other tasks
+def adapter_of(backbone, layer, **shape):
+    from adapt.adapter import Adapter, Facts
+    from adapt.formats import LoraWeights, Pair
+
+    weight = backbone.denoiser.get_submodule(layer).weight
+    pair = Pair(torch.ones(2, *weight.shape[1:]), torch.ones(len(weight), 2, *[1] * (weight.ndim - 2)), 2.0)
+    base = {"family": backbone.family, "fingerprint": backbone.fingerprint()}
+    return Adapter(LoraWeights({backbone.denoiser_name: {layer: pair}}), Facts(base=base), "other")
+
+
+RELATED = [
+    *(("stable-diffusion", "inpainting"), ("inpainting", "stable-diffusion"), ("stable-diffusion", "instruct-pix2pix")),
+    *(("stable-diffusion-xl", "inpainting-xl"), ("flux", "flux-fill"), ("flux-fill", "flux"), ("flux", "flux-kontext")),
+]
+LAYERS = {
+    "unet": ("mid_block.attentions.0.transformer_blocks.0.attn1.to_v", "conv_in"),
+    "transformer": ("transformer_blocks.0.attn.to_v", "x_embedder"),
+}
+
+
+@pytest.mark.parametrize(("made_for", "name"), RELATED)
+def test_an_adapter_of_another_task_of_the_family_is_taken(backbones, made_for, name):
+    from adapt.errors import AdapterError
+
+    backbone, plain = backbones(name), backbones(made_for)
+    inside, first = LAYERS[backbone.denoiser_name]
+    told = {"image": sources()[0], "mask": holes()[0]} if CASES[name].fills else {"image": sources()[0]}
+    told = told if backbone.takes_source else {}
+    before = drawn(backbone, **told)
+    with adapter_of(plain, inside).apply(backbone):
+        assert (drawn(backbone, **told) - before).abs().max() > 1e-3
+    if backbone.fingerprint() != plain.fingerprint():  # what touches what comes in, fits its own base alone
+        with pytest.raises(AdapterError, match="another base"):
+            adapter_of(plain, first).apply(backbone)
+    assert torch.equal(drawn(backbone, **told), before)
+
+
+def test_generate_says_so(backbones, folders, tmp_path, monkeypatch, capsys):
+    from dataclasses import replace
+
+    monkeypatch.chdir(tmp_path)
+    adapter = adapter_of(backbones("stable-diffusion"), LAYERS["unet"][0])
+    told = replace(adapter.facts, base={**adapter.facts.base, "pipeline": "StableDiffusionPipeline"})
+    replace(adapter, facts=told).save("style")
+    words = ["generate", "--prompt", "a", "--steps", "1", "--adapter", "style", "--device", "cpu", "--base"]
+    for name, said in (("inpainting", True), ("stable-diffusion", False)):
+        assert main([*words, str(folders(name))]) == 0
+        assert ("made for a base of StableDiffusionPipeline" in capsys.readouterr().err) == said
+
+
+def test_other_networks_of_the_family_are_still_another_base(backbones):
+    from adapt.errors import AdapterError
+
+    backbone = backbones("inpainting")
+    for other in ("stable-diffusion-xl", "flux"):
+        assert backbones(other).fingerprint() not in backbone.kin()
+    adapter = adapter_of(backbones("stable-diffusion"), LAYERS["unet"][0])
+    unet = backbone.denoiser
+    kept = unet.config
+    try:
+        unet.register_to_config(attention_head_dim=4)  # of the same shapes, and another network
+        with pytest.raises(AdapterError, match="another base"):
+            adapter.check(backbone)
+    finally:
+        unet.register_to_config(**{key: kept[key] for key in ("attention_head_dim",)})
+
+
+def test_what_a_published_configuration_says_beside_its_network_is_not_who_it_is(backbones):
+    """Moving averages of a training, say: diffusers keeps what it does not know."""
+    backbone = backbones("stable-diffusion")
+    unet, own = backbone.denoiser, backbone.fingerprint()
+    frozen = unet._internal_dict
+    try:
+        unet.register_to_config(decay=0.9999, optimization_step=37000)
+        assert backbone.fingerprint() == own
+    finally:
+        unet._internal_dict = frozen
