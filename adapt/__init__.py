@@ -16,6 +16,7 @@ __version__ = "0.4.0"
 
 if TYPE_CHECKING:
     from adapt.adapter import Adapter
+    from adapt.adapter.control_net import ControlNet
     from adapt.api.explain import Explanation, explain
     from adapt.api.generate import generate
     from adapt.api.scored import guided_by
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from adapt.backbones import Backbone
     from adapt.config import TrainSettings
     from adapt.errors import AdaptError
-    from adapt.sampling.control_net import ControlNet
     from adapt.sampling.ip_adapter import IPAdapter
     from conditioning import (
         AdaptiveGuidance,
@@ -64,7 +64,7 @@ _HOMES = {
     **{"TrainSettings": "adapt.config", "TrainingResult": "adapt.api.train"},
     **{"generate": "adapt.api.generate", "train": "adapt.api.train", "guided_by": "adapt.api.scored"},
     **{"Explanation": "adapt.api.explain", "explain": "adapt.api.explain"},
-    **{"ControlNet": "adapt.sampling.control_net", "IPAdapter": "adapt.sampling.ip_adapter"},
+    **{"ControlNet": "adapt.adapter.control_net", "IPAdapter": "adapt.sampling.ip_adapter"},
     **{"pull": "adapt.api.share", "push": "adapt.api.share", "sweep": "adapt.api.sweep"},
     **dict.fromkeys(
         (

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from adapt import files
+from adapt.adapter.conditioners import read_conditioners
 from adapt.adapter.facts import FACTS_NAME, Facts, read_facts
 from adapt.adapter.places import home, locate, name_of
 from adapt.errors import AdapterError
 from adapt.formats import FILE_NAME, Layer, LoraWeights, read, write_peft
 from adapt.formats.conditioners import FOLDER as CONDITIONING
-from adapt.formats.conditioners import labels_in, read_conditioners, write_conditioners
+from adapt.formats.conditioners import labels_in, write_conditioners
 from adapt.formats.described import Description, write_sidecars
 from adapt.formats.embeddings import FOLDER as EMBEDDINGS
 from adapt.formats.embeddings import Embeddings, read_embeddings, write_embeddings
@@ -283,6 +284,7 @@ class Adapter:
         Raises:
             AdapterError: made for another base, or classes where there are some already; the backbone is then untouched.
         """
+        from adapt.backbones.beside import Beside
         from adapt.lora import Applied
         from adapt.lora.by_time import Following, at_share
         from adapt.lora.words import Words
@@ -291,6 +293,9 @@ class Adapter:
         if both := set(self.conditioners) & set(backbone.conditioners):
             raise AdapterError("another adapter with such a conditioner is on this base already", given=", ".join(sorted(both)),
                                allowed="one at a time", next="of classes: adapt classes A --merge B")  # fmt: skip
+        for conditioner in self.conditioners.values():
+            if isinstance(conditioner, Beside):
+                conditioner.put_on(backbone)
         applied = Applied(backbone.modules, at_share(self.layers(), 0.0), scale)
         if "tlora" in self.weights.kinds:
             following = Following(applied, self.layers(), backbone.objective().share, 0.0)

@@ -11,6 +11,7 @@ from typing import Any
 
 from adapt import card, files, licences
 from adapt.adapter import FACTS_NAME, Adapter, Facts
+from adapt.adapter.conditioners import read_conditioners
 from adapt.api.assistant import told as told_of_assistant
 from adapt.api.distillation import remembered
 from adapt.api.generate import applied, known_of, with_scale
@@ -23,7 +24,6 @@ from adapt.config import TrainSettings
 from adapt.data import Picture
 from adapt.evaluation.proof import Proof, prove
 from adapt.formats import LoraWeights, read_lora
-from adapt.formats.conditioners import read_conditioners
 from adapt.formats.described import slug
 from adapt.formats.diffusers_lora import portable
 from adapt.formats.embeddings import file_of, read_embeddings

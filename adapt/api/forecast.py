@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 
 from adapt.api.assemble import hearing_of
+from adapt.api.controls import along_nothing
 from adapt.api.gather import Pictures
 from adapt.api.kernels import require_same_gradients, tune
 from adapt.api.machine import Resting, load_base, make_accelerator
@@ -85,9 +86,10 @@ def forecast(base: str, pictures: Pictures, settings: TrainSettings) -> tuple[Tr
         lambda: backbone.encode_media(torch.zeros(1, backbone.medium.channels, *backbone.medium.dims(width, height)))
     )
     loads_in = readers(settings, backbone)
-    # There is no Plan here to ask, and conditioners cost next to nothing.
+    # There is no Plan here to ask, and conditioners cost next to nothing, but for a ControlNet.
     still: dict[str, Any] = dict.fromkeys(("dropout", "rank_dropout", "module_dropout"), 0.0)
-    still |= {"classes": False, "grow_from": None, "image_prompts": False, "control": "none"}
+    still |= {"classes": False, "grow_from": None, "image_prompts": False}
+    still |= {} if settings.control_as == "controlnet" else {"control": "none"}
     injection = put_in(backbone, settings.model_copy(update=still))
     for network in backbone.networks:
         tune(network, settings, accelerator.device)
@@ -152,6 +154,7 @@ def forward_of(
     x = normal(0, "forecast", 0, 0, shape).to(backbone.device, backbone.dtype)
     t = (objective or backbone.objective()).times(torch.full((rows,), 0.5), shape[2:]).to(x.device)
     condition = with_blank(backbone, backbone.null(1).expand(rows), *shape[2:])
+    condition = along_nothing(backbone, condition, *size[::-1])
 
     def forward() -> torch.Tensor:
         with accelerator.autocast(), keeping():

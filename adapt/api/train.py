@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from adapt import files
 from adapt.api.assistant import require_assistant
 from adapt.api.classes import require_slot
-from adapt.api.controls import require_stem
+from adapt.api.controls import require_place
 from adapt.api.distillation import settled_distillation, worn_off
 from adapt.api.experts import settled_experts
 from adapt.api.gather import Pictures, completed, gather
@@ -323,7 +323,7 @@ def settle(settings: TrainSettings, backbone: Backbone) -> TrainSettings:
     backbone.frames, backbone.fps = medium.frames, medium.fps
     require_slot(backbone, settings)
     require_pictures(backbone, settings)
-    require_stem(backbone, settings)
+    require_place(backbone, settings)
     network, distilled = settled_network(settings, backbone), settled_distillation(settings, backbone)
     require_words(settings, backbone)
     make_objective(backbone, settings)

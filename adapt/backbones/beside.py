@@ -26,18 +26,20 @@ class Beside(ABC):
 
     Attributes:
         name: of its part in `Condition.parts`.
-        digest: of its weights, for what says how a picture was drawn.
     """
 
     name: str
-    digest: str
 
     @abstractmethod
-    def look(self, backbone: Backbone, picture: Image, height: int, width: int) -> Tensor:
-        """What is told of a picture, for a drawing of this size in pixels; without a row axis."""
+    def look(self, backbone: Backbone, picture: Image, pixels: Tensor) -> Tensor:
+        """What is told of a picture; without a row axis.
+
+        Args:
+            pixels: it at the drawing's size, (3, H, W) in [-1, 1].
+        """
 
     @abstractmethod
-    def encode(self, raw: Sequence[tuple[Tensor, float] | None]) -> Part:
+    def encode(self, raw: Sequence[Any]) -> Part:
         """One row of tensors for each (what `look` found, its strength); None is null."""
 
     @abstractmethod
@@ -45,7 +47,7 @@ class Beside(ABC):
         """The part that says nothing, `rows` times."""
 
     @abstractmethod
-    def told(self, part: Part, arguments: tuple[Any, ...], named: dict[str, Any]) -> Told:
+    def passed_on(self, part: Part, arguments: tuple[Any, ...], named: dict[str, Any]) -> Told:
         """What the denoiser is called with instead."""
 
     @abstractmethod
@@ -95,7 +97,7 @@ def informed(backbone: Backbone, condition: Condition) -> Iterator[None]:
 @contextmanager
 def _telling(network: nn.Module, beside: Beside, part: Part) -> Iterator[None]:
     def told(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> Told:
-        return beside.told(part, arguments, named)
+        return beside.passed_on(part, arguments, named)
 
     hook = network.register_forward_pre_hook(told, with_kwargs=True)
     try:

@@ -60,7 +60,7 @@ class Beside:
     @contextmanager
     def on(self, backbone: Backbone) -> Iterator[dict[str, str]]:
         """The base with them, inside the `with`; what a picture's file says of them."""
-        from adapt.sampling.control_net import ControlNet
+        from adapt.adapter.control_net import ControlNet
         from adapt.sampling.ip_adapter import IPAdapter
 
         said: dict[str, str] = {}

@@ -19,7 +19,7 @@ OF_CLASSES = (
     "class_rank",
 )
 OF_IMAGES = ("image_prompt_tokens", "image_prompt_learning_rate", "image_prompt_dropout")
-OF_CONTROL = ("control_learning_rate", "control_dropout")
+OF_CONTROL = ("control_as", "control_learning_rate", "control_dropout")
 SWITCHES = {"classes": OF_CLASSES, "image_prompts": OF_IMAGES, "control": OF_CONTROL}
 TURNED_ON = {"classes": "classes=true", "image_prompts": "image_prompts=true", "control": "control=edges"}
 PARTS = ("caption", "class", "image", "control", "source")
@@ -60,8 +60,16 @@ class ConditionSettings(Section):
         "none",
         description="teach to draw along a control: each picture's edges or colours, or files of yours; drawn with --control",
     )
+    control_as: Literal["layer", "controlnet"] = Field(
+        "layer",
+        description="what follows it: a layer beside the first, or a ControlNet, a copy of the UNet's first half",
+    )
     control_learning_rate: float = Field(
-        1e-3, gt=0, le=10, allow_inf_nan=False, description="of the layer that takes it in, at its highest"
+        1e-3,
+        gt=0,
+        le=10,
+        allow_inf_nan=False,
+        description="of what takes it in, at its highest; of a ControlNet 1e-5 is usual",
     )
     control_dropout: Share = Field(0.1, description="share of rows without their control alone")
     source_dropout: Share | None = Field(

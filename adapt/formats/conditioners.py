@@ -22,25 +22,6 @@ def write_conditioners(folder: Path, conditioners: Mapping[str, LearnedCondition
         conditioner.save(folder / FOLDER / part)
 
 
-def read_conditioners(folder: Path) -> dict[str, LearnedConditioner]:
-    """The learned conditioners of an adapter's folder; none without `conditioning/`.
-
-    Raises:
-        AdapterError: one that is damaged, or of a part that is not known.
-    """
-    from conditioning import ClassConditioner, ControlConditioner, ImageConditioner
-
-    readers = {CLASS: ClassConditioner.load, IMAGE: ImageConditioner.load, CONTROL: ControlConditioner.load}
-    found = sorted(path.name for path in (folder / FOLDER).glob("*") if path.is_dir())
-    if strange := set(found) - set(readers):
-        raise AdapterError("the adapter has a conditioner that this version does not know", given=", ".join(strange),
-                           allowed=", ".join(readers), next="update adapt")  # fmt: skip
-    try:
-        return {part: readers[part](folder / FOLDER / part) for part in found}
-    except ValueError as error:
-        raise AdapterError(str(error), given=folder, next="take the whole adapter folder again") from error
-
-
 def labels_in(folder: Path) -> tuple[str, ...]:
     """The classes of an adapter's folder, in their order; none without any. Needs no torch.
 

@@ -13,7 +13,6 @@ from torch import Tensor
 from adapt.backbones.beside import Beside, Told, merged, rows_of
 from adapt.errors import AdapterError
 from adapt.fetch.network import ip_adapter_file
-from adapt.files import digest
 from adapt.formats.opening import check_file
 from adapt.quiet import quiet_libraries
 from conditioning import Part
@@ -35,18 +34,12 @@ class IPAdapter(Beside):
         weights: both halves.
         encoder: CLIP's vision model that it was made for.
         scale: how strongly the picture is attended to; 1 as trained.
-        digest: of the weights.
     """
 
     name = "image"
 
-    def __init__(self, weights: Weights, encoder: Any, scale: float = 1.0, digest: str = "") -> None:
-        self.weights, self.encoder, self.scale, self.digest = (
-            weights,
-            encoder.requires_grad_(False).eval(),
-            scale,
-            digest,
-        )
+    def __init__(self, weights: Weights, encoder: Any, scale: float = 1.0) -> None:
+        self.weights, self.encoder, self.scale = weights, encoder.requires_grad_(False).eval(), scale
         self._kept: dict[str, Any] = {}
         self._null: Tensor | None = None
 
@@ -67,14 +60,14 @@ class IPAdapter(Beside):
         weights = _read(path)
         width = _width(weights["image_proj"], path)
         places = [Path(image_encoder)] if image_encoder else [path.parent / name for name in ENCODERS]
-        return IPAdapter(weights, _encoder(places, width, path), scale, digest(path))
+        return IPAdapter(weights, _encoder(places, width, path), scale)
 
     @property
     def looks_at_all(self) -> bool:
         """Whether every place of the picture is told (plus), not its summary alone."""
         return "proj.weight" not in self.weights["image_proj"]
 
-    def look(self, backbone: Backbone, picture: Image, height: int, width: int) -> Tensor:
+    def look(self, backbone: Backbone, picture: Image, pixels: Tensor) -> Tensor:
         """CLIP's summary (D,), or its states before the last layer (L, D)."""
         told, _ = backbone.pipeline.encode_image(picture, backbone.device, 1, self.looks_at_all)
         found: Tensor = told[0]
@@ -90,7 +83,7 @@ class IPAdapter(Beside):
         assert self._null is not None, "it is on a base"
         return {"states": self._null[None, None].expand(rows, 1, *self._null.shape)}
 
-    def told(self, part: Part, arguments: tuple[Any, ...], named: dict[str, Any]) -> Told:
+    def passed_on(self, part: Part, arguments: tuple[Any, ...], named: dict[str, Any]) -> Told:
         return arguments, merged(named, "added_cond_kwargs", {"image_embeds": [part["states"]]})
 
     @torch.no_grad()

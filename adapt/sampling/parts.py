@@ -13,7 +13,7 @@ from adapt.backbones.beside import Beside
 from adapt.backbones.features import features_of
 from adapt.backbones.sources import HOLE
 from adapt.backbones.sources import PART as SOURCE
-from adapt.data.controls import EXTRACTORS
+from adapt.data.controls import EXTRACTORS, FILES
 from adapt.sampling.pixels import nothing_left, to_hole, to_pixels
 from adapt.sampling.request import Drawing
 from adapt.types import Sizes
@@ -121,12 +121,11 @@ def _followed(backbone: Backbone, drawing: Drawing) -> Any:
     """To a network beside the base the picture and its strength; else latents of what is taken from the picture."""
     conditioner = backbone.conditioners["control"]
     assert drawing.control is not None
+    extract = EXTRACTORS[getattr(conditioner, "source", FILES)]
+    seen = extract(to_pixels(drawing.control, drawing.height, drawing.width)[0])
     if isinstance(conditioner, Beside):
-        looked = conditioner.look(backbone, drawing.control, drawing.height, drawing.width)
-        return looked, drawing.control_scale
-    extract = EXTRACTORS[getattr(conditioner, "source", "")]
-    pixels = to_pixels(drawing.control, drawing.height, drawing.width)
-    mean, _ = backbone.encode_media(extract(pixels[0])[None])
+        return conditioner.look(backbone, drawing.control, seen), drawing.control_scale
+    mean, _ = backbone.encode_media(seen[None])
     return drawing.control_scale * mean[0].cpu()
 
 
@@ -145,7 +144,8 @@ def _features(backbone: Backbone, drawing: Drawing) -> Any:
     conditioner = backbone.conditioners["image"]
     assert drawing.image_prompt is not None
     if isinstance(conditioner, Beside):
-        return conditioner.look(backbone, drawing.image_prompt, drawing.height, drawing.width), 1.0
+        pixels = to_pixels(drawing.image_prompt, drawing.height, drawing.width)
+        return conditioner.look(backbone, drawing.image_prompt, pixels[0]), 1.0
     side = backbone.resolution
     mean, _ = backbone.encode_media(to_pixels(drawing.image_prompt, side, side))
     return features_of(mean[0].cpu())

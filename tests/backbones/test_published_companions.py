@@ -4,10 +4,10 @@ import pytest
 import torch
 from tiny_families import built
 
+from adapt.adapter.control_net import ControlNet
 from adapt.api.generate import generate
 from adapt.backbones import Backbone
 from adapt.errors import AdapterError
-from adapt.sampling.control_net import ControlNet
 from adapt.sampling.draw import draw_latents
 from adapt.sampling.ip_adapter import IPAdapter
 from adapt.sampling.noise import generator_of

@@ -198,3 +198,87 @@ def test_a_base_that_edits_has_its_own_use_for_them(pairs, tiny_editor, tmp_path
     words = ["train", str(pairs), "--base", str(tiny_editor), "--output", str(tmp_path / "run"), "control=files"]
     assert main(words) == 2
     assert "control=files takes the pictures that a base which edits is told" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------- a ControlNet of one's own
+NET = {**SHORT, "control_as": "controlnet", "control_learning_rate": 1e-2, "previews": ("a",)}
+
+
+@pytest.fixture(scope="module")
+def net_result(captioned, tiny_base, tmp_path_factory):
+    run = tmp_path_factory.mktemp("nets") / "run"
+    return adapt.train(captioned, output=run, base=str(tiny_base), settings=tiny(**NET))
+
+
+def test_a_new_control_net_is_the_base_to_the_bit(tiny_base):
+    backbone = Backbone.load(str(tiny_base))
+    plain, x, t = backbone.condition(["a"]), torch.randn(1, 4, 8, 8), torch.tensor([300])
+    before = backbone.predict(x, t, plain)
+    net = adapt.ControlNet.new(backbone, "edges", seed=0)
+    with net.on(backbone):
+        part = net.encode([(torch.rand(3, 16, 16), 1.0)])
+        assert torch.equal(backbone.predict(x, t, plain.replaced({"control": part})), before)
+
+
+def test_a_control_net_is_learned_whole_and_decides_the_picture(net_result, captioned, tiny_base):
+    adapter, base = net_result.adapter, Backbone.load(str(tiny_base))
+    assert (
+        adapter.facts.conditioning["control"] | {"source": "edges", "network": "ControlNetModel"}
+        == adapter.facts.conditioning["control"]
+    )
+    fresh = adapt.ControlNet.new(base, "edges", seed=3).learned
+    learned = adapter.conditioners["control"].learned
+    assert all(not torch.equal(learned[name], fresh[name]) for name in fresh if name.endswith("weight"))
+    first, second = sorted(captioned.rglob("*.png"))[:2]
+    found = [drawn(base, adapter, **each) for each in ({}, {"control": first}, {"control": second})]
+    assert not any(np.array_equal(a, b) for i, a in enumerate(found) for b in found[:i])
+    assert np.array_equal(found[0], drawn(base, adapter, control=first, control_scale=0.0))
+    assert base.conditioners == {}
+
+
+def test_its_files_are_diffusers_own(net_result, captioned, tiny_base):
+    from diffusers import ControlNetModel
+
+    folder = net_result.folder / "adapter" / "conditioning" / "control"
+    network = ControlNetModel.from_pretrained(folder)
+    learned = net_result.adapter.conditioners["control"].state()
+    assert all(torch.equal(p, learned[name]) for name, p in network.named_parameters())
+    base, first = Backbone.load(str(tiny_base)), min(captioned.rglob("*.png"))
+    with adapt.ControlNet.load(folder).on(base):  # alone, as a published one; it knows that it wants edges
+        alone = np.asarray(adapt.generate(base, prompt="a", steps=2, control=first)[0])
+    assert not np.array_equal(alone, np.asarray(adapt.generate(base, prompt="a", steps=2)[0]))
+
+
+def test_a_resumed_run_with_a_control_net_gives_the_same_bytes(net_result, captioned, tiny_base, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(net_result.folder, run)
+    shutil.rmtree(run / "checkpoints" / "step-000004")
+    adapt.train(captioned, output=run, base=str(tiny_base), settings=tiny(**NET), existing="resume")
+    assert content(run, *RESULTS, "words") == content(net_result.folder, *RESULTS, "words")
+
+
+def test_a_control_net_is_for_unets_and_said_before(tiny_base, captioned, tmp_path, capsys):
+    with pytest.raises(SettingsError, match="control_as"):
+        validate({"control_as": "controlnet"})
+    words = ["train", str(captioned), "--base", str(tiny_base), "--output", str(tmp_path / "run"), "--dry-run"]
+    assert main([*words, "control=edges", "control_as=controlnet", "memory=fit"]) == 2
+    assert "does not go with memory" in capsys.readouterr().err
+
+
+def test_a_dry_run_counts_the_control_net(tiny_base, captioned, tmp_path, capsys):
+    words = [
+        "train",
+        str(captioned),
+        "--base",
+        str(tiny_base),
+        "--output",
+        str(tmp_path / "run"),
+        "--dry-run",
+        "--json",
+    ]
+    trainable = []
+    for kind in ("layer", "controlnet"):
+        assert main([*words, "control=edges", f"control_as={kind}"]) == 0
+        trainable.append(json.loads(capsys.readouterr().out)["forecast"]["trainable"])
+    net = adapt.ControlNet.new(Backbone.load(str(tiny_base)), "edges", 0)
+    assert trainable[1] - trainable[0] == sum(p.numel() for p in net.learned.values())
