@@ -7,7 +7,10 @@
 A class adapter is trained on `examples/data/animals/train` (no captions), draws every class unguided (`class_scale=1`) and
 guided from the same noise, and grows by `examples/data/animals/added`. A judge that was taught real pictures alone says what
 each drawing shows: the likeliest of the kinds that the adapter knows. Its accuracy on real pictures that it never saw is printed
-first. OUT gets `class_adapter.json` and `sheet.png`. Needs the extra `icons` and the judge's packages (`classes/photo_net.py`).
+first. It has seen OpenMoji's pictures, as the adapter has; a second judge, the stranger, was taught without any picture of this
+house, nor a twin of one, and says of the drawings of added classes what it thinks too: it can be no better than on the pictures
+that the adapter was taught, which is printed. OUT gets `class_adapter.json` and `sheet.png`. Needs the extra `icons` and the
+judge's packages (`classes/photo_net.py`).
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 ROOT = Path(__file__).parents[1]
@@ -133,7 +137,9 @@ def grown(words: argparse.Namespace, run: Path) -> tuple[Path, float]:
     """The adapter with the added classes, and the seconds."""
     if words.grown:
         return words.grown, 0.0
-    settings = adapt.TrainSettings(steps=words.growth_steps, classes=True, grow_from=str(run), previews=())
+    settings = adapt.TrainSettings(
+        steps=words.growth_steps, classes=True, grow_from=str(run), previews=(), seed=words.growth_seed
+    )
     started = time.monotonic()
     adapt.train(words.data / "added", output=words.out / "grown", settings=settings, existing="fresh")
     return words.out / "grown", time.monotonic() - started
@@ -141,6 +147,12 @@ def grown(words: argparse.Namespace, run: Path) -> tuple[Path, float]:
 
 def folders(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_dir())
+
+
+def real(folder: Path, name: str) -> Shown:
+    """The pictures of a class, as they are."""
+    opened = [Image.open(file).convert("RGB") for file in sorted((folder / name).glob("*.png"))]
+    return Shown(torch.from_numpy(np.stack(opened)).permute(0, 3, 1, 2), [name], 0.0)
 
 
 def eight(critic: Critic, artist: Artist, run: Path, words: argparse.Namespace) -> tuple[dict[str, Any], list[Shown]]:
@@ -162,22 +174,32 @@ def eight(critic: Critic, artist: Artist, run: Path, words: argparse.Namespace) 
 
 
 def two_more(
-    critic: Critic, artist: Artist, run: Path, grown: Path, before: Shown, words: argparse.Namespace
-) -> tuple[dict[str, Any], Shown]:
-    """The added classes among all ten; the old ones byte for byte."""
+    critics: dict[str, Critic], artist: Artist, run: Path, grown: Path, before: Shown, words: argparse.Namespace
+) -> tuple[dict[str, Any], list[Shown]]:
+    """The added classes among all ten, without and with guidance; the old ones byte for byte."""
     names, adapter = folders(words.data / "added"), adapt.Adapter.load(grown)
     count = min(SAME, words.each)
-    again, known = (artist.draw(one, before.names, words.scale, count) for one in (adapter, adapt.Adapter.load(run)))
-    same = (again.first(count) == known.first(count)).flatten(2).all(2)  # batches of one size: others round otherwise
-    drawn = artist.draw(adapter, names, words.scale, words.each)
-    hits, confusion = critic.right(drawn, [*before.names, *names])
-    share = by_noise(hits, words.each)
+    again, first = (artist.draw(one, before.names, words.scale, count) for one in (adapter, adapt.Adapter.load(run)))
+    same = (again.first(count) == first.first(count)).flatten(2).all(2)  # batches of one size: others round otherwise
     print(
         f"old classes: {int(same.sum())} of {same.numel()} drawings have the same bytes   goal: {GOALS['old classes']}"
     )
-    print(f"new classes: {share.percent} of {share.pictures}   goal: {GOALS['new classes']}")
-    figures = {"same bytes": int(same.sum()), "compared": same.numel(), "share": vars(share), "taken for": confusion}
-    return figures, drawn
+    figures, shown = dict[str, Any]({"same bytes": int(same.sum()), "compared": same.numel()}), list[Shown]()
+    for who, critic in critics.items():
+        known = torch.cat(
+            [critic.right(real(words.data / "added", name), [*before.names, *names])[0] for name in names]
+        )
+        figures[f"taught pictures, {who}"] = f"{int(known.sum())} of {len(known)}"
+        print(f"{who}: {int(known.sum())} of the {len(known)} pictures that are taught are of their class")
+    for word, scale in (("unguided", 1.0), ("guided", words.scale)):
+        drawn = artist.draw(adapter, names, scale, words.added_each)
+        shown.append(drawn)
+        for who, critic in critics.items():
+            hits, confusion = critic.right(drawn, [*before.names, *names])
+            share = by_noise(hits, words.added_each)
+            figures[f"{word}, {who}"] = {"scale": scale, "share": vars(share), "taken for": confusion}
+            print(f"new classes, {word}, {who}: {share.percent} of {share.pictures}   goal: {GOALS['new classes']}")
+    return figures, shown
 
 
 def sheet(shown: Sequence[Shown], titles: Sequence[str], file: Path) -> None:
@@ -207,10 +229,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--run", type=Path, help="a trained adapter of the eight, instead of training one")
     parser.add_argument("--grown", type=Path, help="one that grew from it, instead of growing one")
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--growth-steps", type=int, default=1000)
+    parser.add_argument("--growth-steps", type=int, default=300)
+    parser.add_argument("--growth-seed", type=int, default=1)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--each", type=int, default=50, help="drawings of a class at each scale")
+    parser.add_argument("--added-each", type=int, default=100, help="drawings of an added class at each scale")
     parser.add_argument("--scale", type=float, default=3.0, help="class scale when guided")
     parser.add_argument("--sampling-steps", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1000)
@@ -225,22 +249,28 @@ def main() -> None:
     words.out.mkdir(parents=True, exist_ok=True)
     words.packages.mkdir(parents=True, exist_ok=True)
     heads, accuracy, name = judge.obtain(words.packages, BUNDLED / "vae")
+    apart, elsewhere, _ = judge.obtain(words.packages, BUNDLED / "vae", without="openmoji")
     told(accuracy)
+    print(
+        f"the stranger: {elsewhere.held_out.percent} of OpenMoji's {elsewhere.held_out.pictures}, of which it saw none"
+    )
     run, seconds = trained(words)
     critic, artist = Critic(heads), Artist(words.sampling_steps, words.seed)
     figures, shown = eight(critic, artist, run, words)
     more, more_seconds = grown(words, run)
-    added, drawn = two_more(critic, artist, run, more, shown[1], words)
+    critics = {"the judge": critic, "the stranger": Critic(apart)}
+    added, drawn = two_more(critics, artist, run, more, shown[1], words)
     whole = {
         "judge": {"name": name, **{k: vars(v) if isinstance(v, Mean) else v for k, v in vars(accuracy).items()}},
+        "stranger": vars(elsewhere.held_out),
         "training": {"steps": words.steps, "rank": words.rank, "seconds": seconds, "growth seconds": more_seconds},
         "drawing": {"steps": words.sampling_steps, "threads": words.threads},
         **{"eight": figures, "added": added, "goals": GOALS},
     }
     text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
     (words.out / "class_adapter.json").write_text(text, "utf-8")
-    titles = ["class scale 1", f"class scale {words.scale:g}", f"added, class scale {words.scale:g}"]
-    sheet([*shown, drawn], titles, words.out / "sheet.png")
+    titles = [f"{who}class scale {scale:g}" for who in ("", "added, ") for scale in (1, words.scale)]
+    sheet([*shown, *drawn], titles, words.out / "sheet.png")
 
 
 if __name__ == "__main__":
