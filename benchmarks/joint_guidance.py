@@ -4,11 +4,12 @@
     python benchmarks/joint_guidance.py --run runs/class_adapter/run --out runs/joint_guidance
 
 Every class of `--classes` is drawn with the words red, green and blue, from the same noises, at each scale of the words with
-the class at `--held`, and at each scale of the class with the words at `--held`. The class's score is the probability that
-the judge of `class_adapter.py` gives it among all classes; the words' score is how much more of the asked colour than of the
-other two there is in the ink, in -1 … 1. Scores of different kinds are compared in units of their own standard deviation
-over all drawings. Wanted: each scale raises its own score, step by step in the mean, and lowers the other's by less. OUT
-gets `joint_guidance.json` and `sheet.png`.
+the class at `--held`, and at each scale of the class with the words at `--held`. A dial's range is 0 (not told) over 1 (told, no
+push) upwards. The class's score is the log-odds that the judge of `class_adapter.py` gives it among all classes of the adapter:
+its probability is 0.86 at scale 1 already, and cannot rise much. The words' score is how much more of the asked colour than of
+the other two there is in the ink, in -1 … 1. Scores of different kinds are compared in units of their own standard deviation over
+all drawings. Wanted: each scale raises its own score, step by step in the mean, and lowers the other's by less, over the whole
+range and from 1 on. OUT gets `joint_guidance.json` and `sheet.png`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +48,13 @@ def colour_score(batch: Tensor, colour: int) -> Tensor:
     return (own * ink).sum((1, 2)) / ink.sum((1, 2)).clamp(min=1)
 
 
+def log_odds(heads: judge.Judge, features: Tensor, label: str, labels: Sequence[str]) -> Tensor:
+    """log p - log (1 - p) of a class among others, in the heads' mean (N,)."""
+    names = [judge.NAMES.index(name) for name in (label, *(other for other in labels if other != label))]
+    said = heads.probabilities(features)[:, :, names].log().mean(0)
+    return said[:, 0] - said[:, 1:].logsumexp(1)
+
+
 def draw(
     base: adapt.Backbone, adapter: adapt.Adapter, label: str, word: str, words: float, of_class: float, each: int
 ) -> Tensor:
@@ -65,19 +74,23 @@ def scores(args: argparse.Namespace, base: adapt.Backbone, adapter: adapt.Adapte
         for number, word in enumerate(COLOURS):
             batch = draw(base, adapter, label, word, words, of_class, args.each)
             features = seen[1].features((255 * batch).round().byte())
-            said = seen[0].probabilities(features).mean(0)
-            names = [judge.NAMES.index(name) for name in adapter.labels]
-            known.append(said[:, judge.NAMES.index(label)] / said[:, names].sum(1))
+            known.append(log_odds(seen[0], features, label, adapter.labels))
             told.append(colour_score(batch, number))
             out.append(batch)
     return torch.cat(told), torch.cat(known), torch.cat(out)
+
+
+def change(own: Sequence[float], other: Sequence[float]) -> dict[str, float | bool]:
+    """What a dial does from the first scale to the last."""
+    rise, fall = own[-1] - own[0], other[0] - other[-1]
+    return {"rise": rise, "fall of the other": fall, "by less": fall < rise}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="a class adapter of examples/data/animals")
     parser.add_argument("--classes", nargs="+", default=["cat", "fish", "horse", "monkey"])
-    parser.add_argument("--scales", nargs="+", type=float, default=[1.0, 2.0, 3.0, 4.0])
+    parser.add_argument("--scales", nargs="+", type=float, default=[0.0, 1.0, 2.0, 3.0, 4.0])
     parser.add_argument("--held", type=float, default=2.0, help="the other scale")
     parser.add_argument("--each", type=int, default=6, help="noises for a class and a colour")
     parser.add_argument("--packages", type=Path, default=default_folder() / "icon_sets")
@@ -97,6 +110,7 @@ def main() -> None:
             shown.append(batch[:: args.each])
             print(f"{dial} {scale:g}: words {told.mean():.3f}, class {known.mean():.3f}", flush=True)
     spread = {score: float(torch.cat([each[score] for each in found.values()]).std()) for score in ("words", "class")}
+    neutral = args.scales.index(1.0) if 1.0 in args.scales else 0
     report = {"judge": name, "spread": spread, "dials": {}}
     for dial, other in (("words", "class"), ("class", "words")):
         steps = [{score: mean(found[dial, s][score] / spread[score]) for score in spread} for s in args.scales]
@@ -107,9 +121,7 @@ def main() -> None:
             "own errors": [step[dial].error for step in steps],
             "other": side,
             "own rises step by step": own == sorted(own),
-            "rise": own[-1] - own[0],
-            "fall of the other": side[0] - side[-1],
-            "by less": side[0] - side[-1] < own[-1] - own[0],
+            **{f"from {args.scales[k]:g} on": change(own[k:], side[k:]) for k in (0, neutral)},
         }
         print(f"{dial}: {report['dials'][dial]}")
     (args.out / "joint_guidance.json").write_text(json.dumps(report, indent=2) + "\n")

@@ -12,6 +12,7 @@ from adapt.sampling.request import Drawing, named_in
 from conditioning import (
     AdaptiveGuidance,
     AutoGuidance,
+    ChainedGuidance,
     ClassifierFreeGuidance,
     Composition,
     Condition,
@@ -49,24 +50,26 @@ def guidance_of(drawing: Drawing, backbone: Backbone, further: Sequence[tuple[Co
         return drawing.guidance
     free = next((one for one in drawing.guidance if one.kind.classifier_free), Named("cfg"))
     flow = schedulers.is_flow(backbone.scheduler_config)
-    contrasts = _by_parts(drawing, backbone, _free(free, drawing.guidance_scale, flow, backbone.normalise))
+    contrasts = _by_parts(drawing, backbone, _free(free, drawing.guidance_scale, flow, backbone.normalise), free)
     contrasts += [_other(one) for one in drawing.guidance if not one.kind.classifier_free]
     contrasts += [Composition(further)] if further else []
     contrasts += [NestedGuidance(SOURCE, Dial(drawing.image_guidance_scale))] if drawing.source is not None else []
     return Guided(contrasts, drawing.guidance_rescale)
 
 
-def _by_parts(drawing: Drawing, backbone: Backbone, words: Contrast) -> list[Contrast]:
-    """Parts that have a scale guide on their own, and the words with the rest; without words or rest, only those parts do."""
+def _by_parts(drawing: Drawing, backbone: Backbone, words: Contrast, asked: Named) -> list[Contrast]:
+    """Parts that have a scale guide on their own, one after the other, and the words with the rest at the end; without words or
+    rest, the last of these parts is the end."""
     scales = {part: s for part, s in drawing.part_scales.items() if s is not None and part in backbone.conditioners}
-    own = [PartGuidance(part, Dial(scale)) for part, scale in scales.items()]
+    dials, parts = {part: _dial(asked, scale) for part, scale in scales.items()}, tuple(scales)
+    chain = [ChainedGuidance(part, dials[part], parts[:k]) for k, part in enumerate(parts)]
     if (
         drawing.wordless
         and backbone.null_kind == "empty"
         and scales.keys() == backbone.conditioners.keys() - {"control"} != set()
     ):
-        return list(own)
-    return [WithParts(words, tuple(scales)) if scales else words, *own]
+        return [*chain[:-1], PartGuidance(parts[-1], dials[parts[-1]])]
+    return [WithParts(words, parts) if parts else words, *chain]
 
 
 def _dial(named: Named, scale: float) -> Dial:

@@ -39,6 +39,37 @@ class PartGuidance(Contrast):
 
 
 @dataclass(frozen=True)
+class ChainedGuidance(Contrast):
+    """prediction = c + (scale - 1) · (p - w), p: the negative with this part and those before it in the chain, w: without this.
+
+    A chain of parts with the words at its end is n + s₁ · (p₁ - n) + s₂ · (p₂ - p₁) + … + words' scale · (c - pₙ) (Brooks et al.
+    2023, arXiv 2211.09800, eq. 3, where the picture comes first). Each part is asked as it was learned, without words, and what
+    the words add is asked last. c - c without the class, with words on both sides, does not make more of the class.
+
+    Attributes:
+        part: its name in `Condition.parts`.
+        dial: the scale over the loop.
+        before: parts that come before it.
+    """
+
+    part: str
+    dial: Dial = field(default_factory=Dial)
+    before: Sequence[str] = ()
+
+    def branches(self, moment: Moment, condition: Condition, negative: Condition) -> Sequence[Branch] | None:
+        if self.dial.at(moment) == 1:
+            return None
+        told = {name: condition.parts[name] for name in self.before}
+        return [
+            Branch(negative.replaced({**told, self.part: condition.parts[self.part]})),
+            Branch(negative.replaced(told)),
+        ]
+
+    def combined(self, moment: Moment, conditional: Tensor, found: Sequence[Tensor]) -> Tensor:
+        return conditional + (self.dial.at(moment) - 1) * (found[0] - found[1])
+
+
+@dataclass(frozen=True)
 class NestedGuidance(Contrast):
     """prediction = c + (scale - 1) · (n - u), n: the negative, which has this part, u: the negative without it.
 

@@ -66,13 +66,20 @@ def total(
 
 def run(branches: Sequence[Branch], predictors: Mapping[str, Predictor], x_t: Tensor, moment: Moment) -> list[Tensor]:
     """The prediction of each branch (B, C, *dims): one forward pass a predictor; the same branch is run once."""
-    unique = {(branch.predictor, id(branch.condition)): branch.condition for branch in branches}
-    found: dict[tuple[str, int], Tensor] = {}
+    unique = {_key(branch): branch.condition for branch in branches}
+    found: dict[tuple[str, frozenset[tuple[str, int]]], Tensor] = {}
     for name in dict.fromkeys(branch.predictor for branch in branches):
         keys = [key for key in unique if key[0] == name]
         predicted = _predicted(predictors[name], x_t, moment, [unique[key] for key in keys])
         found.update(zip(keys, predicted, strict=True))
-    return [found[branch.predictor, id(branch.condition)] for branch in branches]
+    return [found[_key(branch)] for branch in branches]
+
+
+def _key(branch: Branch) -> tuple[str, frozenset[tuple[str, int]]]:
+    """Branches that are told the same tensors are the same."""
+    told = branch.condition
+    named = [(f"{part}.{name}", x) for part, found in told.parts.items() for name, x in found.items()]
+    return branch.predictor, frozenset((name, id(x)) for name, x in [*named, *told.facts.items()])
 
 
 def _predicted(predict: Predictor, x_t: Tensor, moment: Moment, conditions: Sequence[Condition]) -> Sequence[Tensor]:

@@ -8,6 +8,8 @@ from diffusers.guiders.classifier_free_zero_star_guidance import cfg_zero_star_s
 from conditioning import (
     AdaptiveGuidance,
     AutoGuidance,
+    Branch,
+    ChainedGuidance,
     ClassifierFreeGuidance,
     Composition,
     Condition,
@@ -18,8 +20,10 @@ from conditioning import (
     PartGuidance,
     PerturbedGuidance,
     ProjectedGuidance,
+    WithParts,
     ZeroStarGuidance,
 )
+from conditioning.guidance.total import run
 
 RANDOM = torch.Generator().manual_seed(0)
 X = torch.randn(2, 4, 8, 8, generator=RANDOM)
@@ -69,6 +73,7 @@ NEUTRAL = {
     "domain": DomainGuidance(Dial(1.0)),
     "perturbed": PerturbedGuidance(Dial(1.0)),
     "part": PartGuidance("class", Dial(1.0)),
+    "chain": ChainedGuidance("class", Dial(1.0)),
     "nothing composed": Composition(),
     "weights of zero": Composition(((NEGATIVE, 0.0),)),
     "before its interval": AutoGuidance(Dial(5.0, start=0.5)),
@@ -155,6 +160,26 @@ def test_parts_have_scales_of_their_own(networks):
     assert torch.allclose(guided, C + 2 * (C - no_text) + 1 * (C - no_class), atol=1e-5)
     without = PartGuidance("class", Dial(0.0))(networks, X, at(), CONDITION, NEGATIVE)
     assert torch.allclose(without, no_class, atol=1e-6)
+
+
+def test_a_chain_asks_each_part_with_those_before_it_and_the_words_last(networks):
+    words = WithParts(ClassifierFreeGuidance(4.0), ("class",))
+    guided = Guided([words, ChainedGuidance("class", Dial(3.0))])(networks, X, at(), CONDITION, NEGATIVE)
+    of_class = alone("main", condition(-1.0, 3.0))
+    assert torch.allclose(guided, N + 3 * (of_class - N) + 4 * (C - of_class), atol=1e-5)
+    assert networks["main"].calls == [6]  # class alone, neither, both: the first is asked once for both contrasts
+    further = ChainedGuidance("text", Dial(2.5), before=("class",))
+    guided = Guided([ChainedGuidance("class", Dial(3.0)), further])(networks, X, at(), CONDITION, NEGATIVE)
+    assert torch.allclose(guided, C + 2 * (of_class - N) + 1.5 * (C - of_class), atol=1e-5)
+
+
+def test_branches_that_are_told_the_same_are_run_once_and_others_never(networks):
+    again = CONDITION.replaced({"class": CONDITION.parts["class"]})
+    other = CONDITION.replaced({"class": {k: x.clone() for k, x in CONDITION.parts["class"].items()}})
+    for told, passes in ((again, 2), (other, 4)):
+        networks["main"].calls.clear()
+        run([Branch(CONDITION), Branch(told)], networks, X, at())
+        assert networks["main"].calls == [passes]
 
 
 def test_all_branches_of_one_network_are_one_forward_pass_and_the_same_branch_is_run_once(networks):

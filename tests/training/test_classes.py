@@ -322,9 +322,32 @@ def test_the_whole_condition_is_guided_without_a_class_scale_and_each_part_with_
     settings = {"class_name": "finch", "prompt": "a"}
     found = [
         drawn(base, result.adapter, **settings, guidance_scale=g, class_scale=c)
-        for g, c in ((1.0, 1.0), (3.0, 1.0), (1.0, 3.0), (3.0, 3.0), (3.0, None))
+        for g, c in ((1.0, 1.0), (3.0, 1.0), (1.0, 3.0), (3.0, 2.0), (3.0, None))
     ]
     assert not any(same(a, b) for i, a in enumerate(found) for b in found[:i])
+
+
+def test_equal_scales_of_words_and_class_are_guidance_of_the_whole(result, tiny_base):
+    base = Backbone.load(str(tiny_base))
+    settings = {"class_name": "finch", "prompt": "a", "guidance_scale": 3.0}
+    [apart], [whole] = (drawn(base, result.adapter, **settings, class_scale=scale) for scale in (3.0, None))
+    assert np.abs(apart.astype(int) - whole.astype(int)).max() <= 1
+
+
+def test_when_and_how_guidance_works_is_said_for_classes_too(result, tiny_base):
+    base = Backbone.load(str(tiny_base))
+    for asked in ({"class_name": "finch"}, {"class_name": "finch", "prompt": "a"}):
+        neutral = drawn(base, result.adapter, **asked, class_scale=1.0, guidance_scale=1.0)
+        early = drawn(
+            base, result.adapter, **asked, class_scale=5.0, guidance_scale=1.0, guidance="cfg:stop=0.4", steps=2
+        )
+        whole = drawn(base, result.adapter, **asked, class_scale=5.0, guidance_scale=1.0)
+        assert not same(early, whole)
+        assert not same(early, neutral)
+        never = drawn(
+            base, result.adapter, **asked, class_scale=5.0, guidance_scale=1.0, guidance="cfg:start=0.6,stop=0.9"
+        )
+        assert same(never, neutral)
 
 
 def test_without_words_only_the_class_guides(result, tiny_base):
