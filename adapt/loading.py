@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 from math import prod
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapt.backbones.registry import SOURCED, Family, family_of, known_pipelines
+from adapt.checkpoints import header
+from adapt.checkpoints.contents import DENOISERS
 from adapt.checkpoints.packing import packing_of, require_packages
 from adapt.errors import BackboneError
 from adapt.medium import Medium
@@ -136,10 +139,36 @@ def _require_components(where: Source, index: dict[str, Any]) -> None:
             )
 
 
+OWN = {"F32": "fp32", "F64": "fp32", "F16": "fp16", "BF16": "bf16"}
+
+
+def held_in(where: Source, device: str) -> str:
+    """What a base is held in when nothing is said: as its denoiser's weights are, `fp32`, `fp16` or `bf16`.
+
+    CPUs compute poorly in float16: there it is float32. Weights in few bits are unpacked in every pass, to float32 on a CPU and
+    bfloat16 elsewhere; those in 8-bit floats are widened to bfloat16.
+
+    Args:
+        device: `cpu`, `cuda:0` …
+    """
+    on_cpu = device.partition(":")[0] == "cpu"
+    if packing_of(where.folder, where.contents).keys() & set(DENOISERS):
+        return "fp32" if on_cpu else "bf16"
+    if (contents := where.contents) is not None:
+        entries = list(contents.denoiser.values())
+    else:
+        entries = [entry for name in DENOISERS for file in where.weights(name) for entry in header(file).values()]
+    numbers: Counter[str] = Counter()
+    for entry in entries:
+        numbers[entry.dtype] += entry.numbers
+    own = OWN.get(numbers.most_common(1)[0][0], "bf16") if numbers else "fp32"
+    return "fp32" if own == "fp16" and on_cpu else own
+
+
 def in_few_bits(reference: str) -> bool:
     """Whether the denoiser's files hold it in few bits."""
     where = source(reference)
-    return not {"unet", "transformer"}.isdisjoint(packing_of(where.folder, where.contents))
+    return not set(DENOISERS).isdisjoint(packing_of(where.folder, where.contents))
 
 
 def _neither(where: Source, name: str) -> BackboneError:

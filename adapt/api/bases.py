@@ -1,4 +1,4 @@
-"""What is known of families, and what can be said of one base without loading its weights. Imports no torch."""
+"""What can be said of one base without loading its weights. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from adapt.backbones.registry import FAMILIES, Family, family_of, refusal_of
+from adapt.api.families import memory_of
+from adapt.backbones.registry import Family, family_of, refusal_of
 from adapt.checkpoints import header
+from adapt.checkpoints.contents import DENOISERS
+from adapt.checkpoints.packing import packing_of
 from adapt.errors import BackboneError
-from adapt.loading import WEIGHTED, frame_of, index_of
+from adapt.loading import WEIGHTED, frame_of, held_in, index_of
 from adapt.source import Source, source
 
 
@@ -23,8 +26,9 @@ class Component:
     Attributes:
         kind: its class.
         parameters: numbers in its files.
-        precision: dtype → numbers, as safetensors calls them.
+        precision: dtype → numbers, as the files call them.
         bytes: of its files.
+        packed: how it is held in few bits; None: it is not.
     """
 
     name: str
@@ -32,6 +36,7 @@ class Component:
     parameters: int
     precision: dict[str, int]
     bytes: int
+    packed: str | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,9 @@ class Judged:
     Attributes:
         frame: side of its pictures and what sides are multiples of, in pixels; None where its configuration does not say.
         refused: why it cannot be trained; None: it can.
+        held: what it is held in when nothing is said, on a CPU and on a GPU.
+        memory: of a training step, as `adapt bases --memory` counts it for the published checkpoint of as many parameters; None:
+            there is none.
     """
 
     reference: str
@@ -53,26 +61,11 @@ class Judged:
     components: tuple[Component, ...]
     frame: tuple[int, int] | None
     refused: str | None
+    held: dict[str, str]
+    memory: dict[str, Any] | None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def table() -> list[dict[str, Any]]:
-    """One row a family: what it is, what can be done with it, how sure that is."""
-    return [_row(family) for family in FAMILIES.values()]
-
-
-def _row(family: Family) -> dict[str, Any]:
-    return {
-        "family": family.name,
-        "title": family.title,
-        "pipelines": dict(family.pipelines),
-        "tokens": family.max_tokens,
-        "licence": family.licence,
-        "state": family.state,
-        "refused": {refusal.variant: refusal.reason for refusal in family.refused},
-    }
 
 
 def judge(reference: str) -> Judged:
@@ -87,29 +80,43 @@ def judge(reference: str) -> Judged:
     assert family is not None, "read_index has looked"
     named = [name for name in WEIGHTED if isinstance(index.get(name), list) and index[name][1] is not None]
     pipeline = str(index["_class_name"])
+    components = tuple(_components(where, {name: index[name][1] for name in named}))
     return Judged(
         reference=reference, family=family.name, title=family.title, pipeline=pipeline,
         task=family.pipelines[pipeline], state=family.state, licence=family.licence,
-        components=tuple(_components(where, {name: index[name][1] for name in named})),
-        frame=frame_of(folder), refused=_refused(folder, family),
+        components=components, frame=frame_of(folder), refused=_refused(folder, family),
+        held={device: held_in(where, device) for device in ("cpu", "cuda")}, memory=_memory(family, components),
     )  # fmt: skip
 
 
 def _components(where: Source, kinds: Mapping[str, str]) -> Iterator[Component]:
     """Each network of a folder; of a checkpoint the whole file, and what it lacks."""
+    packed = packing_of(where.folder, where.contents)
     if where.checkpoint:
-        yield _component(where.checkpoint.name, "checkpoint in one file", [where.checkpoint])
+        few = "gguf" if where.checkpoint.suffix == ".gguf" else None
+        yield _component(where.checkpoint.name, "checkpoint in one file", [where.checkpoint], few)
     found = {name: (kind, where.weights(name, kind)) for name, kind in kinds.items()}
-    yield from (_component(name, kind, files) for name, (kind, files) in found.items() if files)
+    yield from (_component(name, kind, files, packed.get(name)) for name, (kind, files) in found.items() if files)
 
 
-def _component(name: str, kind: str, files: Sequence[Path]) -> Component:
+def _memory(family: Family, components: Sequence[Component]) -> dict[str, Any] | None:
+    """Of the published checkpoint that has as many parameters as the denoiser, to 2 %."""
+    own = next(
+        (part.parameters for part in components if part.name in DENOISERS or part.kind.startswith("checkpoint")), 0
+    )
+    for title, found in memory_of(family).items():
+        if abs(own - found["parameters"]) <= 0.02 * found["parameters"]:
+            return {"like": title, **found}
+    return None
+
+
+def _component(name: str, kind: str, files: Sequence[Path], packed: str | None) -> Component:
     precision: Counter[str] = Counter()
     for file in files:
         for entry in header(file).values():
             precision[entry.dtype] += entry.numbers
     sizes = sum(file.stat().st_size for file in files)
-    return Component(name, kind, sum(precision.values()), dict(precision.most_common()), sizes)
+    return Component(name, kind, sum(precision.values()), dict(precision.most_common()), sizes, packed)
 
 
 def _refused(folder: Path, family: Family) -> str | None:

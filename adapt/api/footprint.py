@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adapt.api.families import USUAL, Footprint
 from adapt.backbones import Backbone
 from adapt.backbones.registry import FAMILIES
 from adapt.lora import inject
@@ -27,37 +26,8 @@ from adapt.quiet import quiet_libraries
 from adapt.types import Sizes
 from conditioning import Condition
 
-USUAL = Path(__file__).parents[1] / "backbones" / "usual.json"
 NF4_BITS = 4.127
 """Bits a weight with double quantisation: 4, and a share of the scales (Dettmers et al. 2023, arXiv 2305.14314, section 3)."""
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """Bytes of one row of a batch, in bfloat16.
-
-    Attributes:
-        parameters: of the denoiser.
-        weights: their bytes; `weights_nf4` with linear layers in NF4.
-        adapter: bytes of LoRA, its gradients and moments.
-        saved: bytes that backward keeps; `saved_checkpointed` with gradient checkpointing, without the one block that is then
-            computed again at a time.
-    """
-
-    parameters: int
-    weights: int
-    weights_nf4: int
-    adapter: int
-    saved: int
-    saved_checkpointed: int
-
-    def total(self, *, nf4: bool = False, checkpointing: bool = False) -> int:
-        """All of it."""
-        saved = self.saved_checkpointed if checkpointing else self.saved
-        return (self.weights_nf4 if nf4 else self.weights) + self.adapter + saved
-
-    def as_dict(self) -> dict[str, int]:
-        return asdict(self)
 
 
 @cache
@@ -78,18 +48,25 @@ def on_meta(class_name: str, arguments: Mapping[str, Any]) -> nn.Module:
         return network.to(torch.bfloat16).eval()
 
 
-def stand_in(family: str, network: nn.Module) -> Backbone:
-    """The family's interface around a network alone: enough to predict."""
+def stand_in(family: str, network: nn.Module, told: Mapping[str, Any] | None = None) -> Backbone:
+    """The family's interface around a network alone: enough to predict.
+
+    Args:
+        told: what else its pipeline knows: scales of its autoencoder.
+    """
+    from diffusers.configuration_utils import FrozenDict
+
     kind = FAMILIES[family].load()
     name = kind.denoiser_name
-    pipeline = SimpleNamespace(components={name: network}, config={}, vae_scale_factor=8, **{name: network})
-    return kind(pipeline, family)
+    config = FrozenDict(boundary_ratio=None, expand_timesteps=False)
+    known = {"vae_scale_factor": 8, **(told or {}), name: network}
+    return kind(SimpleNamespace(components={name: network}, config=config, **known), family)
 
 
 def count(entry: Mapping[str, Any], rank: int = 16) -> Footprint:
     """Of one of the `usual` denoisers with LoRA of this rank in the family's own layers, at its own size."""
     network = on_meta(entry["class"], entry["arguments"])
-    backbone = stand_in(entry["family"], network)
+    backbone = stand_in(entry["family"], network, entry.get("pipeline"))
     parameters = sum(p.numel() for p in network.parameters())
     linear = sum(m.weight.numel() for m in network.modules() if isinstance(m, nn.Linear))
     injection = inject(network, rank=rank, alpha=rank, dropout=0.0, targets=backbone.lora_targets, seed=0)
@@ -111,11 +88,16 @@ def count(entry: Mapping[str, Any], rank: int = 16) -> Footprint:
 def _saved(backbone: Backbone, entry: Mapping[str, Any], device: str | torch.device = "meta") -> int:
     """Bytes of all storages that the graph of one prediction keeps, without those of parameters."""
     x_t = torch.zeros(1, *entry["latents"], device=device, dtype=torch.bfloat16)
-    text = {name: x_t.new_zeros(1, *shape) for name, shape in entry["text"].items() if name != "mask"}
+    text = {name: x_t.new_zeros(1, *shape) for name, shape in entry["text"].items() if name not in ("mask", "label")}
+    if "label" in entry["text"]:
+        text["label"] = torch.zeros(1, dtype=torch.long, device=device)
     if "mask" in entry["text"]:  # lengths are read from it
         text["mask"] = torch.ones(1, *entry["text"]["mask"], dtype=torch.long)
     side = entry["latents"][-1] * 8
-    condition = Condition({"text": text}, backbone.facts([Sizes.whole(side, side)]))
+    part = entry.get("part", "text")
+    numbers = {name: torch.tensor([value]) for name, value in entry.get("facts", {}).items()}  # which are looked at
+    facts = numbers or backbone.facts([Sizes.whole(side, side)])
+    condition = Condition({part: text} if part else {}, facts)
     own = {p.untyped_storage()._cdata for p in backbone.denoiser.parameters()}
     kept: dict[int, tuple[Any, int]] = {}
 
@@ -126,7 +108,7 @@ def _saved(backbone: Backbone, entry: Mapping[str, Any], device: str | torch.dev
         return x
 
     t = torch.full((1,), 500.0, device=device)
-    with _fused_attention(), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+    with _every_row(), _fused_attention(), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         prediction = backbone.predict(x_t, t, condition)
     assert prediction.shape == x_t.shape
     return sum(size for _, size in kept.values())
@@ -149,6 +131,14 @@ class _Attention(torch.autograd.Function):
 def _attend(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
     attended: Tensor = _Attention.apply(query, key, value)  # type: ignore[no-untyped-call]
     return attended
+
+
+def _every_row() -> AbstractContextManager[Any]:
+    """Rows that are chosen by their times (`nonzero`) are all there: on the meta device nobody can look."""
+    import torch.fx.experimental._config as config
+
+    chosen: AbstractContextManager[Any] = config.patch(meta_nonzero_assume_all_nonzero=True)  # type: ignore[attr-defined]
+    return chosen
 
 
 @contextmanager

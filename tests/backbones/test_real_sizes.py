@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from adapt.api.counting import told
+from adapt.api.families import counted
 from adapt.api.footprint import _saved, count, on_meta, stand_in, usual
 from adapt.backbones.registry import FAMILIES
 from adapt.lora.layout import targeted
@@ -31,10 +33,24 @@ def test_parameters_equal_the_published_ones_and_every_target_is_there(name):
     assert set(backbone.idle) <= set(layers)
 
 
+@pytest.mark.parametrize("name", ["sd15", "dit-xl-2-256"])
+def test_what_the_table_says_is_what_is_counted(name):
+    """After a change of counting, or of a family: `python -m adapt.api.counting --all`."""
+    assert counted()["checkpoints"][name] == count(usual()[name], counted()["rank"]).as_dict()
+
+
+def test_what_the_table_says_of_families_is_what_their_classes_say():
+    """After a change: `python -m adapt.api.counting`."""
+    known = counted()["families"]
+    assert len(known) > 20
+    assert {name: told(FAMILIES[name]) for name in known if name in FAMILIES} == known
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", usual())
 def test_memory_is_counted_for_every_usual_checkpoint(name):
     footprint = count(usual()[name])
+    assert counted()["checkpoints"][name] == footprint.as_dict()
     assert footprint.saved_checkpointed < footprint.saved / 2
     assert footprint.weights_nf4 < footprint.weights
     assert footprint.weights == 2 * usual()[name]["parameters"]
