@@ -7,8 +7,8 @@ are those of Stable Diffusion 1.5 and XL, every number in base and adapter is ra
 
 Printed are seconds (best of the repetitions) and ratios. `load` is the file to weights that are ready to draw with: ours
 reads, checks and adds ΔW; diffusers' is `load_lora_weights`, and with `fuse_lora` for the same state. `swap` is another
-adapter in the place of one: ours is `Applied.change`, diffusers' `unfuse_lora`, `set_adapters`, `fuse_lora`. `unload` is the
-base again: ours bit for bit, diffusers' `unfuse_lora` and `unload_lora_weights`. `inference` is a forward with the adapter in
+adapter in the place of one: ours is `Applied.change`, diffusers' `unfuse_lora`, `set_adapters`, `fuse_lora`. `swap floor` is one
+bare `torch.addmm` a layer out of the kept copies, without any checks: what torch alone takes for it. `unload` is the base again: ours bit for bit, diffusers' `unfuse_lora` and `unload_lora_weights`. `inference` is a forward with the adapter in
 the weights over one of the base.
 """
 
@@ -138,6 +138,22 @@ def swap_ours(unet: nn.Module, both: Sequence[Mapping[str, Layer]]) -> tuple[Cal
     return swap, on.unload
 
 
+def bare(unet: nn.Module, layers: Mapping[str, Layer]) -> Callable[[], Undo]:
+    """W = base + B A over all layers and nothing else."""
+    found = []
+    for name, layer in layers.items():
+        weight = unet.get_submodule(name.removeprefix("unet.")).weight.detach()
+        up, down = (half.to(weight).flatten(1) for half in (layer.up, layer.down))
+        found.append((weight.flatten(1), weight.flatten(1).clone(), up, down))
+
+    def run() -> Undo:
+        for weight, base, up, down in found:
+            torch.addmm(base, up, down, out=weight)
+        return lambda: [weight.copy_(base) for weight, base, *_ in found]
+
+    return run
+
+
 def swap_theirs(pipeline: Any, paths: Sequence[Path]) -> tuple[Callable[[], Undo], Undo]:
     for name, path in zip("ab", paths, strict=True):
         pipeline.load_lora_weights(path.parent, weight_name=path.name, adapter_name=name)
@@ -179,6 +195,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     swap, end = swap_ours(unet, both)
     found["swap ours"] = best(options.repeat, swap)
     found["unload ours"] = timed(end)[0]
+    found["swap floor"] = best(options.repeat, bare(unet, both[0]))
     base = [best(1, lambda: (forward(unet, options), lambda: None)[1]) for _ in range(options.repeat + 1)]
     with load_ours(unet, paths[0]):
         merged = [best(1, lambda: (forward(unet, options), lambda: None)[1]) for _ in range(options.repeat + 1)]
@@ -192,6 +209,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     found["load ratio"] = found["load ours"] / found["load theirs"]
     found["load and fuse ratio"] = found["load ours"] / found["load and fuse theirs"]
     found["swap ratio"] = found["swap ours"] / found["swap theirs"]
+    found["swap floor ratio"] = found["swap floor"] / found["swap theirs"]
     found["unload ratio"] = found["unload ours"] / found["unload theirs"]
     return found
 

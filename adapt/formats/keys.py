@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _PEFTS_LENGTHS = "lora_magnitude_vector"
+SEVERAL = tuple(f"oft_blocks.{number}" for number in range(4))
+"""kohya's OFT of Flux: one rotation for each layer of diffusers' inside a fused one."""
 SPELLINGS: Mapping[str, str] = {
-    **{name: name for name in (*tensor_names(KOHYA), "alpha", "lora_mid.weight")},
+    **{name: name for name in (*tensor_names(KOHYA), "alpha", "lora_mid.weight", *SEVERAL)},
     "lora_A.weight": "lora_down.weight",
     "lora_B.weight": "lora_up.weight",
     "lora_A.default.weight": "lora_down.weight",  # peft's state dict, saved as it stands
@@ -40,8 +42,6 @@ UNREAD: Mapping[str, str] = {
     "lora_up.bias": "a bias",
     "lora_down.bias": "a bias",
     "scale": "the scale of a norm",
-    "on_input": "(IA)³",
-    "weight": "a weight itself",
     "bm.weight": "GLoRA with a core",
     "oft_diag": "an older OFT",
     "set_weight": "a weight itself",
@@ -83,6 +83,9 @@ def grouped(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Te
         if SPELLINGS[end] in parts:
             raise AdapterError("the adapter holds a tensor twice, in two spellings", given=f"{key} in {path}")
         parts[SPELLINGS[end]] = tensor
+    for layer, parts in layers.items():
+        if "weight" in parts and "on_input" not in parts:  # with it, it is (IA)³
+            raise _unread(path, f"{layer}.weight", "a weight itself")
     return layers
 
 
@@ -90,7 +93,7 @@ def _unread(path: Path, key: str, what: str) -> AdapterError:
     return AdapterError(
         f"the adapter changes {what}, which adapt does not apply",
         given=f"{key} in {path}",
-        allowed="LoRA, LoCon, DoRA, LoHa, LoKr, OFT, BOFT, GLoRA",
+        allowed="LoRA, LoCon, DoRA, LoHa, LoKr, OFT, BOFT, GLoRA, (IA)³",
     )
 
 

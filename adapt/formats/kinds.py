@@ -11,6 +11,7 @@ from adapt.formats.boft import Boft
 from adapt.formats.diag_oft import DiagBoft, DiagOft
 from adapt.formats.dora import Dora
 from adapt.formats.glora import GLora
+from adapt.formats.ia3 import Ia3
 from adapt.formats.layer import PEFT, Layer
 from adapt.formats.loha import LoHa
 from adapt.formats.lokr import LoKr
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 KINDS: Mapping[str, type[Layer]] = {
-    kind.kind: kind for kind in (Pair, Dora, LoHa, LoKr, Oft, Boft, Vera, TimeLora, DiagOft, DiagBoft, GLora)
+    kind.kind: kind for kind in (Pair, Dora, LoHa, LoKr, Oft, Boft, Vera, TimeLora, DiagOft, DiagBoft, GLora, Ia3)
 }
 
 

@@ -3,7 +3,7 @@ encoders; Wan (musubi-tuner's names).
 
 Keys `lora_unet_<layer with _ for .>.lora_down.weight` (r, in), `.lora_up.weight` (out, r) and `.alpha`, a scalar; ΔW is
 alpha / r · up @ down. LyCORIS's kinds likewise: `.hada_w1_a` …, `.lokr_w1` …, `.oft_blocks` (kohya's own: `oft_unet_…`),
-`.a1.weight` … of GLoRA, and DoRA's lengths as `.dora_scale`. Layers have diffusers' names in Stable Diffusion 1.x and 2.x and the
+`.a1.weight` … of GLoRA, `.weight` and `.on_input` of (IA)³, and DoRA's lengths as `.dora_scale`. Layers have diffusers' names in Stable Diffusion 1.x and 2.x and the
 models' own in the others. Text encoders: `lora_te_` in 1.x and 2.x, `lora_te1_`, `lora_te2_`, `lora_te3_` in the others. Which
 family it is, the shapes say.
 """
@@ -55,6 +55,7 @@ NETWORKS = {
     "diag-oft": ("lycoris.kohya", '{"algo": "diag-oft"}'),
     "lycoris-boft": ("lycoris.kohya", '{"algo": "boft"}'),
     "glora": ("lycoris.kohya", '{"algo": "glora"}'),
+    "ia3": ("lycoris.kohya", '{"algo": "ia3"}'),
 }
 """Kind → `ss_network_module`, `ss_network_args`."""
 
@@ -119,7 +120,8 @@ def tensors_of(layers: Mapping[str, Layer]) -> dict[str, Tensor]:
             )
         said = said_inside(layer)
         tensors |= {f"{name}.{part}": tensor for part, tensor in said.named(KOHYA).items()}
-        tensors[f"{name}.alpha"] = torch.tensor(said.alpha, dtype=torch.float32)
+        if said.kind != "ia3":
+            tensors[f"{name}.alpha"] = torch.tensor(said.alpha, dtype=torch.float32)
     return tensors
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from adapt.errors import AdapterError
 from adapt.formats.encoder_names import in_files
-from adapt.formats.keys import grouped, layer_from
+from adapt.formats.keys import SEVERAL, grouped, layer_from
 from adapt.formats.layer import Layer
 from adapt.formats.lokr import LoKr
 from adapt.formats.lora_weights import LoraWeights
@@ -44,6 +44,7 @@ TRANSFORMER_PARTS = (
     "single_stream_blocks",
 )
 UNET_PARTS = ("down_blocks", "mid_block", "up_blocks", "conv_in", "conv_out", "time_embedding", "add_embedding")
+"""What the names of their layers start with; transformers' are many, and these those of files without a prefix."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ def denoiser(name: str, *, underscored: bool = False) -> Place:
 
 
 def in_diffusers_names(module: str) -> Place:
-    """The place of a denoiser's layer by diffusers' name: transformers are told by their blocks."""
-    return at("transformer" if module.startswith(TRANSFORMER_PARTS) else "unet", module)
+    """The place of a denoiser's layer by diffusers' name: a UNet's start with one of few words."""
+    return at("unet" if module.startswith(UNET_PARTS) else "transformer", module)
 
 
 def is_flux(names: Iterable[str]) -> bool:
@@ -98,13 +99,27 @@ def read_placed(
                 "the adapter holds a layer that is in no model that adapt knows", given=f"{name} in {path}"
             )
         layers = modules.setdefault(where.component, {})
-        for module, layer in apart(layer_from(path, name, parts), where.native):
+        for module, layer in _layers(path, name, parts, where.native):
             if module in layers:
                 raise AdapterError("the adapter holds a layer twice, in two dialects", given=f"{module} in {path}")
             layers[module] = layer
     if not any(modules.values()):
         raise AdapterError("the adapter holds no LoRA", given=path)
     return LoraWeights({c: dict(sorted(layers.items())) for c, layers in sorted(modules.items())}, dict(metadata))
+
+
+def _layers(path: Path, name: str, parts: Mapping[str, Tensor], native: Native) -> Iterator[tuple[str, Layer]]:
+    """diffusers' layers from the tensors of one."""
+    several = [parts[each] for each in SEVERAL if each in parts]
+    if not several:
+        yield from apart(layer_from(path, name, parts), native)
+        return
+    if len(several) != len(native.modules):
+        raise AdapterError(f"{name} has not as many rotations as it has layers", given=f"{len(several)} in {path}")
+    alone = {end: tensor for end, tensor in parts.items() if end not in SEVERAL}
+    for module, blocks in zip(native.modules, several, strict=True):
+        layer = layer_from(path, name, {**alone, "oft_blocks": blocks})
+        yield module, _turned_over(layer, native)
 
 
 def apart(layer: Layer, native: Native) -> Iterator[tuple[str, Layer]]:

@@ -12,6 +12,7 @@ from adapt.errors import AdapterError
 from adapt.formats.diag_oft import DiagOft
 from adapt.formats.dora import Dora
 from adapt.formats.glora import GLora
+from adapt.formats.ia3 import Ia3
 from adapt.formats.layer import Layer, shaped
 from adapt.formats.loha import LoHa
 from adapt.formats.lokr import LoKr
@@ -154,6 +155,8 @@ def rows_of(layer: Layer, start: int, stop: int) -> Layer:
 def _rows_of_relative(layer: Relative, start: int, stop: int) -> Layer:
     if isinstance(layer, GLora):
         return replace(layer, b1=layer.b1[start:stop])
+    if isinstance(layer, Ia3):
+        return layer.rows(start, stop)
     if type(layer) is DiagOft:
         block = layer.blocks.shape[1]
         if start % block == 0 and stop % block == 0:
@@ -190,6 +193,7 @@ def joined(parts: Sequence[Layer | None], shares: Sequence[int]) -> Layer:
         )
     joining: Mapping[type[Layer], Callable[[Any], Layer]] = {
         Dora: _joined_doras, LoHa: _joined_lohas, LoKr: _joined_lokrs, DiagOft: _joined_ofts, GLora: _joined_gloras,
+        Ia3: _joined_factors,
     }  # fmt: skip
     if (kind := kinds.pop()) not in joining:
         raise AdapterError(
@@ -299,6 +303,17 @@ def _joined_gloras(parts: Sequence[GLora]) -> GLora:
     if any(p.alpha != first.alpha or not all(p.tensors()[n].equal(first.tensors()[n]) for n in shared) for p in parts):
         raise AdapterError("different GLoRAs cannot be joined into one", next="--nearest RANK --base BASE")
     return replace(first, b1=torch.cat([part.b1 for part in parts]))
+
+
+def _joined_factors(parts: Sequence[Ia3]) -> Ia3:
+    import torch
+
+    first = parts[0]
+    if len({part.by_columns for part in parts}) > 1 or (first.by_columns and not all(p.equals(first) for p in parts)):
+        raise AdapterError("different (IA)³ cannot be joined into one", next="--nearest RANK --base BASE")
+    if first.by_columns:
+        return first
+    return replace(first, factors=torch.cat([part.factors.flatten() for part in parts]))
 
 
 def _left(layer: LoKr) -> Tensor:

@@ -6,12 +6,13 @@ import re
 from functools import cache
 
 _WORDS = """
-    add_embedding add_k_proj add_q_proj add_v_proj condition_embedder context_embedder conv_in conv_norm_out conv_out
-    conv_shortcut down_blocks ff_context guidance_embedder image_embedder k_proj linear_1 linear_2 mid_block
-    norm1_context norm_out out_proj patch_embedding pos_embed proj_in proj_mlp proj_out q_proj self_attn
-    single_transformer_blocks text_embedder text_model text_projection time_emb_proj time_embedder time_embedding
-    time_proj time_text_embed timestep_embedder to_add_out to_k to_out to_q to_v transformer_blocks up_blocks v_proj
-    wi_0 wi_1 x_embedder
+    adaLN_modulation add_embedding add_k_proj add_q_proj add_v_proj all_final_layer all_x_embedder cap_embedder
+    condition_embedder context_embedder context_refiner conv_in conv_norm_out conv_out conv_shortcut down_blocks
+    feed_forward ff_context guidance_embedder image_embedder img_in img_mlp img_mod k_proj linear_1 linear_2 mid_block
+    noise_refiner norm1_context norm_out out_proj patch_embedding pos_embed proj_in proj_mlp proj_out q_proj self_attn
+    single_transformer_blocks t_embedder text_embedder text_model text_projection time_emb_proj time_embedder
+    time_embedding time_proj time_text_embed timestep_embedder to_add_out to_k to_out to_q to_v transformer_blocks
+    txt_in txt_mlp txt_mod up_blocks v_proj wi_0 wi_1 x_embedder
 """
 WORDS = tuple(_WORDS.split())
 """Parts of module names of diffusers' and transformers' models in which the underscore is no dot."""
