@@ -63,7 +63,9 @@ def tensors_of(file):
     found = {}
     for pattern, shape in file["keys"].items():
         for name in spelled_out(pattern):
-            end = next(end for end in (*sorted(SHAPES, key=len, reverse=True), "") if name.endswith(f".{end}") or not end)
+            end = next(
+                end for end in (*sorted(SHAPES, key=len, reverse=True), "") if name.endswith(f".{end}") or not end
+            )
             sides = tuple(SHAPES[end] if shape is None else shape)
             # one number for a whole tensor: a file of Flux's is 0.1 to 1 GB
             found[name] = (0.1 * torch.randn((), generator=dice)).expand(sides)
@@ -91,7 +93,9 @@ def parts_of(base):
 
 
 def encoders_of(base):
-    large = transformers.CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, projection_dim=768)
+    large = transformers.CLIPTextConfig(
+        hidden_size=768, intermediate_size=3072, num_hidden_layers=12, projection_dim=768
+    )
     huge = transformers.CLIPTextConfig(
         hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=20, projection_dim=1280
     )
@@ -111,7 +115,11 @@ def layers_read(file, path):
     tensors = tensors_of(file)
     dialect = dialect_of(tensors, path)
     assert dialect.name == file["dialect"]
-    return {(c, name): layer for c, inside in dialect.read(path, tensors, {}).modules.items() for name, layer in inside.items()}
+    return {
+        (c, name): layer
+        for c, inside in dialect.read(path, tensors, {}).modules.items()
+        for name, layer in inside.items()
+    }
 
 
 READ = [name for name, file in FILES.items() if "refused" not in file and file["dialect"] != "peft"]
