@@ -8,8 +8,9 @@ are those of Stable Diffusion 1.5 and XL, every number in base and adapter is ra
 Printed are seconds (best of the repetitions) and ratios. `load` is the file to weights that are ready to draw with: ours
 reads, checks and adds ΔW; diffusers' is `load_lora_weights`, and with `fuse_lora` for the same state. `swap` is another
 adapter in the place of one: ours is `Applied.change`, diffusers' `unfuse_lora`, `set_adapters`, `fuse_lora`. `swap floor` is one
-bare `torch.addmm` a layer out of the kept copies, without any checks: what torch alone takes for it. `unload` is the base again: ours bit for bit, diffusers' `unfuse_lora` and `unload_lora_weights`. `inference` is a forward with the adapter in
-the weights over one of the base.
+bare `torch.addmm` a layer out of the kept copies, without any checks: what torch alone takes for it. `unload` is the base
+again: ours bit for bit, diffusers' `unfuse_lora` and `unload_lora_weights`. `inference` is a forward with the adapter in the
+weights over one of the base.
 """
 
 import argparse

@@ -3,9 +3,9 @@ encoders; Wan (musubi-tuner's names).
 
 Keys `lora_unet_<layer with _ for .>.lora_down.weight` (r, in), `.lora_up.weight` (out, r) and `.alpha`, a scalar; ΔW is
 alpha / r · up @ down. LyCORIS's kinds likewise: `.hada_w1_a` …, `.lokr_w1` …, `.oft_blocks` (kohya's own: `oft_unet_…`),
-`.a1.weight` … of GLoRA, `.weight` and `.on_input` of (IA)³, and DoRA's lengths as `.dora_scale`. Layers have diffusers' names in Stable Diffusion 1.x and 2.x and the
-models' own in the others. Text encoders: `lora_te_` in 1.x and 2.x, `lora_te1_`, `lora_te2_`, `lora_te3_` in the others. Which
-family it is, the shapes say.
+`.a1.weight` … of GLoRA, `.weight` and `.on_input` of (IA)³, and DoRA's lengths as `.dora_scale`. Layers have diffusers' names
+in Stable Diffusion 1.x and 2.x and the models' own in the others. Text encoders: `lora_te_` in 1.x and 2.x, `lora_te1_`,
+`lora_te2_`, `lora_te3_` in the others. Which family it is, the shapes say.
 """
 
 from __future__ import annotations

@@ -44,7 +44,16 @@ TRANSFORMER_PARTS = (
     "single_stream_blocks",
 )
 UNET_PARTS = ("down_blocks", "mid_block", "up_blocks", "conv_in", "conv_out", "time_embedding", "add_embedding")
-"""What the names of their layers start with; transformers' are many, and these those of files without a prefix."""
+OTHER_PARTS = (
+    "all_final_layer",
+    "all_x_embedder",
+    "cap_embedder",
+    "img_in",
+    "patch_embedding",
+    "t_embedder",
+    "txt_in",
+)
+"""Of transformers, where a prefix says that it is a denoiser's layer: without one they could be other models' own."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +78,8 @@ def denoiser(name: str, *, underscored: bool = False) -> Place:
 
 
 def in_diffusers_names(module: str) -> Place:
-    """The place of a denoiser's layer by diffusers' name: a UNet's start with one of few words."""
-    return at("unet" if module.startswith(UNET_PARTS) else "transformer", module)
+    """The place of a denoiser's layer by diffusers' name: transformers are told by their blocks."""
+    return at("transformer" if module.startswith((*TRANSFORMER_PARTS, *OTHER_PARTS)) else "unet", module)
 
 
 def is_flux(names: Iterable[str]) -> bool:

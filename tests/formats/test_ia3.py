@@ -96,6 +96,9 @@ def test_what_is_none_is_refused(tmp_path, parts, message):
 
 
 # ------------------------------------------------------------------------------------------------ kohya's OFT of Flux
+SINGLE = "single_transformer_blocks.8"
+
+
 def rotated(blocks, alpha, rows):
     """kohya-ss/sd-scripts networks/oft_flux.py: each part by its own rotation, bound by alpha times its own height."""
     q = blocks.double() - blocks.double().transpose(1, 2)
@@ -109,7 +112,7 @@ def rotated(blocks, alpha, rows):
     ("layer", "heights", "modules"),
     [
         ("double_blocks_8_txt_attn_qkv", (8, 8, 8), [f"transformer_blocks.8.attn.add_{x}_proj" for x in "qkv"]),
-        ("single_blocks_8_linear1", (8, 8, 8, 32), [*(f"single_transformer_blocks.8.attn.to_{x}" for x in "qkv"), "single_transformer_blocks.8.proj_mlp"]),
+        ("single_blocks_8_linear1", (8, 8, 8, 32), [*(f"{SINGLE}.attn.to_{x}" for x in "qkv"), f"{SINGLE}.proj_mlp"]),
         ("double_blocks_8_txt_mod_lin", (24,), ["transformer_blocks.8.norm1_context.linear"]),
     ],
 )  # fmt: skip
@@ -126,6 +129,7 @@ def test_each_part_of_a_fused_layer_has_its_own_rotation(tmp_path, layer, height
 
 
 def test_rotations_of_other_parts_are_refused(tmp_path):
-    save_file({f"oft_unet_double_blocks_8_txt_attn_qkv.oft_blocks.{n}": randn(2, 4, 4) for n in range(2)}, tmp_path / "a.safetensors")  # fmt: skip
+    two = {f"oft_unet_double_blocks_8_txt_attn_qkv.oft_blocks.{n}": randn(2, 4, 4) for n in range(2)}
+    save_file(two, tmp_path / "a.safetensors")
     with pytest.raises(AdapterError, match="not as many rotations"):
         read(tmp_path / "a.safetensors")

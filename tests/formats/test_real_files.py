@@ -29,12 +29,13 @@ BASES = {"sd1": "sd15", "sdxl": "sdxl", "sd3": "sd3-medium", "sd35": "sd3.5-medi
          "wan": "wan2.1-t2v-14b", "qwen": "qwen-image"}  # fmt: skip
 OUT, IN, RANK = 84, 8, 4
 """Of layers whose shapes nobody logged: OUT divides into q, k and v, and into Flux's seven parts."""
+LORA = ("lora", "lora_linear_layer")
+DOWN = ("down.weight", "lora_down.weight", "lora_A.weight", *(f"{each}.down.weight" for each in LORA))
+UP = ("up.weight", "lora_up.weight", "lora_B.weight", *(f"{each}.up.weight" for each in LORA))
 SHAPES = {
-    "alpha": (), "on_input": (), "weight": (OUT,), "dora_scale": (OUT, 1),
-    **dict.fromkeys(("lora_down.weight", "lora_A.weight", "lora.down.weight", "lora_linear_layer.down.weight", "down.weight"), (RANK, IN)),
-    **dict.fromkeys(("lora_up.weight", "lora_B.weight", "lora.up.weight", "lora_linear_layer.up.weight", "up.weight"), (OUT, RANK)),
+    "alpha": (), "on_input": (), "weight": (OUT,), "dora_scale": (OUT, 1), "lokr_w1": (12, 4), "lokr_w2": (7, 2),
+    **dict.fromkeys(DOWN, (RANK, IN)), **dict.fromkeys(UP, (OUT, RANK)),
     **dict.fromkeys(("hada_w1_a", "hada_w2_a"), (OUT, RANK)), **dict.fromkeys(("hada_w1_b", "hada_w2_b"), (RANK, IN)),
-    "lokr_w1": (12, 4), "lokr_w2": (7, 2),
     **{f"oft_blocks.{n}": (2, 14, 14) for n in range(3)}, **dict.fromkeys(("b_norm", "w_norm", "diff", "diff_b"), (OUT,)),
 }  # fmt: skip
 
