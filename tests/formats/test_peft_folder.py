@@ -79,7 +79,7 @@ def test_a_folder_without_a_configuration_that_is_known_is_refused(folder, conte
     ("change", "message"),
     [
         ({"base_model.model.blocks.0.to_q.oft_r": torch.ones(2)}, "not known"),
-        ({"blocks.0.to_q.hada_w1_a": torch.ones(2)}, "no adapter's"),
+        ({"nowhere.0.to_q.hada_w1_a": torch.ones(2)}, "no adapter's"),
         ({"base_model.model.blocks.0.to_q.hada_w1_a": torch.ones(2, 2)}, "no LoHa"),
         ({"base_model.model.blocks.0.to_k.hada_w1_a": torch.ones(2, 2)}, "holds only"),
     ],
