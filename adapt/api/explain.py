@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL.Image import Image
 
 from adapt.adapter import Adapter
@@ -17,6 +18,7 @@ from adapt.api.weaker import bare_of, weaker_of
 from adapt.backbones import Backbone
 from adapt.backbones.attention import Recorder, require_layers
 from adapt.backbones.columns import NOTHING, Span
+from adapt.backbones.sources import PART as SOURCE
 from adapt.errors import SettingsError
 from adapt.evaluation.explained import AdapterChange, Explained, Kind, LeftOut, distance
 from adapt.lora.by_time import at_share
@@ -29,7 +31,7 @@ from adapt.sampling.guidances import WEAKER
 from adapt.sampling.heat import Looked, elsewhere, looked_at
 from adapt.sampling.loop import silent
 from adapt.sampling.noise import generator_of
-from adapt.sampling.parts import nothing
+from adapt.sampling.parts import nothing, spoken
 from adapt.sampling.pictures import if_given, load_image
 from adapt.sampling.request import LARGEST_SEED, Drawing, Request, named_in
 from adapt.sampling.watched import Change, Compared, Without
@@ -66,6 +68,8 @@ def explain(
     class_scale: float | None = None,
     image_prompt: Image | str | Path | None = None,
     image_prompt_scale: float | None = None,
+    image: Image | str | Path | None = None,
+    image_guidance_scale: float | None = None,
     negative_prompt: str = "",
     guidance_scale: float | None = None,
     guidance: str | Sequence[str] = (),
@@ -84,6 +88,7 @@ def explain(
         words: of the prompt, one or several in a row each; none: all.
         class_name, class_scale: of an adapter that knows classes; one class or a mixture.
         image_prompt, image_prompt_scale: of an adapter that takes a reference picture.
+        image, image_guidance_scale: what is edited, of bases that edit.
         leave_one_out: draw again without each part, word, adapter and the negative prompt: one more drawing each.
         progress: `progress(done, total)`, in drawings.
 
@@ -96,6 +101,7 @@ def explain(
     request = Request(
         prompt=prompt, prompt_syntax=PLAIN, class_name=class_name, class_scale=class_scale,
         image_prompt=if_given(load_image, image_prompt), image_prompt_scale=image_prompt_scale,
+        image=if_given(load_image, image), image_guidance_scale=image_guidance_scale,
         negative_prompt=negative_prompt, guidance_scale=guidance_scale, guidance=guidance, steps=steps, seed=seed,
         height=height, width=width, scheduler=scheduler,
     )  # fmt: skip
@@ -114,6 +120,10 @@ def explained(
 ) -> Explanation:
     """What `explain` does, of a request whose prompt is read as it stands."""
     _require_pictures(backbone)
+    if request.image is not None and not backbone.edits:
+        raise SettingsError(
+            "an image is for bases that edit it: drawing over one is not explained", next="leave it out"
+        )
     prompt = request.prompt
     given = words_named(prompt, words) or words_of(prompt)
     [drawing] = settled(backbone, [request], adapters)
@@ -183,10 +193,11 @@ class _Bare:
 
     @staticmethod
     def of(backbone: Backbone, drawing: Drawing, adapters: Scaled) -> _Bare:
-        parts = backbone.condition([drawing.prompt]).to(backbone.device, backbone.dtype).parts
+        parts = spoken(backbone, [drawing], [drawing.prompt]).to(backbone.device, backbone.dtype).parts
         weights = tuple(_change(backbone, adapter, scale) for adapter, scale in adapters)
         base = bare_of(backbone, adapters) if adapters else None
         taught = [part for adapter, scale in adapters if scale for part in adapter.conditioners]
+        taught += [SOURCE] if drawing.source is not None and backbone.drops_source else []
         return _Bare(base, parts, (*parts, *taught), weights, weaker_of(backbone, [drawing], adapters))
 
 
@@ -283,7 +294,7 @@ def _pieces(
     backbone: Backbone, drawing: Drawing, adapters: Scaled, parts: Sequence[str], words: Sequence[Word]
 ) -> list[_Piece]:
     """Everything that can be left out: parts, words, adapters, the negative prompt; and, beside them, another seed."""
-    found = [_Piece("part", name, drawing, adapters, partial(_lacking, backbone, name)) for name in parts]
+    found = [_Piece("part", name, drawing, adapters, partial(_lacking, backbone, drawing, name)) for name in parts]
     if backbone.caption_part == "text":
         texts = [(word, without(drawing.prompt, word)) for word in words]
         found += [
@@ -298,14 +309,19 @@ def _pieces(
     return [*found, _Piece("seed", str(other), replace(drawing, seed=other), adapters)]
 
 
-def _lacking(backbone: Backbone, name: str, condition: Condition) -> Predictor:
+def _lacking(backbone: Backbone, drawing: Drawing, name: str, condition: Condition) -> Predictor:
     """Predicts without a part."""
-    return Without(backbone.predict, condition, name=name, null=_null(backbone).parts[name])
+    if name == SOURCE:
+        null: Part = {key: torch.zeros_like(x) for key, x in condition.parts[name].items()}
+    else:
+        null = _null(backbone, drawing).parts[name]
+    return Without(backbone.predict, condition, name=name, null=null)
 
 
-def _null(backbone: Backbone) -> Condition:
+def _null(backbone: Backbone, drawing: Drawing) -> Condition:
     """What says nothing to the encoders as they are now, adapters and all."""
-    return nothing(backbone, backbone.null()).to(backbone.device, backbone.dtype)
+    said = spoken(backbone, [drawing], [""]) if backbone.reads_source else backbone.null()
+    return nothing(backbone, said).to(backbone.device, backbone.dtype)
 
 
 def _alone(drawing: Drawing) -> Drawing:

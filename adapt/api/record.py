@@ -26,8 +26,9 @@ def will_do(backbone: Backbone, pictures: Pictures, settings: TrainSettings) -> 
     """What will be done, in one line."""
     seen = settings.steps * settings.batch_size / draws(pictures.train, settings)
     labels = labels_of(pictures.train) if settings.classes else []
+    what = "edit pairs" if backbone.edits else "pictures"
     return (
-        f"{backbone.reference}: {len(pictures.train)} pictures at {_sizes(backbone, pictures, settings)}, "
+        f"{backbone.reference}: {len(pictures.train)} {what} at {_sizes(backbone, pictures, settings)}, "
         f"{len(pictures.held_out)} held out; {intent(settings)}{slides(settings)}{experts_taught(settings, backbone)}"
         f"{assisted(settings)}"
         f"{settings.steps} steps of {settings.batch_size}, each picture is seen {seen:.1f} times; {settings.kind} of rank "

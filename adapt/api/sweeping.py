@@ -136,6 +136,9 @@ def _require_pictures(backbone: Backbone) -> None:
     if backbone.medium.kind != "picture":
         raise SettingsError("a sweep compares pictures", given=f"{backbone.reference} makes {backbone.medium.noun}",
                             next="adapt generate draws one setting at a time")  # fmt: skip
+    if backbone.takes_source:
+        raise SettingsError("a sweep draws from words alone, and the base is given a picture too", given=backbone.reference,
+                            next="adapt generate --image draws one setting at a time")  # fmt: skip
 
 
 def _drawings(

@@ -138,7 +138,10 @@ FAMILIES: dict[str, Family] = {
         ),
         Family(
             "stable-diffusion-xl", "Stable Diffusion XL", "stable_diffusion_xl:StableDiffusionXL",
-            {"StableDiffusionXLPipeline": "text-to-image", "StableDiffusionXLInpaintPipeline": "inpainting"},
+            {
+                **{"StableDiffusionXLPipeline": "text-to-image", "StableDiffusionXLInpaintPipeline": "inpainting"},
+                **{"StableDiffusionXLInstructPix2PixPipeline": "edit"},
+            },
             licence="CreativeML OpenRAIL++-M: with use restrictions",
             kohya=("text_encoder", "text_encoder_2"), weighs=True,
             refused=tuple(

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from adapt.backbones.base import Backbone
+from adapt.backbones.instructed import Instructed
 from adapt.backbones.readers import Reader
 from adapt.backbones.sources import beside
 from adapt.quiet import quiet_libraries
 from conditioning import Condition, Part
 
 
-class StableDiffusion(Backbone):
+class StableDiffusion(Instructed):
     """epsilon or v prediction, as the scheduler's configuration says. InstructPix2Pix (Brooks et al. 2023, arXiv 2211.09800) is
     the same network with the source's latents as four more channels; inpainting bases have one more for the hole."""
 
@@ -24,7 +23,7 @@ class StableDiffusion(Backbone):
 
     def encode_text(self, captions: Sequence[str]) -> Part:
         with quiet_libraries():
-            if self.task == "edit":  # its pipeline has the older method alone
+            if self.edits:  # its pipeline has the older method alone
                 return {"tokens": self.pipeline._encode_prompt(list(captions), self.device, 1, False)}
             tokens, _ = self.pipeline.encode_prompt(list(captions), self.device, 1, False)
         return {"tokens": tokens}  # (B, L, D)
@@ -33,25 +32,6 @@ class StableDiffusion(Backbone):
     def readers(self) -> tuple[Reader, ...]:
         encoder = self.pipeline.text_encoder
         return () if encoder is None else (Reader(self.pipeline, self.pipeline.tokenizer, encoder),)
-
-    @property
-    def input_widths(self) -> tuple[int, ...]:
-        """Plain, edited, filled."""
-        plain = self.latent_channels
-        return plain, 2 * plain, 2 * plain + 1
-
-    @property
-    def drops_source(self) -> bool:
-        return self.task == "edit"
-
-    @property
-    def image_guidance_scale(self) -> float | None:
-        return 1.5 if self.task == "edit" else None
-
-    @torch.no_grad()
-    def encode_source(self, pixels: Tensor) -> Part:
-        """The latents as the autoencoder says them, without its scale."""
-        return {"latents": self.encode_media(pixels)[0] / self.pipeline.vae.config.scaling_factor}
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         tokens, mask = self.tokens_of(condition)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from adapt.backbones.base import Backbone
+from adapt.backbones.instructed import Instructed
 from adapt.backbones.readers import Reader
 from adapt.backbones.sources import beside
 from adapt.quiet import quiet_libraries
@@ -16,9 +16,9 @@ from adapt.types import Sizes
 from conditioning import Condition, Part
 
 
-class StableDiffusionXL(Backbone):
+class StableDiffusionXL(Instructed):
     """Text states of both encoders side by side, the second one's pooled state, and six numbers that are never dropped.
-    Inpainting bases have five channels more."""
+    Inpainting bases have five channels more, InstructPix2Pix four."""
 
     family: ClassVar[str] = "stable-diffusion-xl"
     denoiser_name: ClassVar[str] = "unet"
@@ -28,10 +28,6 @@ class StableDiffusionXL(Backbone):
     @property
     def null_kind(self) -> str:
         return "zeros" if self.pipeline.config.get("force_zeros_for_empty_prompt") else "empty"
-
-    @property
-    def input_widths(self) -> tuple[int, ...]:
-        return self.latent_channels, 2 * self.latent_channels + 1
 
     def encode_text(self, captions: Sequence[str]) -> Part:
         with quiet_libraries():

@@ -199,8 +199,12 @@ class Usage:
     def asked(self) -> str:
         """What the command line is told to draw."""
         words = f"--class {_quoted(self.label)}" if self.labels else f"--prompt {self.shell_prompt}"
-        given = (f" --{name.removesuffix('_image')} {file}" for name, file in self.given.items())
-        return words + "".join(given)
+        return words + self.files_asked
+
+    @property
+    def files_asked(self) -> str:
+        """The options of what is given beside words."""
+        return "".join(f" --{name.removesuffix('_image')} {file}" for name, file in self.given.items())
 
     @property
     def given(self) -> dict[str, str]:

@@ -36,6 +36,8 @@ def explain(
     class_scale: options.ClassScale = None,
     image_prompt: options.ImagePrompt = None,
     image_prompt_scale: options.ImagePromptScale = None,
+    image: Annotated[Path | None, typer.Option(help="What is edited, with a base that edits.")] = None,
+    image_guidance_scale: options.ImageGuidanceScale = None,
     leave_one_out: Annotated[
         bool, typer.Option(help="Draw again without each condition, word and adapter: one more drawing each.")
     ] = True,
@@ -73,6 +75,7 @@ def explain(
         prompt=prompt, prompt_syntax=PLAIN, negative_prompt=negative_prompt, guidance_scale=guidance_scale,
         guidance=guidance or (), class_name=class_name, class_scale=class_scale,
         image_prompt=if_given(load_image, image_prompt), image_prompt_scale=image_prompt_scale,
+        image=if_given(load_image, image), image_guidance_scale=image_guidance_scale,
         steps=steps, seed=seed, width=width, height=height, scheduler=scheduler,
     )  # fmt: skip
     adapters = [scaled_adapter(text) for text in adapter or []]

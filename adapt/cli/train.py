@@ -148,8 +148,11 @@ def tell(result: TrainingResult, as_json: bool) -> None:
 
 def summary(result: TrainingResult) -> list[str]:
     """What was learned, and what to do with it."""
+    from adapt.card.usage import usage_of
+
     adapter, proof, labels = result.folder / "adapter", result.proof, result.adapter.labels
     asked = f"--class {shlex.quote(labels[0])}" if labels else '--prompt "…"'
+    asked += usage_of(result.adapter.facts, str(adapter)).files_asked
     return [
         f"adapter    {adapter} (step {result.chosen_step} of {max(result.history, default=0)})",
         *(_learned(result.held_out) if result.held_out else ()),

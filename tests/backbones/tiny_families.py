@@ -79,13 +79,16 @@ def sources(side=SIDE):
 
 def edit_of(case, pipeline, **call):
     """Latents of one that edits pictures, each with its own prompt."""
+    import inspect
+
     import numpy as np
     import torch
 
     if "Qwen" in type(pipeline).__name__:
         return one_by_one(case, pipeline, **call)
     given = torch.stack([torch.from_numpy(np.array(p)).permute(2, 0, 1) / 255 for p in sources(case.side)])
-    sized = {"height": case.side, "width": case.side, "max_area": case.side**2} if case.packed else {}
+    sized = {"height": case.side, "width": case.side, "max_area": case.side**2}
+    sized = {name: value for name, value in sized.items() if name in inspect.signature(pipeline.__call__).parameters}
     latents = pipeline(image=given, prompt=list(case.prompts[:2]), output_type="latent", **sized, **call).images
     return pipeline._unpack_latents(latents, *[case.side] * 2, pipeline.vae_scale_factor) if case.packed else latents
 
@@ -267,6 +270,10 @@ def stable_diffusion_xl(kind="StableDiffusionXLPipeline", channels=4):
         vae=vae(scaling=0.13025), unet=unet, scheduler=scheduler, text_encoder=clip_text(), tokenizer=clip_tokenizer(),
         text_encoder_2=clip_text(True, "gelu"), tokenizer_2=clip_tokenizer(), add_watermarker=False,
     )  # fmt: skip
+
+
+def instruct_pix2pix_xl():
+    return stable_diffusion_xl("StableDiffusionXLInstructPix2PixPipeline", 8)
 
 
 def inpainting_xl():
@@ -871,13 +878,16 @@ CASES = {
         off=({"guidance_scale": 2.5}, {"embedded_guidance": 2.5, "guidance_scale": 1.0}),
         on=({**FLUX_GUIDANCE, "true_cfg_scale": 4.0, "negative_prompt": ""}, {"guidance_scale": 4.0}),
     ),
-    "instruct-pix2pix": Case(
-        instruct_pix2pix, tokens=None, run=edit_of, family="stable-diffusion", edits=True,
-        on=(
-            {"guidance_scale": 4.0, "image_guidance_scale": 1.7},
-            {"guidance_scale": 4.0, "image_guidance_scale": 1.7},
-        ),
-    ),
+    **{
+        name: Case(
+            build, tokens=None, run=edit_of, family=family, edits=True,
+            on=({"guidance_scale": 4.0, "image_guidance_scale": 1.7}, {"guidance_scale": 4.0, "image_guidance_scale": 1.7}),
+        )
+        for name, build, family in (
+            ("instruct-pix2pix", instruct_pix2pix, "stable-diffusion"),
+            ("instruct-pix2pix-xl", instruct_pix2pix_xl, "stable-diffusion-xl"),
+        )
+    },
     "flux-kontext": Case(
         flux_kontext, {"max_sequence_length": 24, "_auto_resize": False}, packed=True, run=edit_of, family="flux",
         off=({"guidance_scale": 2.5}, {"embedded_guidance": 2.5, "guidance_scale": 1.0}),

@@ -180,3 +180,24 @@ def test_the_snippet_of_the_card_edits_in_diffusers(result, pairs, tiny_editor, 
     )[0]  # fmt: skip
     assert names["picture"].size == ours.size
     assert np.abs(np.asarray(names["picture"]).astype(int) - np.asarray(ours)).max() <= 1
+
+
+def test_an_edit_is_explained_with_its_source_as_a_part(result, pairs, tiny_editor, tiny_base):
+    base, asked = (
+        Backbone.load(str(tiny_editor)),
+        {"image": pairs / "before" / "0.png", "steps": 2, "guidance_scale": 2.0},
+    )
+    found = adapt.explain(base, "negative cat", adapters=[result.adapter], **asked)
+    assert {(one.kind, one.name) for one in found.left_out} >= {("part", "text"), ("part", "source"), ("word", "cat")}
+    assert all(one.distance > 0 for one in found.left_out)
+    assert (
+        found.picture.tobytes()
+        == adapt.generate(base, prompt="negative cat", adapters=[result.adapter], **asked)[0].tobytes()
+    )
+    with pytest.raises(SettingsError, match="for bases that edit it"):
+        adapt.explain(Backbone.load(str(tiny_base)), "a", image=asked["image"])
+
+
+def test_a_sweep_of_words_alone_is_refused(result, tiny_editor):
+    with pytest.raises(SettingsError, match="given a picture too"):
+        adapt.sweep(Backbone.load(str(tiny_editor)), result.adapter, prompt="a")
