@@ -42,7 +42,19 @@ __all__ = [
     "read_index",
     "require",
 ]
-WEIGHTED = ("unet", "transformer", "transformer_2", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
+WEIGHTED = (
+    "unet",
+    "transformer",
+    "transformer_2",
+    "vae",
+    "text_encoder",
+    "text_encoder_2",
+    "text_encoder_3",
+    "text_encoder_4",
+    "projection_model",
+    "language_model",
+    "vocoder",
+)
 
 
 def at_hand(reference: str | None) -> str | None:
@@ -235,11 +247,25 @@ def medium_of(folder: Path) -> Medium:
         return Medium(side=side, scale=scale)
     vae = json.loads((folder / "vae" / "config.json").read_text("utf-8"))
     if row.medium == "sound":
-        sample = json.loads((folder / "transformer" / "config.json").read_text("utf-8"))["sample_size"]
-        hop = prod(vae["downsampling_ratios"])
-        return Medium("sound", vae["audio_channels"], side=sample * hop, scale=hop, rate=vae["sampling_rate"])
+        return _sound_of(folder, vae, scale)
     frame_scale = _frame_scale_of(vae)
     return Medium(row.medium, side=side, scale=scale, frames=row.frames, frame_scale=frame_scale, fps=row.fps)
+
+
+def _sound_of(folder: Path, vae: dict[str, Any], scale: int) -> Medium:
+    """What makes sounds, or spectrograms that a vocoder makes heard.
+
+    Args:
+        scale: frames of a spectrogram that are one latent.
+    """
+    if (folder / "vocoder").is_dir():
+        vocoder = json.loads((folder / "vocoder" / "config.json").read_text("utf-8"))
+        sample = json.loads((folder / "unet" / "config.json").read_text("utf-8"))["sample_size"]
+        hop = prod(vocoder["upsample_rates"]) * scale
+        return Medium("sound", 1, side=sample * hop, scale=hop, rate=vocoder["sampling_rate"])
+    sample = json.loads((folder / "transformer" / "config.json").read_text("utf-8"))["sample_size"]
+    hop = prod(vae["downsampling_ratios"])
+    return Medium("sound", vae["audio_channels"], side=sample * hop, scale=hop, rate=vae["sampling_rate"])
 
 
 def _frame_scale_of(vae: dict[str, Any]) -> int:

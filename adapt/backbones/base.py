@@ -580,6 +580,10 @@ class Backbone(ABC):
         text = self.text if kind in (None, self.null_kind) else TextConditioner(self.encode_text, str(kind))
         return self.assembled(text.null(rows))
 
+    def null_beside(self, condition: Condition) -> Condition:
+        """The null that a drawing of this condition keeps away from, one row each; in some pipelines it depends on the prompt."""
+        return self.null(len(condition) or 1)
+
     def tokens_of(self, condition: Condition) -> Tokens:
         """The text tokens, then those of every other part that has some (an image prompt's, a class's): the one place where
         parts are fused, called inside `predict`. Tokens of a part without a mask all count."""

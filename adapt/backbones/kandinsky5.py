@@ -47,11 +47,6 @@ class Kandinsky5Image(Backbone):
         pixels: Tensor = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
         return pixels
 
-    def count_tokens(self, caption: str) -> tuple[int, int]:
-        reader = self.pipeline.tokenizer  # a processor of texts and pictures, in published bases
-        tokens = getattr(reader, "tokenizer", reader)(caption, truncation=False, verbose=False).input_ids
-        return len(tokens), int(self.max_tokens or 512)
-
     def encode_text(self, captions: Sequence[str]) -> Part:
         rows = [Condition({self.caption_part: self._encoded(caption)}) for caption in captions]
         return Condition.cat(rows).parts[self.caption_part]

@@ -265,6 +265,10 @@ FAMILIES: dict[str, Family] = {
             ),
         ),
         Family(
+            "audioldm2", "AudioLDM 2", "audioldm2:AudioLDM2", {"AudioLDM2Pipeline": "sound"}, tokenizer="tokenizer_2",
+            medium="sound", licence="CC-BY-NC-SA 4.0: not for commercial use",
+        ),
+        Family(
             "stable-audio", "Stable Audio Open", "stable_audio:StableAudio", {"StableAudioPipeline": "sound"},
             medium="sound", licence="Stability AI Community Licence: gated, commercial use limited by revenue",
         ),

@@ -41,11 +41,15 @@ def told(
         return backbone.assembled(part, sizes, backbone.embedded_guidance if guidance is None else guidance)
 
 
-def nothing(backbone: Backbone, rows: int, reading: Reading = AS_WRITTEN) -> Condition:
-    """The family's null, from the same layer as the prompts."""
+def nothing(backbone: Backbone, rows: int, reading: Reading = AS_WRITTEN, beside: Condition | None = None) -> Condition:
+    """The family's null, from the same layer as the prompts.
+
+    Args:
+        beside: what is drawn, one row each, where it is for that.
+    """
     if reading.clip_skip and backbone.null_kind == "empty":
         return told(backbone, [""] * rows, reading)
-    return backbone.null(rows)
+    return backbone.null(rows) if beside is None else backbone.null_beside(beside)
 
 
 def chunks(backbone: Backbone, text: str, reading: Reading = AS_WRITTEN) -> int:

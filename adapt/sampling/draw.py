@@ -108,8 +108,8 @@ def draw_latents(
     stepper = _stepper(backbone, first, generators)
     sizes = [_whole(backbone, first)] * len(drawings)
     condition = parts.spoken(backbone, drawings, [d.prompt for d in drawings], sizes, first.embedded_guidance)
+    negative = _negative(backbone, drawings, condition)
     condition = parts.told(backbone, condition, drawings).to(device, dtype)
-    negative = _negative(backbone, drawings)
     negative = parts.nothing(backbone, negative, condition).to(device, dtype)
     negative = Condition(negative.parts, condition.facts)  # facts are told to both: only parts are kept away from
     guidance = guidance_of(first, backbone, _further(backbone, drawings, condition))
@@ -145,14 +145,18 @@ def _stepper(backbone: Backbone, drawing: Drawing, generators: Sequence[torch.Ge
     return Stepper(scheduler, drawing.steps, generators, backbone.device, told=told, axes=Axes(backbone.axes))
 
 
-def _negative(backbone: Backbone, drawings: Sequence[Drawing]) -> Condition:
+def _negative(backbone: Backbone, drawings: Sequence[Drawing], condition: Condition) -> Condition:
     """The family's null for "", which is not the encoding of "" everywhere."""
     reading, texts = drawings[0].reading, [d.negative_prompt for d in drawings]
     if backbone.reads_source:
         return parts.spoken(backbone, drawings, texts)
     if not any(texts):
-        return nothing(backbone, len(texts), reading)
-    rows = [told(backbone, [text], reading) if text else nothing(backbone, 1, reading) for text in texts]
+        return nothing(backbone, len(texts), reading, condition)
+    beside = [condition.rows(slice(i, i + 1)) for i in range(len(texts))]
+    rows = [
+        told(backbone, [text], reading) if text else nothing(backbone, 1, reading, own)
+        for text, own in zip(texts, beside, strict=True)
+    ]
     return Condition.cat(rows)
 
 

@@ -241,6 +241,7 @@ def test_ltx_learns_clips(folders, clips, tmp_path, monkeypatch):
         "cogvideox",
         "kandinsky5",
         "stable-audio",
+        "audioldm2",
     ],
 )
 def test_the_medium_is_known_from_the_configuration_alone(folders, backbones, name):

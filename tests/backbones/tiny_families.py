@@ -862,6 +862,92 @@ def stable_audio():
     )  # fmt: skip
 
 
+def roberta_tokenizer(length=24):
+    import transformers
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    words = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *sorted(ByteLevel.alphabet())]
+    return transformers.RobertaTokenizer(vocab={w: i for i, w in enumerate(words)}, merges=[], model_max_length=length)
+
+
+def clap():
+    """CLAP with a text side of one layer."""
+    import transformers
+
+    text = {
+        **{"vocab_size": 261, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "pad_token_id": 1},
+        **{"num_attention_heads": 2, "max_position_embeddings": 32, "bos_token_id": 0, "eos_token_id": 2},
+    }
+    sound = {
+        **{
+            "spec_size": 8,
+            "window_size": 4,
+            "num_mel_bins": 8,
+            "intermediate_size": 16,
+            "patch_size": 2,
+            "depths": [1, 1],
+        },
+        **{
+            "hidden_size": 16,
+            "patch_stride": 2,
+            "num_attention_heads": [2, 2],
+            "num_hidden_layers": 2,
+            "patch_embeds_hidden_size": 8,
+        },
+    }
+    config = transformers.ClapConfig(text_config=text, audio_config=sound, projection_dim=8)
+    return transformers.ClapModel(config)
+
+
+def audioldm2():
+    """64 bands at 16 kHz and the vocoder's rates are the published ones."""
+    import diffusers
+    import transformers
+    from diffusers.pipelines.audioldm2.modeling_audioldm2 import AudioLDM2ProjectionModel
+
+    unet = diffusers.AudioLDM2UNet2DConditionModel(
+        block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=8, sample_size=16, in_channels=4,
+        out_channels=4, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), attention_head_dim=8,
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=[[None, 24, 16], [None, 24, 16]],
+    )  # fmt: skip
+    autoencoder = diffusers.AutoencoderKL(
+        in_channels=1, out_channels=1, latent_channels=4, block_out_channels=(8, 8, 8), norm_num_groups=8,
+        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3, scaling_factor=0.92,
+    )  # fmt: skip
+    vocoder = transformers.SpeechT5HifiGan(
+        transformers.SpeechT5HifiGanConfig(
+            model_in_dim=64, sampling_rate=16000, upsample_initial_channel=32, upsample_rates=[5, 4, 2, 2, 2],
+            upsample_kernel_sizes=[16, 16, 8, 4, 4], resblock_kernel_sizes=[3], resblock_dilation_sizes=[[1]],
+            normalize_before=False,
+        )
+    )  # fmt: skip
+    language = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(n_embd=24, n_head=2, n_layer=1, vocab_size=32, n_positions=99, n_inner=16)
+    )
+    language.config.max_new_tokens = 8
+    return diffusers.AudioLDM2Pipeline(
+        vae=autoencoder, text_encoder=clap(), text_encoder_2=t5_text(), language_model=language, unet=unet,
+        projection_model=AudioLDM2ProjectionModel(8, 16, 24), tokenizer=roberta_tokenizer(),
+        tokenizer_2=t5_tokenizer(24), vocoder=vocoder,
+        feature_extractor=transformers.ClapFeatureExtractor(feature_size=8, hop_length=480),
+        scheduler=diffusers.DDIMScheduler(
+            beta_start=0.0015, beta_end=0.0195, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1,
+            set_alpha_to_one=False,
+        ),
+    )  # fmt: skip
+
+
+def sounds_one_by_one_of(case, pipeline, *, generator, **call):
+    """Latents of AudioLDM 2's, whose language model counts the padding of shorter prompts."""
+    import torch
+
+    rows = [
+        pipeline(prompt=[prompt], output_type="latent", generator=[own], **call).audios
+        for prompt, own in zip(case.prompts, generator, strict=False)
+    ]
+    return torch.cat(rows)
+
+
 def sound_of(case, pipeline, **call):
     """Latents of one that makes sounds."""
     return pipeline(prompt=list(case.prompts[:2]), output_type="latent", **call).audios
@@ -948,6 +1034,7 @@ CASES = {
         kandinsky5, {"max_sequence_length": 768}, tokens=768, run=one_by_one_of, side=16, frames=5, scale=4,
         on=({"guidance_scale": 4.0, "negative_prompt": ""}, {"guidance_scale": 4.0}),
     ),
+    "audioldm2": Case(audioldm2, run=sounds_one_by_one_of, side=10240, scale=640),
     "ltx-video": Case(ltx, {"max_sequence_length": 24}, run=clip_of, packed=True, frames=9, scale=4),
 }  # fmt: skip
 """By the family's name in the table, or what another task of it is called. A pipeline of the table without a case here fails
