@@ -217,6 +217,12 @@ def edits(folder: Path) -> bool:
     return known_pipelines().get(name) in SOURCED
 
 
+def edits_too(folder: Path) -> bool:
+    """Whether a plain base also edits the picture that it is given, if it is given one."""
+    row = _row_of(folder)
+    return row is not None and row.edits_too
+
+
 def _row_of(folder: Path) -> Family | None:
     """The family of a folder, without a word about what is wrong with it."""
     try:

@@ -14,6 +14,7 @@ from torch import nn
 
 from adapt.api.kernels import uncompile
 from adapt.api.offload import send_away
+from adapt.api.pairs import teaches_edits
 from adapt.api.quantised import quantise, require_fitting
 from adapt.api.sharding import cut_up
 from adapt.backbones import Backbone
@@ -100,6 +101,7 @@ def load_base(reference: str, settings: TrainSettings, accelerator: Accelerator)
     away = settings.offload_weights > 0 or settings.shard
     device = torch.device("cpu") if away else accelerator.device
     backbone = Backbone.load(reference, dtype=DTYPES[settings.base_precision], device=device)
+    backbone.editing = backbone.entry.edits_too and teaches_edits(settings)
     require_fitting(settings, backbone)
     if settings.shard:
         cut_up(backbone, accelerator)

@@ -13,16 +13,21 @@ if TYPE_CHECKING:
     from adapt.data import Found
 
 
+def teaches_edits(settings: TrainSettings) -> bool:
+    """Whether a base that draws and edits is to learn edits."""
+    return settings.preset == "edit" or (settings.source_folder is not None and settings.control != "files")
+
+
 def needs_sources(base: str, settings: TrainSettings) -> str | None:
     """Why each picture needs another one beside it, by the base's folder alone; None: it needs none.
 
     Raises:
         SettingsError: settings of bases that edit, for one that does not, or the other way round.
     """
-    from adapt.loading import edits, find
+    from adapt.loading import edits, edits_too, find
 
-    along = settings.control == "files"
-    if edits(find(base)):
+    along, folder = settings.control == "files", find(base)
+    if edits(folder) or (edits_too(folder) and teaches_edits(settings)):
         if along:
             raise SettingsError("control=files takes the pictures that a base which edits is told", given=base,
                                 next="leave control out")  # fmt: skip

@@ -350,7 +350,7 @@ def _drawn_in(backbone: Backbone) -> int:
 
 def _require_job(settings: TrainSettings, backbone: Backbone) -> None:
     """Raises `SettingsError` for a preset of a job that the base cannot do."""
-    if settings.preset == "edit" and backbone.task != "edit":
+    if settings.preset == "edit" and not backbone.edits:
         raise SettingsError(
             "preset=edit is for bases that take a picture beside the words",
             given=f"{backbone.pipeline_class}, {backbone.task}",

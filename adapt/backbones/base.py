@@ -104,6 +104,7 @@ class Backbone(ABC):
         self._known: dict[str, str] = {}
         self._kin: frozenset[str] = frozenset()
         self.max_tokens = self.entry.max_tokens
+        self.editing = False  # a base that `edits_too` is taught edits
         self.frames, self.fps = self.entry.frames, self.entry.fps  # of the clips that are made, and learned
         self.conditioners: dict[str, Conditioner | Beside] = {}  # of what is on it (an adapter, a ControlNet), by part
         self.trained_guidance = 1.0  # of a training row, in distilled families that have it (`embedded_guidance`)
@@ -167,7 +168,7 @@ class Backbone(ABC):
     @property
     def edits(self) -> bool:
         """Whether that picture is what is edited, by the words."""
-        return self.task in SOURCED
+        return self.task in SOURCED or self.editing
 
     @property
     def fills(self) -> bool:
@@ -183,7 +184,7 @@ class Backbone(ABC):
     @property
     def needs_source(self) -> bool:
         """Whether nothing is drawn without one. To an inpainting base no picture is one hole."""
-        return self.takes_source and not self.fills
+        return self.takes_source and not self.fills and not self.entry.edits_too
 
     @property
     def modules(self) -> dict[str, nn.Module]:

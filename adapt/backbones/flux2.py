@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from adapt.backbones.base import Backbone, posterior
+from adapt.backbones.sources import latents_of
 from adapt.quiet import quiet_libraries
 from adapt.types import Sizes
 from conditioning import Condition, Part
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 class Flux2(Backbone):
     """Dev: three layers of Mistral's states side by side, and the embedded guidance as a fact. 2 × 2 places of the autoencoder
-    are one latent of four times the channels, normalised channel by channel; a latent is one token of the network."""
+    are one latent of four times the channels, normalised channel by channel; a latent is one token of the network. A picture
+    that is edited stands behind the noise, at places of its own."""
 
     family: ClassVar[str] = "flux2"
     lora_targets: ClassVar[tuple[str, ...]] = (
@@ -89,11 +91,16 @@ class Flux2(Backbone):
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         tokens, (height, width) = self.whole_tokens_of(condition), x_t.shape[-2:]
+        x, where = x_t.flatten(2).mT, places(height, width, 1, like=x_t)
+        if (source := latents_of(condition, x_t)) is not None:
+            x = torch.cat([x, source.flatten(2).mT], 1)
+            rows, columns = source.shape[-2:]
+            where = torch.cat([where, places(rows, columns, 1, x_t, picture=10)])
         packed: Tensor = self.denoiser(
-            hidden_states=x_t.flatten(2).mT, timestep=t.to(x_t.dtype) / 1000, guidance=condition.facts.get("guidance"),
+            hidden_states=x, timestep=t.to(x_t.dtype) / 1000, guidance=condition.facts.get("guidance"),
             encoder_hidden_states=tokens, txt_ids=places(1, 1, tokens.shape[1], like=x_t),
-            img_ids=places(height, width, 1, like=x_t), return_dict=False,
-        )[0]  # fmt: skip
+            img_ids=where, return_dict=False,
+        )[0][:, : height * width]  # fmt: skip
         return packed.mT.reshape(*x_t.shape[:2], height, width)
 
 
@@ -120,6 +127,7 @@ def parted(latents: Tensor) -> Tensor:
     return torch.nn.functional.pixel_shuffle(latents, 2)
 
 
-def places(rows: int, columns: int, length: int, like: Tensor) -> Tensor:
-    """Where each token stands: (rows · columns · length, 4) of 0, row, column, number in the text; whole numbers."""
-    return torch.cartesian_prod(*(torch.arange(n, device=like.device) for n in (1, rows, columns, length)))
+def places(rows: int, columns: int, length: int, like: Tensor, picture: int = 0) -> Tensor:
+    """Where each token stands: (rows · columns · length, 4) of picture, row, column, number in the text; whole numbers."""
+    found = torch.cartesian_prod(*(torch.arange(n, device=like.device) for n in (1, rows, columns, length)))
+    return found + found.new_tensor([picture, 0, 0, 0])

@@ -75,6 +75,7 @@ class Family:
         medium: what it makes.
         frames, fps: of the clips that it makes by default.
         free_guidance: what its pipelines call the scale of classifier-free guidance.
+        edits_too: a plain base also edits the picture that it is given, if it is given one.
         weighs: prompts take weights, blends and any length: its `readers`.
     """
 
@@ -95,6 +96,7 @@ class Family:
     frames: int = 1
     fps: float = 24.0
     weighs: bool = False
+    edits_too: bool = False
     free_guidance: str = "guidance_scale"
 
     def load(self) -> type[Backbone]:
@@ -208,11 +210,12 @@ FAMILIES: dict[str, Family] = {
         ),
         Family(
             "flux2", "Flux.2 dev", "flux2:Flux2", {"Flux2Pipeline": "text-to-image"}, sample_size=64, max_tokens=512,
+            edits_too=True,
             licence="FLUX.2 dev Non-Commercial Licence, gated",
         ),
         Family(
             "flux2-klein", "Flux.2 klein", "flux2:Flux2Klein", {"Flux2KleinPipeline": "text-to-image"}, sample_size=64,
-            max_tokens=512, licence="4B: Apache-2.0; 9B: FLUX Non-Commercial Licence, gated",
+            max_tokens=512, edits_too=True, licence="4B: Apache-2.0; 9B: FLUX Non-Commercial Licence, gated",
             refused=(
                 Refusal(
                     "klein, distilled",

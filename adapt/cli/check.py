@@ -69,7 +69,7 @@ def check(
     from adapt.data.judge import verdicts_of
     from adapt.data.media import reader_of
     from adapt.data.whole import judge_whole, shares_cut
-    from adapt.loading import caption_counter, edits, medium_of
+    from adapt.loading import caption_counter, edits, edits_too, medium_of
     from adapt.loading import find as find_base
 
     folder = find_base(base)
@@ -78,7 +78,7 @@ def check(
     reader, cut = reader_of(medium), crop(medium, buckets)
     found = find(data, Reading(masks="files", noun=reader.noun, extensions=reader.extensions))
     edited = "the base edits pictures" if edits(folder) else None
-    found = paired(found, source_folder, edited, known=source_folder is None)
+    found = paired(found, source_folder, edited, known=source_folder is None and not edits_too(folder))
     with verdicts_of(data, reader=reader) as verdicts:
         counter = _counter(found, caption_counter(folder))
         judgement = judge(found, medium.side, counter, verdicts=verdicts, reader=reader)

@@ -128,6 +128,7 @@ def _agreement(
     prompt = " ".join([*adapter.words, prompt])
     other = type(backbone)(pipeline, backbone.reference)
     other.max_tokens, other.frames, other.fps = backbone.max_tokens, backbone.frames, backbone.fps
+    other.editing = backbone.editing
     if clock is not None:
         other.listen(clock)
     theirs = predictions(other, prompt)

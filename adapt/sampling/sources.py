@@ -35,7 +35,7 @@ def given(request: Request, backbone: Backbone) -> Given:
     Raises:
         SettingsError: a base that edits and no picture, or settings of drawing over one; one that fills holes and no mask.
     """
-    if not backbone.takes_source:
+    if not backbone.takes_source and not _edited(request, backbone):
         return {"image": request.image, "mask": request.mask, "source": None, "hole": None}
     if backbone.fills:
         return _filled(request)
@@ -47,6 +47,12 @@ def given(request: Request, backbone: Backbone) -> Given:
             raise SettingsError(f"{name} is for drawing over a picture, and the base edits it as a whole",
                                 given=value if name == "strength" else name, next="leave it out")  # fmt: skip
     return {"image": None, "mask": None, "source": request.image, "hole": None}
+
+
+def _edited(request: Request, backbone: Backbone) -> bool:
+    """Whether a base that draws and edits is given a picture and nothing that says how to draw over it."""
+    drawn_over = request.strength is not None or request.mask is not None
+    return backbone.entry.edits_too and request.image is not None and not drawn_over
 
 
 def _filled(request: Request) -> Given:
