@@ -97,7 +97,8 @@ def generate(
         height, width: pixels; None: the backbone's own, in the shape of `image` where there is one.
         scheduler: a short name (`euler_a`, `dpm++2m_karras` …) or a diffusers class name; None: the backbone's own.
         image: drawn over (image to image), or edited, by bases that edit: a picture or its path.
-        strength: share of the way that `image` is noised, 0 < strength ≤ 1; None: 0.75. Not of bases that edit.
+        strength: share of the way that `image` is noised, 0 < strength ≤ 1; None: 0.75, with inpainting bases 1. Not of
+            bases that edit.
         image_guidance_scale: how closely `image` is kept to by bases that have such a guidance (InstructPix2Pix), 1 is off; None:
             the family's.
         mask: white is repainted (inpainting): a picture or its path; needs `image`.

@@ -440,10 +440,11 @@ class Backbone(ABC):
             hole: (B, 1, H, W), 1 where it is filled, else 0.
 
         Returns:
-            The most likely `latents` (B, C, h, w) of what is left, and the `hole` (B, M, h, w).
+            The most likely `latents` (B, C, h, w) of what is left, and the `hole` (B, M, h, w), bytes of 0 and 1: Flux.1 Fill's
+            are 64 channels, which a cache keeps.
         """
         left = self.encode_media(pixels * (hole < 0.5).to(pixels))[0]
-        return {"latents": left, HOLE: self.hole_channels(hole.to(left))}
+        return {"latents": left, HOLE: self.hole_channels(hole.to(left)).to(torch.uint8)}
 
     def hole_channels(self, hole: Tensor) -> Tensor:
         """(B, 1, H, W) → what the network is told of it (B, M, h, w): here one pixel of those that a latent stands for."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from itertools import chain
@@ -23,9 +22,8 @@ from adapt.data.masks import mask_of
 from adapt.data.media import Reader, reader_of
 from adapt.data.picture import Picture
 from adapt.data.recent import Recent
+from adapt.data.values import finite, naming, own
 from adapt.data.view import Sizes, View
-from adapt.data.wording import printable
-from adapt.errors import DataError
 from adapt.medium import PICTURES
 from adapt.types import Encoder
 
@@ -210,8 +208,8 @@ class EncodedPictures:
 
     @property
     def holes(self) -> int:
-        """How many sources there are of a view: one, and in inpainting as many as holes are made."""
-        return 1 if self._holed is None else self._holed.holes.count
+        """How many sources there are of a view: one, and in inpainting as many as make up all holes with the other variants'."""
+        return 1 if self._holed is None else max(1, self._holed.holes.count // self.augmentation.variants)
 
     def source(self, index: int, flip: bool = False, variant: int = 0, hole: int = 0) -> dict[str, Tensor]:
         """The part `source` of an example without its row, on the CPU: what it was before, cut, recoloured and mirrored alike;
@@ -223,7 +221,7 @@ class EncodedPictures:
         Raises:
             DataError: as `prepare`.
         """
-        hole = 0 if self.pictures[index].mask is not None else hole
+        hole = 0 if self.pictures[index].mask is not None else variant * self.holes + hole
 
         def found() -> dict[str, Tensor]:
             number, view = index % self.count, self._view(index, flip, variant)
@@ -329,11 +327,11 @@ class EncodedPictures:
     def _encode_picture(self, number: int, view: View) -> dict[str, Tensor]:
         picture = self.pictures[number]
         data = self._contents.read(number)
-        with _naming(picture):
+        with naming(picture):
             x = self.reader.row(data, view)  # (C, *dims)
         mean, std = self.encoder.encode_media(x[None])  # (1, C, *dims)
-        entry = {"mean": _own(mean[0].float()), "std": _own(std[0].float())}
-        return _finite(entry, f"The latents of {picture.name}")
+        entry = {"mean": own(mean[0].float()), "std": own(std[0].float())}
+        return finite(entry, f"The latents of {picture.name}")
 
     @property
     def _control_of(self) -> Contents:
@@ -342,7 +340,7 @@ class EncodedPictures:
 
     def _controlling(self, number: int, view: View) -> Tensor:
         """The control itself, (3, H, W) in [-1, 1]."""
-        with _naming(self._control_of.picture(number)):
+        with naming(self._control_of.picture(number)):
             return EXTRACTORS[str(self._control)](self.reader.row(self._control_of.read(number), view))
 
     def _seen_control(self, number: int, view: View) -> Tensor:
@@ -353,43 +351,42 @@ class EncodedPictures:
     def _encode_control(self, number: int, view: View) -> dict[str, Tensor]:
         mean, _ = self.encoder.encode_media(self._controlling(number, view)[None])
         name = self._control_of.picture(number).name
-        return _finite({"mean": _own(mean[0].float())}, f"The latents of {name}'s control")
+        return finite({"mean": own(mean[0].float())}, f"The latents of {name}'s control")
 
     @torch.no_grad()
     def _encode_source(self, number: int, view: View) -> dict[str, Tensor]:
         assert self._before is not None
         part = self._before.encode(self._source_pixels(number, view))
-        entry = {name: _own(x[0].float()) for name, x in part.items()}
-        return _finite(entry, f"The latents of the source {self._sources.picture(number).name}")
+        entry = {name: own(x[0].float()) for name, x in part.items()}
+        return finite(entry, f"The latents of the source {self._sources.picture(number).name}")
 
     @torch.no_grad()
     def _encode_words(self, caption: str, number: int, view: View) -> dict[str, Tensor]:
         assert self._before is not None and self._before.read is not None
         part = self._before.read([caption], self._source_pixels(number, view))
-        return _finite({name: _own(x) for name, x in part.items()}, f"The text states of {caption!r}")
+        return finite({name: own(x) for name, x in part.items()}, f"The text states of {caption!r}")
 
     def _source_pixels(self, number: int, view: View) -> Tensor:
         """(1, 3, H, W)."""
-        with _naming(self._sources.picture(number)):
+        with naming(self._sources.picture(number)):
             return self.reader.row(self._sources.read(number), view)[None]
 
     @torch.no_grad()
     def _encode_around(self, number: int, view: View, hole: int, holed: Holed) -> dict[str, Tensor]:
         picture, (width, height) = self.pictures[number], view.size
-        with _naming(picture):
+        with naming(picture):
             x = self.reader.row(self._contents.read(number), view)
         if picture.mask is not None:
             filled = self._mask_on(number, view, height, width)["area"] >= 0.5
         else:
             filled = torch.from_numpy(holed.holes.hole(self._contents.digest(number), hole, height, width))[None]
         part = holed.encode(x[None], filled[None].to(x))
-        return _finite(
-            {name: _own(y[0].float()) for name, y in part.items()}, f"The latents around a hole of {picture.name}"
-        )
+        entry = {name: own(y[0].float() if y.is_floating_point() else y[0]) for name, y in part.items()}
+        return finite(entry, f"The latents around a hole of {picture.name}")
 
     def _mask_on(self, number: int, view: View, height: int, width: int) -> dict[str, Tensor]:
         picture = self.pictures[number]
-        with _naming(picture):
+        with naming(picture):
             mask = mask_of(picture, view.original)
         assert mask is not None, "only pictures with a mask are asked"
         return {"area": torch.from_numpy(np.ascontiguousarray(view.area(mask, height, width)))[None]}
@@ -404,25 +401,4 @@ class EncodedPictures:
     @torch.no_grad()
     def _encode_caption(self, caption: str) -> dict[str, Tensor]:
         part = self.encoder.encode_text([caption])
-        return _finite({name: _own(x) for name, x in part.items()}, f"The text states of {caption!r}")
-
-
-@contextmanager
-def _naming(picture: Picture) -> Iterator[None]:
-    """What is wrong with a picture's pixels, said with its name."""
-    try:
-        yield
-    except DataError as error:
-        given = ": ".join(str(part) for part in (picture.name, error.given) if part is not None)
-        raise DataError(f"A picture {error.message}", given=given, next=error.next) from error
-
-
-def _own(x: Tensor) -> Tensor:
-    """A copy on the CPU: neither views of larger tensors nor the device's memory are kept alive."""
-    return x.detach().cpu().clone(memory_format=torch.contiguous_format)
-
-
-def _finite(entry: dict[str, Tensor], what: str) -> dict[str, Tensor]:
-    if all(bool(x.isfinite().all()) for x in entry.values()):
-        return entry
-    raise DataError(f"{printable(what)} are not finite", next="use dtype float32, or remove it")
+        return finite({name: own(x) for name, x in part.items()}, f"The text states of {caption!r}")

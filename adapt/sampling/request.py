@@ -54,7 +54,8 @@ class Request:
         scheduler: a name of `schedulers`.
         image: what is drawn over (image to image); with `mask`, only where the mask is white (inpainting). For bases that edit
             it is what is edited: told as a whole, and the drawing begins with noise.
-        strength: share of the way that `image` is noised, 0 < strength ≤ 1; None: 0.75. Not of bases that edit.
+        strength: share of the way that `image` is noised, 0 < strength ≤ 1; None: 0.75, with inpainting bases 1. Not of
+            bases that edit.
         image_guidance_scale: ≥ 1, how closely `image` is kept to by bases that have such a guidance (InstructPix2Pix); 1 is off.
             None: the family's where `guidance_scale` is above 1, else off.
         frames, fps: of a clip, how many and how many a second.
