@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from adapt.cli import options
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -31,7 +33,7 @@ def bases(
     memory: Annotated[
         bool, typer.Option("--memory", help="What training the published checkpoints takes, one by one.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """List the families of models that adapt knows, or judge one base without loading its weights."""
     from adapt.api.families import table

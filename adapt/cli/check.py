@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from adapt.cli import options
+
 if TYPE_CHECKING:
     from adapt.data import Finding, Judgement
     from adapt.data.picture import Found
@@ -60,7 +62,7 @@ def check(
         ),
     ] = None,
     exit_zero: Annotated[bool, typer.Option("--exit-zero", help="Exit with 0 also when there are findings.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> int:
     """Judge a set of pictures: 0 clean, 1 findings, 2 cannot be read. Changes nothing."""
     from adapt.api.pairs import paired

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from adapt.cli import options
 from adapt.cli.saving import require_free, save
 from adapt.errors import SettingsError
 
@@ -24,7 +25,7 @@ def classes(
         str | None, typer.Option(metavar="ADAPTER", help="With the classes of another that grew from the same.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="A new folder for the adapter with other classes.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """List the classes of an adapter; or rename, remove and merge some. The others go on drawing the same bytes."""
     from adapt.adapter import Adapter

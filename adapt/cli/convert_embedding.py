@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from adapt.cli import options
 from adapt.cli.saving import require_free
 from adapt.errors import SettingsError
 
@@ -19,7 +20,7 @@ def convert_embedding(
     output: Annotated[Path, typer.Option(help="The new file. In A1111 and ComfyUI its name is the word.")],
     format: Annotated[str, typer.Option(metavar="|".join(FORMATS))] = "a1111",
     word: Annotated[str | None, typer.Option(help="What calls it; default: as the file says, else its name.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Write the embedding of a new word as another program keeps it; the numbers stay, bit for bit."""
     if format not in FORMATS:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from adapt.cli import options
 from adapt.errors import DataError
 
 ROOT = Path(__file__).parents[2]
@@ -18,7 +19,7 @@ RECIPE = Path("training_scripts/recipes/openmoji.yaml")
 def demo(
     output: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("runs/demo"),
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete what is there and start over.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Train an adapter on 48 OpenMoji pictures and compare it with its base. A few minutes on two cores."""
     root = next((place for place in (Path(), ROOT) if (place / DATA).is_dir() and (place / RECIPE).is_file()), None)

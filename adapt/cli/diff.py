@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from adapt.cli import options
+
 
 def diff(
     first: Annotated[str, typer.Argument(help="An adapter's folder, a run's folder, a file, or user/name on the Hub.")],
@@ -14,7 +16,7 @@ def diff(
     tolerance: Annotated[
         float, typer.Option(min=0, help="‖ΔW - ΔW'‖ / ‖ΔW‖ of a layer that counts as the same.")
     ] = 1e-6,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> int:
     """Compare what two adapters do to the weights: 0 the same, 1 different, 2 cannot be read."""
     from adapt.adapter import Adapter

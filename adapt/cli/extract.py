@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from adapt.cli import options
 from adapt.cli.saving import require_free, save
 from adapt.errors import SettingsError
 
@@ -26,7 +27,7 @@ def extract(
     kind: Annotated[
         str, typer.Option(metavar="|".join(KINDS), help="dora keeps the lengths of rows; lokr is the nearest product.")
     ] = "lora",
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Write the difference of a fine-tune to its base as an adapter; says what it leaves out."""
     require_free(output)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from adapt.cli import options
 from adapt.cli.saving import require_free, save
 from adapt.cli.scaled import scaled_adapter
 from adapt.errors import SettingsError
@@ -37,7 +38,7 @@ def merge(
         str | None,
         typer.Option(help="With --into-base, and for kinds other than LoRA; default: the first adapter's own."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Merge adapters into one, or into their base as a diffusers pipeline folder."""
     require_free(output)

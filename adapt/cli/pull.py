@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from adapt.cli import options
+
 
 def pull(
     repository: Annotated[
@@ -16,7 +18,7 @@ def pull(
     output: Annotated[
         Path | None, typer.Option(help="A new folder for a copy of your own; default: the Hub's cache.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Bring an adapter of the Hugging Face Hub here; every file is compared with the digest that the Hub says.
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from adapt.cli import options
 from adapt.cli.saving import require_free, save
 from adapt.errors import SettingsError
 
@@ -28,7 +29,7 @@ def resize(
     base: Annotated[
         str | None, typer.Option(help="For kinds other than LoRA and DoRA; default: the adapter's own.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Make an adapter smaller by singular values; says what that leaves out. Several rules together: the smallest rank."""
     require_free(output)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from adapt.cli import options
+
 
 def verify(
     adapter: Annotated[
@@ -15,7 +17,7 @@ def verify(
     base: Annotated[
         str | None, typer.Option(help="Lay it onto this base and compare predictions with the library's; default: not.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> int:
     """Read an adapter strictly and, with --base, prove it in a fresh pipeline: 0 fine, 1 something is wrong."""
     from adapt.adapter import here

@@ -109,6 +109,24 @@ def test_generate_fills_a_hole(folders, tmp_path, monkeypatch, capsys):
     assert "--mask" in capsys.readouterr().err
 
 
+@torch.no_grad()
+def test_a_checkpoint_in_one_file_fills_too(tiny_filler, tmp_path):
+    import shutil
+
+    from original_layout import checkpoint_of
+    from safetensors.torch import save_file
+
+    from adapt.backbones import Backbone
+
+    whole = Backbone.load(str(tiny_filler))
+    save_file(checkpoint_of(whole.pipeline), tmp_path / "model.safetensors")
+    shutil.copytree(tiny_filler, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
+    alone = Backbone.load(str(tmp_path / "model.safetensors"))
+    assert alone.fills and alone.fingerprint() == whole.fingerprint()
+    x_t, t, condition = torch.zeros(1, *whole.own_latents), torch.tensor([500]), whole.condition(["a"])
+    assert torch.equal(alone.predict(x_t, t, condition), whole.predict(x_t, t, condition))
+
+
 # ------------------------------------------------------------------------------------------------ adapters of other tasks
 def adapter_of(backbone, layer, **shape):
     from adapt.adapter import Adapter, Facts
