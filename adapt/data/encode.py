@@ -10,6 +10,7 @@ from itertools import chain
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from adapt.data.augment import PLAIN, UNCHANGED, Augmentation
@@ -18,6 +19,7 @@ from adapt.data.buckets import Buckets, Size
 from adapt.data.cache import TensorCache, key_of
 from adapt.data.contents import Contents
 from adapt.data.controls import EXTRACTORS, FILES
+from adapt.data.decode import decode
 from adapt.data.masks import mask_of
 from adapt.data.media import Reader, reader_of
 from adapt.data.picture import Picture
@@ -87,11 +89,18 @@ class EncodedPictures:
         self._media_key = f"{encoder.content_key(media_component)} {here}"
         self._text_key = f"{encoder.content_key(text_component)} {here}"
         self._control, self._hints, self._before, self._holed = control, hints, before, holed
-        self._sources = Contents([picture.source or picture for picture in pictures], self.reader.size_of)
         self._texts, self._contents = texts, Contents(pictures, self.reader.size_of)
+        self._sources = self._contents_beside([picture.source for picture in pictures])
+        self._references = self._contents_beside([picture.reference for picture in pictures])
         self._nearest: dict[tuple[int, Size], Size] = {}
         self._masks: dict[int, str] = {}
         self._recent = Recent(memory)
+
+    def _contents_beside(self, others: Sequence[Picture | None]) -> Contents:
+        """Of pictures beside these; where there are none they cost nothing."""
+        if not any(others):
+            return self._contents
+        return Contents([other or own for other, own in zip(others, self.pictures, strict=False)], self.reader.size_of)
 
     def __len__(self) -> int:
         """The number of examples."""
@@ -205,6 +214,32 @@ class EncodedPictures:
 
         entry = self._recent(("control", index, flip, variant), found)
         return entry["pixels"].float() / 255 if self._hints else entry["mean"]
+
+    def reference(self, index: int) -> Tensor:
+        """Mean of the scaled latents of the picture that an example is asked for by, whole, as a square of the first
+        resolution: (C, h, w).
+
+        Raises:
+            DataError: as `prepare`.
+        """
+
+        side = self.shelves[0].largest[0]
+
+        def found() -> dict[str, Tensor]:
+            facts = [self._references.digest(index % self.count), *self.reader.facts, side]
+            key = key_of("reference", *facts, self._media_key)
+            return self._cached(key, lambda: self._encode_reference(index % self.count, side))
+
+        return self._recent(("reference", index), found)["mean"]
+
+    @torch.no_grad()
+    def _encode_reference(self, number: int, side: int) -> dict[str, Tensor]:
+        picture = self._references.picture(number)
+        with naming(picture):
+            image = decode(self._references.read(number)).resize((side, side), Image.Resampling.LANCZOS)
+        pixels = torch.from_numpy(np.array(image, np.float32)).permute(2, 0, 1) / 127.5 - 1
+        mean, _ = self.encoder.encode_media(pixels[None])
+        return finite({"mean": own(mean[0].float())}, f"The latents of {picture.name}")
 
     @property
     def holes(self) -> int:

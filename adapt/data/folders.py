@@ -81,12 +81,12 @@ def read_folder(walked: Walk, reading: Reading) -> Found:
             "There are masks, but no pictures of the same names", given=listed(every), next="add the pictures"
         )
     by_stem = _caption_files(walked, reading.captions)
-    rows, before = _metadata_rows(walked, names)
-    names = _edited(walked, names, rows, before)
+    rows, before, references = _metadata_rows(walked, names)
+    names = _edited(walked, names, rows, [*before.values(), *references.values()])
     _refuse_same_stem(names, by_stem, rows)
     if reading.repeats == "folders":
         require_counts(dict.fromkeys(map(_folder_of, names)))
-    sources = _Sources(_sidecars(walked, names, by_stem), rows, _masks(walked, masks), before)
+    sources = _Sources(_sidecars(walked, names, by_stem), rows, _masks(walked, masks), before, references)
     pictures = tuple(_picture(name, walked.files[name], sources, reading) for name in names)
     warnings = _Warnings(walked, pictures, twins, by_stem, sources, reading).lines()
     return Found(pictures, tuple(warnings), _kind(pictures, sources))
@@ -95,12 +95,13 @@ def read_folder(walked: Walk, reading: Reading) -> Found:
 # ------------------------------------------------------------------------------------------------ one picture
 @dataclass(frozen=True)
 class _Sources:
-    """Captions, masks and what they were before by the pictures' names, from each place."""
+    """Captions, masks, what they were before and what they are asked for by, by the pictures' names, from each place."""
 
     sidecars: dict[str, tuple[str, ...]]
     rows: dict[str, list[Row]]
     masks: dict[str, Picture]
     before: dict[str, Picture]
+    references: dict[str, Picture]
 
 
 def _picture(name: str, path: Path, sources: _Sources, reading: Reading) -> Picture:
@@ -115,7 +116,7 @@ def _picture(name: str, path: Path, sources: _Sources, reading: Reading) -> Pict
     return Picture(
         printable(name), path, None, captions, label,
         repeats=float(count or 1), mask="alpha" if reading.masks == "alpha" else mask,
-        source=sources.before.get(name),
+        source=sources.before.get(name), reference=sources.references.get(name),
     )  # fmt: skip
 
 
@@ -189,17 +190,19 @@ def _sidecars(walked: Walk, names: list[str], by_stem: dict[str, list[str]]) -> 
     return captions
 
 
-def _edited(walked: Walk, names: list[str], rows: dict[str, list[Row]], before: dict[str, Picture]) -> list[str]:
-    """The pictures without those that are only what others were before."""
-    used = {source.path.resolve() for source in before.values() if source.path}
+def _edited(walked: Walk, names: list[str], rows: dict[str, list[Row]], beside: Iterable[Picture]) -> list[str]:
+    """The pictures without those that are only what others were before, or are asked for by."""
+    used = {picture.path.resolve() for picture in beside if picture.path}
     return [name for name in names if name in rows or walked.files[name].resolve() not in used] if used else names
 
 
-def _metadata_rows(walked: Walk, names: list[str]) -> tuple[dict[str, list[Row]], dict[str, Picture]]:
-    """Rows by picture name, and the sources that they name."""
+def _metadata_rows(
+    walked: Walk, names: list[str]
+) -> tuple[dict[str, list[Row]], dict[str, Picture], dict[str, Picture]]:
+    """Rows by picture name, and the sources and references that they name."""
     known = {normalize("NFC", name): name for name in names}
     found, missing = defaultdict[str, list[Row]](list), list[str]()
-    before = defaultdict[str, list[tuple[Path, str]]](list)
+    before, references = (defaultdict[str, list[tuple[Path, str]]](list) for _ in range(2))
     for place in _metadata_files(walked):
         for row in read_metadata(walked.files[place]):
             # Tables that were written on Windows separate by backslashes; macOS decomposes letters in file names.
@@ -207,8 +210,9 @@ def _metadata_rows(walked: Walk, names: list[str]) -> tuple[dict[str, list[Row]]
             name = posixpath.normpath(posixpath.join(posixpath.dirname(place), written))
             if name in known:
                 found[known[name]].append(row)
-                if row.source:
-                    before[known[name]].append((walked.files[place].parent, row.source))
+                for beside, named in ((before, row.source), (references, row.reference)):
+                    if named:
+                        beside[known[name]].append((walked.files[place].parent, named))
             else:
                 missing.append(row.file_name)
     if missing:
@@ -218,7 +222,7 @@ def _metadata_rows(walked: Walk, names: list[str]) -> tuple[dict[str, list[Row]]
             allowed="names relative to the metadata file",
             next="add these pictures or remove their rows",
         )
-    return found, sources_of(before)
+    return found, sources_of(before), sources_of(references, "references")
 
 
 def _metadata_files(walked: Walk) -> list[str]:

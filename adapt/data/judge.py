@@ -181,6 +181,8 @@ def _look(picture: Picture, reader: Reader, verdicts: VerdictCache | None) -> Lo
     look = _seen(picture, reader, verdicts)
     if isinstance(look, Finding):
         return look
+    if picture.reference is not None and isinstance(asked := _seen(picture.reference, reader, verdicts), Finding):
+        return Finding(picture.name, "source", f"has a reference, {picture.reference.name}, that {asked.message}")
     return _masked(picture, look) if picture.source is None else _paired(picture, look, reader, verdicts)
 
 

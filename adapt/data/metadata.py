@@ -20,17 +20,20 @@ FILES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 NAME_COLUMNS = ("file_name", *EDITED)
 CAPTION_COLUMNS = ("text", "caption", "captions", *INSTRUCTIONS)
 LABEL_COLUMNS = ("label", "class")
+REFERENCES = ("image_prompt", "reference_image", "image_prompt_file_name", "reference_image_file_name")
+"""Columns that name the picture by which another one is asked for."""
 _ALLOWED = "columns file_name and text (or caption, label, class)"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row: the picture's name as it is written there, its captions and label, and the name of its source."""
+    """One row: the picture's name as it is written there, its captions and label, and the names of its source and reference."""
 
     file_name: str
     captions: tuple[str, ...]
     label: str | None
     source: str | None = None
+    reference: str | None = None
 
 
 def read_metadata(path: Path) -> list[Row]:
@@ -72,7 +75,8 @@ def _row(line: int, row: dict[str, Any], columns: Sequence[str]) -> Row | str:
     if column == told:
         captions = tuple(caption_of_label(caption) for caption in captions)
     source = next((str(row[column]) for column in SOURCES if row.get(column)), None)
-    return Row(name, captions, None if label in (None, "") else clean(str(label)), source)
+    reference = next((str(row[column]) for column in REFERENCES if row.get(column)), None)
+    return Row(name, captions, None if label in (None, "") else clean(str(label)), source, reference)
 
 
 def _checked(rows: list[Row | str], path: Path) -> list[Row]:

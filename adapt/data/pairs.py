@@ -63,11 +63,12 @@ def source_at(path: Path, name: str) -> Picture:
     return Picture(printable(name), path, None)
 
 
-def sources_of(rows: Mapping[str, Sequence[tuple[Path, str]]]) -> dict[str, Picture]:
-    """Sources by the names of their pictures.
+def sources_of(rows: Mapping[str, Sequence[tuple[Path, str]]], noun: str = "sources") -> dict[str, Picture]:
+    """Sources (references) by the names of their pictures.
 
     Args:
-        rows: name of a picture → folder of each metadata file that names a source for it, and that name.
+        rows: name of a picture → folder of each metadata file that names one for it, and that name.
+        noun: what they are.
 
     Raises:
         DataError: sources that are not there, or two for one picture; all are named.
@@ -83,11 +84,11 @@ def sources_of(rows: Mapping[str, Sequence[tuple[Path, str]]]) -> dict[str, Pict
             found[picture] = source_at(places[0][0], posixpath.normpath(places[0][1].replace("\\", "/")))
     if missing:
         raise DataError(
-            "Metadata names sources that are not there", given=listed(sorted(set(missing))),
+            f"Metadata names {noun} that are not there", given=listed(sorted(set(missing))),
             allowed="files relative to the metadata file", next="add these pictures or correct their rows",
         )  # fmt: skip
     if double:
-        raise DataError("Pictures have two sources", given=listed(double), next="give each row its own picture")
+        raise DataError(f"Pictures have two {noun}", given=listed(double), next="give each row its own picture")
     return found
 
 

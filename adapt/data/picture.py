@@ -71,6 +71,7 @@ class Picture:
         tags: how its captions are varied; None: they are trained as they are.
         mask: where it counts: another picture, white where it does; `alpha`: its own alpha channel; None: everywhere.
         source: what it was before it was edited: another picture of its aspect; None: it is no edit.
+        reference: the picture by which it is asked for; None: itself.
         digest: sha256 of its bytes, once it is judged.
         size: width and height in pixels, upright (of a sound: samples and 1), once it is judged.
     """
@@ -87,6 +88,7 @@ class Picture:
     tags: Tags | None = None
     mask: Picture | Literal["alpha"] | None = None
     source: Picture | None = None
+    reference: Picture | None = None
     digest: str | None = field(default=None, compare=False)
     size: tuple[int, int] | None = field(default=None, compare=False)
 

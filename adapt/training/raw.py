@@ -23,8 +23,13 @@ def labels(examples: EncodedPictures, views: Sequence[View]) -> list[str]:
 
 
 def references(examples: EncodedPictures, views: Sequence[View]) -> list[Tensor | None]:
-    """Features of each picture, as it is seen: it is its own reference."""
-    return [None if examples.pictures[view[0]].prior else features_of(examples.latents(*view)[0]) for view in views]
+    """Features of each picture's reference, whole; without one, of the picture itself, as it is seen."""
+    return [None if examples.pictures[view[0]].prior else features_of(_asked_by(examples, view)) for view in views]
+
+
+def _asked_by(examples: EncodedPictures, view: View) -> Tensor:
+    own = examples.pictures[view[0]].reference is None
+    return examples.latents(*view)[0] if own else examples.reference(view[0])
 
 
 def controls(examples: EncodedPictures, views: Sequence[View]) -> list[Tensor | None]:

@@ -15,7 +15,7 @@ from adapt.backbones import Backbone
 from adapt.backbones.features import features_of
 from adapt.cli.main import main
 from adapt.config import validate
-from adapt.errors import SettingsError
+from adapt.errors import DataError, SettingsError
 from adapt.training.step import dropout
 
 OWN = {"image_prompts": True, "image_prompt_learning_rate": 3e-2, "previews": (), "ema": 0.0}
@@ -129,3 +129,43 @@ def test_an_adapter_reads_back_what_it_wrote(result, tmp_path):
     (tmp_path / "a" / "conditioning" / "sound").mkdir()
     with pytest.raises(adapt.AdaptError, match="does not know"):
         Adapter.load(tmp_path / "a")
+
+
+def test_a_column_says_by_which_picture_another_is_asked_for(captioned, tiny_base, tmp_path):
+    """Cut anywhere and mirrored, a picture is asked for by its reference as that is: whole."""
+    from accelerate import Accelerator
+
+    from adapt.api.assemble import assemble
+    from adapt.api.gather import gather
+    from adapt.api.train import settle
+    from adapt.training.raw import references
+
+    data, rows = tmp_path / "data", []
+    (data / "photos").mkdir(parents=True)
+    for number, path in enumerate(sorted(captioned.rglob("*.png"))[:4]):
+        shutil.copy(path, data / f"{number}.png")
+        Image.open(path).convert("RGB").rotate(90).resize((20, 30)).save(data / "photos" / f"{number}.png")
+        rows.append({"file_name": f"{number}.png", "text": "a", "image_prompt": f"photos/{number}.png"})
+    (data / "photos" / "3.png").unlink()
+    (data / "metadata.jsonl").write_text("\n".join(map(json.dumps, [*rows[:3], {**rows[3], "image_prompt": None}])))
+    base = Backbone.load(str(tiny_base))
+    settings = settle(tiny(**{**SHORT, "validation": 0, "crop": "random", "variants": 2, "steps": 1}), base)
+    found = gather(data, settings, str(tiny_base))
+    assert [p.name for p in found.train] == [f"{n}.png" for n in range(4)]  # references are not trained
+    examples = assemble(tmp_path, base, found.train, (), settings, Accelerator(cpu=True)).course.examples
+    told = references(examples, [(0, True, 1), (0, False, 0), (3, True, 1)])
+    photo = Image.open(data / "photos" / "0.png").convert("RGB").resize((16, 16), Image.Resampling.LANCZOS)
+    pixels = torch.from_numpy(np.array(photo, np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
+    expected = features_of(base.encode_media(pixels)[0][0])
+    torch.testing.assert_close(told[0], expected, atol=1e-5, rtol=0)
+    assert torch.equal(told[0], told[1])
+    assert torch.equal(told[2], features_of(examples.latents(3, True, 1)[0]))
+
+
+def test_references_that_are_not_there_are_named(captioned, tiny_base, tmp_path):
+    from adapt.data import find
+
+    shutil.copy(min(captioned.rglob("*.png")), tmp_path / "a.png")
+    (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "a.png", "text": "a", "image_prompt": "b.png"}))
+    with pytest.raises(DataError, match=r"references that are not there.*b.png"):
+        find(tmp_path)
