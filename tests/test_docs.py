@@ -61,6 +61,8 @@ def shown(value):
 ADAPT = commands("adapt")
 EDITING = "docs/edit.md"
 """Its commands need a base that edits."""
+FILLING = "docs/inpainting.md"
+"""Its commands need one that fills holes."""
 TOOLS = ("inspect", "verify", "diff", "merge", "resize", "extract", "convert-embedding")
 """The commands on adapter files, which docs/adapter-tools.md shows."""
 ELSEWHERE = "docs/sharing.md"
@@ -131,7 +133,9 @@ def at_work(workplace, monkeypatch):
     return workplace
 
 
-@pytest.mark.parametrize(("page", "words"), [c for c in of(ADAPT, "train") if c[0] != EDITING], ids=shown)
+@pytest.mark.parametrize(
+    ("page", "words"), [c for c in of(ADAPT, "train") if c[0] not in (EDITING, FILLING)], ids=shown
+)
 def test_train_commands_run_dry(page, words, at_work, tiny_base, capsys):
     before = sorted(at_work.rglob("*"))
     assert main([*words[1:], "--dry-run", "--base", str(tiny_base)]) == 0, capsys.readouterr().err
@@ -142,7 +146,7 @@ def test_train_commands_run_dry(page, words, at_work, tiny_base, capsys):
 
 
 @pytest.mark.parametrize(
-    ("page", "words"), [c for c in of(ADAPT, "generate") if c[0] not in (ELSEWHERE, EDITING)], ids=shown
+    ("page", "words"), [c for c in of(ADAPT, "generate") if c[0] not in (ELSEWHERE, EDITING, FILLING)], ids=shown
 )
 def test_generate_commands_draw(page, words, at_work, tiny_base, tmp_path, capsys):
     small = ["--base", str(tiny_base), "--steps", "2", "--device", "cpu", "--output", str(tmp_path)]
@@ -225,6 +229,28 @@ def test_the_page_of_edits_runs_in_its_order(tiny_editor, pairs, tmp_path, monke
     assert {words[1] for words in found} == set(small)
     for words in found:
         here = [str(tiny_editor) if word == "timbrooks/instruct-pix2pix" else word for word in words[1:]]
+        assert main([*here, *small[words[1]]]) == 0, (words, capsys.readouterr().err)
+
+
+def test_the_page_of_inpainting_runs_in_its_order(tiny_filler, workplace, pictures, tmp_path, monkeypatch, capsys):
+    """The style of a plain base too, in a hole."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("photo.png", "mask.png", "runs/my-style"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(workplace / name)
+    for name in ("my-pictures", "my-masked-pictures"):
+        shutil.copytree(pictures, name)
+    for number in range(12):
+        shutil.copy(workplace / "mask.png", f"my-masked-pictures/{number:02d}-masklabel.png")
+    small = {
+        "train": ["steps=1", "batch_size=4", "rank=2", "sampling_steps=1", "validation=0", "--fresh"],
+        "generate": ["--base", str(tiny_filler), "--steps", "2", "--device", "cpu", "--output", "drawn"],
+    }
+    found = [words for page, words in ADAPT if page == FILLING]
+    assert {words[1] for words in found} == set(small)
+    for words in found:
+        published = "stable-diffusion-v1-5/stable-diffusion-inpainting"
+        here = [str(tiny_filler) if word == published else word for word in words[1:]]
         assert main([*here, *small[words[1]]]) == 0, (words, capsys.readouterr().err)
 
 
