@@ -476,7 +476,7 @@ class Backbone(ABC):
 
     @property
     def image_guidance_scale(self) -> float | None:
-        """How strongly the source guides by itself, below the words (see `NestedGuidance`), as its pipeline has it; None: it
+        """How strongly the source guides by itself, below the words (see `ChainedGuidance`), as its pipeline has it; None: it
         does not, and stands on both sides of every guidance."""
         return None
 

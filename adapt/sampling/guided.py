@@ -21,7 +21,6 @@ from conditioning import (
     DomainGuidance,
     Guidance,
     Guided,
-    NestedGuidance,
     PartGuidance,
     PerturbedGuidance,
     Predictor,
@@ -53,7 +52,7 @@ def guidance_of(drawing: Drawing, backbone: Backbone, further: Sequence[tuple[Co
     contrasts = _by_parts(drawing, backbone, _free(free, drawing.guidance_scale, flow, backbone.normalise), free)
     contrasts += [_other(one) for one in drawing.guidance if not one.kind.classifier_free]
     contrasts += [Composition(further)] if further else []
-    contrasts += [NestedGuidance(SOURCE, Dial(drawing.image_guidance_scale))] if drawing.source is not None else []
+    contrasts += [_of_source(drawing, free)] if drawing.source is not None else []
     return Guided(contrasts, drawing.guidance_rescale)
 
 
@@ -70,6 +69,11 @@ def _by_parts(drawing: Drawing, backbone: Backbone, words: Contrast, asked: Name
     ):
         return [*chain[:-1], PartGuidance(parts[-1], dials[parts[-1]])]
     return [WithParts(words, parts) if parts else words, *chain]
+
+
+def _of_source(drawing: Drawing, asked: Named) -> Contrast:
+    """What is edited guides first of all, below the words and the other parts."""
+    return ChainedGuidance(SOURCE, _dial(asked, drawing.image_guidance_scale), zeros=True)
 
 
 def _dial(named: Named, scale: float) -> Dial:

@@ -6,7 +6,7 @@ from conditioning.guidance.classifier import ClassifierGuidance
 from conditioning.guidance.classifier_free import ClassifierFreeGuidance
 from conditioning.guidance.composed import Composition
 from conditioning.guidance.dial import SCHEDULES, Dial
-from conditioning.guidance.part import ChainedGuidance, NestedGuidance, PartGuidance, WithParts
+from conditioning.guidance.part import ChainedGuidance, PartGuidance, WithParts
 from conditioning.guidance.perturbed import PerturbedGuidance
 from conditioning.guidance.projected import ProjectedGuidance
 from conditioning.guidance.total import Guided
@@ -28,7 +28,6 @@ __all__ = [
     "Guidance",
     "Guided",
     "Moment",
-    "NestedGuidance",
     "PartGuidance",
     "PerturbedGuidance",
     "Predictor",

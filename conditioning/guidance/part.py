@@ -50,45 +50,21 @@ class ChainedGuidance(Contrast):
         part: its name in `Condition.parts`.
         dial: the scale over the loop.
         before: parts that come before it.
+        zeros: what is without it has zeros, where the negative has it too: a picture that is edited.
     """
 
     part: str
     dial: Dial = field(default_factory=Dial)
     before: Sequence[str] = ()
+    zeros: bool = False
 
     def branches(self, moment: Moment, condition: Condition, negative: Condition) -> Sequence[Branch] | None:
         if self.dial.at(moment) == 1:
             return None
         told = {name: condition.parts[name] for name in self.before}
-        return [
-            Branch(negative.replaced({**told, self.part: condition.parts[self.part]})),
-            Branch(negative.replaced(told)),
-        ]
-
-    def combined(self, moment: Moment, conditional: Tensor, found: Sequence[Tensor]) -> Tensor:
-        return conditional + (self.dial.at(moment) - 1) * (found[0] - found[1])
-
-
-@dataclass(frozen=True)
-class NestedGuidance(Contrast):
-    """prediction = c + (scale - 1) · (n - u), n: the negative, which has this part, u: the negative without it.
-
-    Beside classifier-free guidance by the words it is u + scale · (n - u) + words' scale · (c - n): a picture that is edited
-    guides below the words that say how (Brooks et al. 2023, arXiv 2211.09800, eq. 3).
-
-    Attributes:
-        part: its name in `Condition.parts`; zeros are its null.
-        dial: the scale over the loop.
-    """
-
-    part: str
-    dial: Dial = field(default_factory=Dial)
-
-    def branches(self, moment: Moment, condition: Condition, negative: Condition) -> Sequence[Branch] | None:
-        if self.dial.at(moment) == 1:
-            return None
-        nothing = {name: torch.zeros_like(x) for name, x in negative.parts[self.part].items()}
-        return [Branch(negative), Branch(negative.replaced({self.part: nothing}))]
+        own = condition.parts[self.part]
+        nothing = {self.part: {name: torch.zeros_like(x) for name, x in own.items()}} if self.zeros else {}
+        return [Branch(negative.replaced({**told, self.part: own})), Branch(negative.replaced({**told, **nothing}))]
 
     def combined(self, moment: Moment, conditional: Tensor, found: Sequence[Tensor]) -> Tensor:
         return conditional + (self.dial.at(moment) - 1) * (found[0] - found[1])

@@ -168,6 +168,13 @@ def test_a_chain_asks_each_part_with_those_before_it_and_the_words_last(networks
     of_class = alone("main", condition(-1.0, 3.0))
     assert torch.allclose(guided, N + 3 * (of_class - N) + 4 * (C - of_class), atol=1e-5)
     assert networks["main"].calls == [6]  # class alone, neither, both: the first is asked once for both contrasts
+    of_source = ChainedGuidance("class", Dial(3.0), zeros=True)  # which the negative has too: InstructPix2Pix
+    beside, without = condition(-1.0, 3.0), alone("main", condition(-1.0, 0.0))
+    beside = beside.replaced({"class": CONDITION.parts["class"]})
+    networks["main"].calls.clear()
+    edited = Guided([ClassifierFreeGuidance(4.0), of_source])(networks, X, at(), CONDITION, beside)
+    assert torch.allclose(edited, without + 3 * (of_class - without) + 4 * (C - of_class), atol=1e-5)
+    assert networks["main"].calls == [6]
     further = ChainedGuidance("text", Dial(2.5), before=("class",))
     guided = Guided([ChainedGuidance("class", Dial(3.0)), further])(networks, X, at(), CONDITION, NEGATIVE)
     assert torch.allclose(guided, C + 2 * (of_class - N) + 1.5 * (C - of_class), atol=1e-5)
