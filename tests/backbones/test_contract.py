@@ -11,7 +11,7 @@ from tiny_families import CASES, family_of, holes, pixart_alpha, sources
 
 from adapt.adapter import Adapter, Facts
 from adapt.api.classes import put_in_classes
-from adapt.api.controls import put_in_control, require_stem
+from adapt.api.controls import put_in_control, require_place
 from adapt.api.image_prompts import require_pictures
 from adapt.api.network import put_in, readers, settled_network
 from adapt.api.objective import make_objective
@@ -388,9 +388,9 @@ def test_a_control_is_added_where_latents_come_in_or_refused(backbone, name):
     settings = settled(backbone).model_copy(update={"control": "edges"})
     if stem_of(backbone) is None:
         with pytest.raises(SettingsError, match="no first layer"):
-            require_stem(backbone, settings)
+            require_place(backbone, settings)
         return
-    require_stem(backbone, settings)
+    require_place(backbone, settings)
     control = put_in_control(backbone, settings).conditioner
     try:
         condition, x, t = backbone.condition(CASES[name].prompts[:2]), noise(backbone, 2), times(backbone, 2)
