@@ -412,15 +412,15 @@ class Backbone(ABC):
         """(B, 3, H, W) in [-1, 1] → mean and standard deviation of the scaled latents, each (B, C, *dims)."""
         vae = self.pipeline.vae
         mean, std = posterior(vae.encode(pixels.to(vae.device, vae.dtype)))
-        shift, scale = vae.config.get("shift_factor") or 0.0, vae.config.get("scaling_factor") or 1.0
+        shift, scale = shift_and_scale(vae.config, mean)
         return (mean - shift) * scale, std * scale
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, C, *dims) → pixels (B, 3, H, W) in about [-1, 1]."""
-        vae = self.pipeline.vae
-        shift, scale = vae.config.get("shift_factor") or 0.0, vae.config.get("scaling_factor") or 1.0
-        pixels: Tensor = vae.decode(latents.to(vae.dtype) / scale + shift, return_dict=False)[0]
+        vae, given = self.pipeline.vae, latents.to(self.pipeline.vae.dtype)
+        shift, scale = shift_and_scale(vae.config, given)
+        pixels: Tensor = vae.decode(given / scale + shift, return_dict=False)[0]
         return pixels
 
     # ------------------------------------------------------------------------------------------------ conditions
@@ -634,6 +634,16 @@ def _telling(predict: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def side_of(sample_size: Any) -> int:
     """`sample_size` of a denoiser's configuration as one side."""
     return int(max(sample_size)) if isinstance(sample_size, list | tuple) else int(sample_size)
+
+
+def shift_and_scale(vae: Mapping[str, Any], like: Tensor) -> tuple[Any, Any]:
+    """What latents (B, C, H, W) of an autoencoder with this configuration are shifted and scaled by: a number for all, or one a
+    channel where it tells statistics (Playground 2.5)."""
+    scale = vae.get("scaling_factor") or 1.0
+    if not (vae.get("latents_mean") and vae.get("latents_std")):
+        return vae.get("shift_factor") or 0.0, scale
+    mean, std = (torch.tensor(vae[name]).view(1, -1, 1, 1).to(like) for name in ("latents_mean", "latents_std"))
+    return mean, scale / std
 
 
 def posterior(encoded: Any) -> tuple[Tensor, Tensor]:

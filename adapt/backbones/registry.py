@@ -146,10 +146,6 @@ FAMILIES: dict[str, Family] = {
             },
             licence="CreativeML OpenRAIL++-M: with use restrictions",
             kohya=("text_encoder", "text_encoder_2"), weighs=True,
-            refused=tuple(
-                Refusal("of EDM", "adapt has no objective for EDM's parametrisation", {("scheduler", "_class_name"): name})
-                for name in ("EDMDPMSolverMultistepScheduler", "EDMEulerScheduler")
-            ),
         ),
         Family(
             "stable-diffusion-3", "Stable Diffusion 3, 3.5", "stable_diffusion_3:StableDiffusion3",

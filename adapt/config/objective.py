@@ -21,8 +21,8 @@ BELONGS: dict[str, tuple[str, tuple[str | None, ...]]] = {
 class ObjectiveSettings(Section):
     """Times, noise, weights and loss."""
 
-    time_sampling: Literal["uniform", "logit_normal", "mode", "cosmap"] | None = Field(
-        None, description="density of training times; None: the family's"
+    time_sampling: Literal["uniform", "logit_normal", "mode", "cosmap", "log_normal"] | None = Field(
+        None, description="density of training times; log_normal: EDM's of noise levels; None: the family's"
     )
     logit_mean: Finite = Field(0.0, description="mean of logit_normal; above 0: more noise")
     logit_std: Finite = Field(1.0, gt=0, description="standard deviation of logit_normal")

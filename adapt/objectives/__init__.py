@@ -7,6 +7,7 @@ from typing import Any
 
 from adapt.errors import BackboneError, SettingsError
 from adapt.objectives.base import Objective
+from adapt.objectives.edm import Edm, edm_of
 from adapt.objectives.flow import Flow
 from adapt.objectives.losses import Loss
 from adapt.objectives.noise import PLAIN, Noise
@@ -48,10 +49,20 @@ def objective_of(
     """
     if "FlowMatch" in scheduler["_class_name"] or scheduler.get("prediction_type") == "flow_prediction":
         if zero_terminal_snr:
-            raise _needless_rescale()
+            raise _needless_rescale("a flow-matching base")
+        if sampling.kind == "log_normal":
+            raise _of_edm_alone()
         shift, train_times = own_shift(scheduler), scheduler["num_train_timesteps"]
         size = by_size(scheduler, own_dims, patch) if own_dims else None
         return Flow(sampling, weighting, loss, shift=shift, train_times=train_times, by_size=size)
+    if scheduler["_class_name"].startswith("EDM"):
+        if zero_terminal_snr:
+            raise _needless_rescale("a base of EDM")
+        if sampling.shift == "resolution":
+            raise _no_shift_by_resolution("as EDM does")
+        return edm_of(scheduler, sampling, weighting, loss)
+    if sampling.kind == "log_normal":
+        raise _of_edm_alone()
     prediction = scheduler.get("prediction_type", "epsilon")
     if prediction not in PREDICTIONS:
         raise BackboneError("prediction type that adapt cannot train", given=prediction, allowed=", ".join(PREDICTIONS))
@@ -73,10 +84,18 @@ def _alphas(scheduler: Mapping[str, Any], zero_terminal_snr: bool) -> Any:
     return made.alphas_cumprod
 
 
-def _needless_rescale() -> SettingsError:
+def _of_edm_alone() -> SettingsError:
     return SettingsError(
-        "zero_terminal_snr is for bases with a discrete noise schedule: a flow ends in pure noise as it is",
-        given="a flow-matching base",
+        "time_sampling=log_normal spreads the noise levels of EDM, which this base does not have",
+        allowed="uniform, logit_normal, mode, cosmap",
+        next="leave it out for the base's own",
+    )
+
+
+def _needless_rescale(given: str) -> SettingsError:
+    return SettingsError(
+        "zero_terminal_snr is for bases with a discrete noise schedule: this one ends in pure noise as it is",
+        given=given,
         next="leave zero_terminal_snr off",
     )
 
@@ -104,6 +123,7 @@ __all__ = [
     "PLAIN",
     "PREDICTIONS",
     "Anchored",
+    "Edm",
     "Epsilon",
     "Flow",
     "Guided",

@@ -8,7 +8,9 @@ from typing import Any
 
 from adapt.errors import SettingsError, did_you_mean
 
-BOTH, DIFFUSION, FLOW = "both", "diffusion", "flow"
+BOTH, DIFFUSION, FLOW, EDM = "both", "diffusion", "flow", "EDM"
+EDM_CLASSES = ("EDMDPMSolverMultistepScheduler", "EDMEulerScheduler", "CosineDPMSolverMultistepScheduler")
+"""Schedulers of networks that stand between EDM's preconditioners and are told noise levels; others would draw noise."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,13 @@ def is_flow(config: Mapping[str, Any]) -> bool:
     return "FlowMatch" in str(config["_class_name"]) or config.get("prediction_type") == "flow_prediction"
 
 
+def kind_of(config: Mapping[str, Any]) -> str:
+    """What a scheduler configuration's model is: `flow`, `EDM`, or else `diffusion`."""
+    if config["_class_name"] in EDM_CLASSES:
+        return EDM
+    return FLOW if is_flow(config) else DIFFUSION
+
+
 def _flow_options(config: Mapping[str, Any]) -> dict[str, Any]:
     """What multistep schedulers must be told to solve a flow: FlowMatch* schedulers leave it unsaid."""
     shift = config.get("shift") or config.get("flow_shift") or 1.0
@@ -136,7 +145,10 @@ def _shifted_betas(config: Mapping[str, Any]) -> list[float]:
 def check(spec: SchedulerSpec, config: Mapping[str, Any], zero_terminal_snr: bool = False) -> None:
     """Raises `SettingsError` for a scheduler that would draw nothing but noise with this kind of model, or cannot begin in pure
     noise where the adapter has learned to."""
-    kind = FLOW if is_flow(config) else DIFFUSION
+    kind = kind_of(config)
+    if kind == EDM:
+        raise SettingsError("a model of EDM is drawn with its own scheduler alone", given=spec.name,
+                            allowed=str(config["_class_name"]), next="leave --scheduler out")  # fmt: skip
     if spec.serves not in (kind, BOTH):
         names = ", ".join(s.name for s in SHORT.values() if s.serves in (kind, BOTH))
         raise SettingsError(f"a {kind} model cannot be drawn with this scheduler", given=spec.name, allowed=names)

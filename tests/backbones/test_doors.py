@@ -130,24 +130,6 @@ def test_distilled_klein_draws_and_is_not_trained(pictures, tmp_path, monkeypatc
         assert drawn.size == (32, 32)
 
 
-@pytest.mark.parametrize("scheduler", ["EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"])
-def test_a_base_of_edm_is_not_trained(folders, pictures, scheduler, tmp_path, monkeypatch, capsys):
-    """Playground 2.5: Stable Diffusion XL with EDM's preconditioning around its network."""
-    import shutil
-
-    import diffusers
-
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(folders("stable-diffusion-xl"), "edm")
-    getattr(diffusers, scheduler)().save_pretrained("edm/scheduler")
-    index = json.loads((tmp_path / "edm/model_index.json").read_text())
-    (tmp_path / "edm/model_index.json").write_text(json.dumps({**index, "scheduler": ["diffusers", scheduler]}))
-    refused(["train", str(pictures), "--base", "edm", *SETTINGS], capsys, "cannot be trained", "EDM")
-    assert not list(tmp_path.glob("runs/*/cache"))
-    assert main(["bases", "edm"]) == 0
-    assert "EDM" in capsys.readouterr().out
-
-
 def refused(words, capsys, *said):
     capsys.readouterr()  # what building a base has said
     assert main(words) == 2
