@@ -160,6 +160,7 @@ def facts(trainer: Trainer, chosen: int) -> Facts:
         "anchor_above": settings.anchor_above,
         **({"slider": settings.slider, "slider_strength": settings.slider_strength} if settings.slider else {}),
         **({"trained_on": backbone.quantised} if backbone.quantised else {}),
+        **({"edits": True} if backbone.editing else {}),
         **told_of_assistant(settings),
     }
     return Facts(

@@ -8,7 +8,7 @@ from typing import Any
 
 from adapt.adapter import Facts
 from adapt.card.stamp import stamped
-from adapt.card.usage import Usage, cell, shown, task_of, usage_of
+from adapt.card.usage import Usage, cell, shown, usage_of
 from adapt.licences import Licence
 
 TEMPLATE = Path(__file__).with_name("template.md")
@@ -72,7 +72,7 @@ def front_matter(facts: Facts, usage: Usage) -> str:
         license_name=said.get("license_name"),
         license_link=said.get("license_link"),
         library_name="diffusers" if usage.by_diffusers else "adapt",
-        pipeline_tag=task_of(usage.pipeline),
+        pipeline_tag=usage.task,
         tags=_tags(facts, usage),
         base_model=usage.hub_base,
         base_model_relation="adapter" if usage.hub_base else None,
@@ -89,7 +89,7 @@ def _tags(facts: Facts, usage: Usage) -> list[str]:
         if usage.by_diffusers
         else [*([] if usage.by_adapt else ["peft"]), usage.kind]
     )
-    return [task_of(usage.pipeline), *kind, *([family] if family else []), "adapt"]
+    return [usage.task, *kind, *([family] if family else []), "adapt"]
 
 
 def licence_of(facts: Facts) -> Licence | None:

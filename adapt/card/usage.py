@@ -46,6 +46,7 @@ class Usage:
     sample: a picture of the card: `prompt`, `seed`, `steps` …; what the snippet draws.
     zero_terminal_snr: whether it is drawn from pure noise.
     labels: the classes that it draws; with some, the code is adapt's, because no pipeline takes classes.
+        edits: whether it was taught edits on a base that also draws from words alone.
     """
 
     address: str
@@ -59,6 +60,12 @@ class Usage:
     zero_terminal_snr: bool = False
     labels: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
+    edits: bool = False
+
+    @property
+    def task(self) -> str:
+        """The Hub's name for what is done with it."""
+        return "image-to-image" if self.edits else task_of(self.pipeline)
 
     @property
     def peft_folders(self) -> dict[str, str]:
@@ -211,7 +218,7 @@ class Usage:
         """What the pipeline is given beside words: its argument → a file that the reader has."""
         if any(part in self.pipeline for part in FILLING):
             return {"image": "picture.png", "mask_image": "mask.png"}
-        return {"image": "picture.png"} if task_of(self.pipeline) == "image-to-image" else {}
+        return {"image": "picture.png"} if self.task == "image-to-image" else {}
 
     @property
     def shell_prompt(self) -> str:
@@ -246,6 +253,7 @@ def usage_of(facts: Facts, address: str) -> Usage:
         sample=next(iter(plain or told), advice),
         zero_terminal_snr=bool(facts.recommended.get("zero_terminal_snr")),
         labels=tuple(facts.conditioning.get("class", {}).get("labels", ())),
+        edits=bool(facts.training.get("edits")),
     )
 
 

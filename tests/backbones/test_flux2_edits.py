@@ -74,7 +74,10 @@ def test_pairs_are_asked_for_where_edits_are_taught(folders, pairs, tmp_path, mo
              "buckets=false", "previews=[a]"]  # fmt: skip
     capsys.readouterr()
     assert main(["train", str(pairs), "--base", base, "--output", "runs/a", *words, "preset=edit"]) == 0
-    assert json.loads((tmp_path / "runs/a/adapter/adapter.json").read_text())["base"]["family"] == "flux2-klein"
+    facts = json.loads((tmp_path / "runs/a/adapter/adapter.json").read_text())
+    assert facts["base"]["family"] == "flux2-klein" and facts["training"]["edits"]
+    card = (tmp_path / "runs/a/adapter/README.md").read_text()
+    assert "pipeline_tag: image-to-image" in card and 'image=load_image("picture.png")' in card
     before = str(pairs / "before" / "0.png")
     told = ["generate", "--base", base, "--adapter", "runs/a", "--prompt", "a", "--steps", "2", "--device", "cpu"]
     assert main([*told, "--image", before, "--size", "32", "--output", "edited.png"]) == 0
