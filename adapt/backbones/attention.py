@@ -116,13 +116,40 @@ def _joint_of_flux(
     return Look(query, key, slice(0, length), None if mask is None else mask[:, :, -1:])
 
 
+def _parallel_of_flux2(attn: Any, x: Tensor, text: None, rotary: Any, length: int, **_: Any) -> Look:
+    """Flux.2's single blocks: one layer makes queries, keys, values and the feed-forward's, of text and picture."""
+    from diffusers.models.embeddings import apply_rotary_emb
+
+    query, key = attn.to_qkv_mlp_proj(x)[..., : 2 * attn.inner_dim].chunk(2, -1)
+    query, key = (
+        apply_rotary_emb(_heads(z, attn, norm), rotary) for z, norm in ((query, attn.norm_q), (key, attn.norm_k))
+    )
+    return Look(query[:, :, length:], key, slice(0, length))
+
+
+def _joint_of_aura(attn: Any, x: Tensor, text: Tensor | None, length: int, **_: Any) -> Look:
+    """AuraFlow: registers, the text, the picture; without positions. In single blocks all are one sequence already."""
+    query, key = _heads(attn.to_q(x), attn, attn.norm_q), _heads(attn.to_k(x), attn, attn.norm_k)
+    said = slice(REGISTERS, REGISTERS + length)
+    if text is None:
+        return Look(query[:, :, said.stop :], key, said)
+    return Look(query, torch.cat([_heads(attn.add_k_proj(text), attn, attn.norm_added_k), key], 2), said)
+
+
+REGISTERS = 8
+"""Tokens that AuraFlow's network has before the text's, in diffusers a number of the class."""
 KINDS: Mapping[str, Callable[..., Look]] = {
     "AttnProcessor2_0": _cross,
     "SanaAttnProcessor2_0": _cross_of_sana,
     "JointAttnProcessor2_0": _joint,
     "FluxAttnProcessor": _joint_of_flux,
+    "Flux2AttnProcessor": _joint_of_flux,
+    "Flux2ParallelSelfAttnProcessor": _parallel_of_flux2,
+    "AuraFlowAttnProcessor2_0": _joint_of_aura,
 }
 """diffusers' attention processor → what its softmax sees: those whose inside is known."""
+TOGETHER = ("FluxAttnProcessor", "Flux2AttnProcessor", "Flux2ParallelSelfAttnProcessor", "AuraFlowAttnProcessor2_0")
+"""Those in whose layers text and picture always meet."""
 
 
 def layers_of(denoiser: nn.Module) -> dict[str, nn.Module]:
@@ -134,7 +161,7 @@ def _looks_at_text(module: Any) -> bool:
     kind = type(getattr(module, "processor", None)).__name__
     if kind == "JointAttnProcessor2_0":
         return module.added_kv_proj_dim is not None
-    return kind in KINDS and (kind == "FluxAttnProcessor" or bool(module.is_cross_attention))
+    return kind in KINDS and (kind in TOGETHER or bool(module.is_cross_attention))
 
 
 def require_layers(backbone: Backbone) -> dict[str, nn.Module]:
@@ -149,7 +176,8 @@ def require_layers(backbone: Backbone) -> dict[str, nn.Module]:
     if not found:
         raise SettingsError(
             "in this family words and picture are one sequence, or meet in layers whose inside adapt does not know",
-            given=backbone.family, allowed="icons, Stable Diffusion 1 to 3.5 and XL, PixArt, Sana, Flux.1, Chroma",
+            given=backbone.family,
+            allowed="icons, Stable Diffusion 1 to 3.5 and XL, PixArt, Sana, Flux.1 and 2, Chroma, AuraFlow",
         )  # fmt: skip
     return found
 

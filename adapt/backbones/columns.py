@@ -30,13 +30,18 @@ def columns_of(pipeline: Any, tokenizer: str, caption: str, limit: int | None = 
     return [(places[first], places[end - 1] + 1) if end > first else NOTHING for first, end in spans]
 
 
-def spans_of(reader: Any, text: str, limit: int | None = None) -> list[Span]:
-    """One span of the text a token, its own special ones included, cut as the encoder cuts."""
+def spans_of(reader: Any, text: str, limit: int | None = None, *, special: bool = True) -> list[Span]:
+    """One span of the text a token, cut as the encoder cuts.
+
+    Args:
+        special: with the tokens that the tokenizer puts around it.
+    """
     if not getattr(reader, "is_fast", False):
         raise SettingsError("the tokenizer does not say which characters its tokens are", given=type(reader).__name__)
     found = reader(
-        text, return_offsets_mapping=True, truncation=True, max_length=limit or reader.model_max_length, verbose=False
-    )
+        text, add_special_tokens=special, return_offsets_mapping=True, truncation=True,
+        max_length=limit or reader.model_max_length, verbose=False,
+    )  # fmt: skip
     return [(int(first), int(end)) for first, end in found.offset_mapping]
 
 

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from adapt.backbones.base import Backbone, posterior
+from adapt.backbones.columns import NOTHING, Span, spans_of
 from adapt.backbones.sources import latents_of
+from adapt.errors import SettingsError
 from adapt.quiet import quiet_libraries
 from adapt.types import Sizes
 from conditioning import Condition, Part
@@ -82,6 +84,25 @@ class Flux2(Backbone):
             )
         return {"tokens": tokens}  # (B, L, 3 D); the network sees the padding too
 
+    def _conversation(self, caption: str) -> str:
+        """What its encoder reads."""
+        from diffusers.pipelines.flux2.pipeline_flux2 import format_input
+
+        messages = format_input([caption], self.pipeline.system_message)[0]
+        return str(self.pipeline.tokenizer.apply_chat_template(messages, tokenize=False))
+
+    def columns(self, caption: str) -> Sequence[Span]:
+        """Of the conversation only the caption's characters; padding may stand before it."""
+        reader, text, limit = self.pipeline.tokenizer, self._conversation(caption), int(self.max_tokens or 512)
+        first = text.rfind(caption)
+        if first < 0:
+            raise SettingsError("the tokenizer's template changes the words", given=caption)
+        spans = [
+            (max(a - first, 0), min(b - first, len(caption))) if a < first + len(caption) and b > first else NOTHING
+            for a, b in spans_of(reader, text, limit, special=False)
+        ]
+        return [NOTHING] * (limit - len(spans)) + spans if reader.padding_side == "left" else spans
+
     def facts(self, sizes: Sequence[Sizes], guidance: float | None = None) -> Mapping[str, Tensor]:
         """`guidance` (B,), in networks that take it."""
         if self.embedded_guidance is None:
@@ -115,6 +136,10 @@ class Flux2Klein(Flux2):
         super().__init__(pipeline, reference, config)
         if pipeline.config.get("is_distilled"):
             self.guidance_scale, self.sampling_steps = 1.0, 4  # type: ignore[misc]
+
+    def _conversation(self, caption: str) -> str:
+        told = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+        return str(self.pipeline.tokenizer.apply_chat_template([{"role": "user", "content": caption}], **told))
 
 
 def joined(x: Tensor) -> Tensor:

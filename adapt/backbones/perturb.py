@@ -16,6 +16,9 @@ BLOCKS: dict[str, tuple[str, ...]] = {
     "BasicTransformerBlock": ("hidden_states",),
     "JointTransformerBlock": ("encoder_hidden_states", "hidden_states"),
     "FluxTransformerBlock": ("encoder_hidden_states", "hidden_states"),
+    "ChromaTransformerBlock": ("encoder_hidden_states", "hidden_states"),
+    "AuraFlowJointTransformerBlock": ("encoder_hidden_states", "hidden_states"),
+    "Flux2TransformerBlock": ("encoder_hidden_states", "hidden_states"),
 }
 """Transformer blocks that can be left out: diffusers' class, and which of its inputs it gives back, in order."""
 

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from adapt.backbones.attention import INPUTS, KINDS, Recorder, each_head, layers_of, require_layers
+from adapt.backbones.attention import INPUTS, KINDS, TOGETHER, Recorder, each_head, layers_of, require_layers
 from adapt.backbones.columns import places_of
 from adapt.errors import SettingsError
 from conditioning import Condition
 
-JOINT = ("stable-diffusion-3", "flux", "chroma")
+JOINT = ("stable-diffusion-3", "flux", "chroma", "flux2", "flux2-klein", "aura-flow")
 KNOWN = ("stable-diffusion", "stable-diffusion-xl", "pixart-sigma", "sana", *JOINT)
 PROMPT = "a red cat"
 
@@ -24,12 +24,25 @@ def asked(backbone, prompts, seed=0):
 def values_of(layer, x, text):
     """What each place gets of what it looks at (B, heads, S, D), in the order of the keys."""
     kind = type(layer.processor).__name__
-    parts = {
-        "JointAttnProcessor2_0": lambda: [layer.to_v(x), layer.add_v_proj(text)],
-        "FluxAttnProcessor": lambda: [layer.to_v(x)] if text is None else [layer.add_v_proj(text), layer.to_v(x)],
-    }.get(kind, lambda: [layer.to_v(text)])()
+    if kind == "Flux2ParallelSelfAttnProcessor":
+        parts = [layer.to_qkv_mlp_proj(x)[..., 2 * layer.inner_dim : 3 * layer.inner_dim]]
+    elif kind == "JointAttnProcessor2_0":
+        parts = [layer.to_v(x), layer.add_v_proj(text)]
+    elif kind in TOGETHER:
+        parts = [layer.to_v(x)] if text is None else [layer.add_v_proj(text), layer.to_v(x)]
+    else:
+        parts = [layer.to_v(text)]
     values = torch.cat(parts, 1)
     return values.view(*values.shape[:2], layer.heads, -1).transpose(1, 2)
+
+
+def put_out(layer, x, mixed):
+    """What the layer makes of it."""
+    kind, start = type(layer.processor).__name__, x.shape[1] - mixed.shape[1]
+    if kind == "Flux2ParallelSelfAttnProcessor":
+        more = layer.mlp_act_fn(layer.to_qkv_mlp_proj(x)[:, start:, 3 * layer.inner_dim :])
+        return layer.to_out(torch.cat([mixed, more], -1))
+    return mixed if kind == "FluxAttnProcessor" and start else layer.to_out[0](mixed)
 
 
 @pytest.mark.parametrize("name", KNOWN)
@@ -47,9 +60,8 @@ def test_the_maps_are_those_that_the_layers_compute_with(name, backbones):
         values = values_of(layer, x, text)
         mixed = torch.cat([place @ values[:, head] for head, place in enumerate(each_head(look))], -1)
         whole = output[0] if isinstance(output, tuple) else output
-        single = name in ("flux", "chroma") and text is None
-        own = whole[:, length:] if single else whole
-        seen[layer] = ((mixed if single else layer.to_out[0](mixed)), own)
+        flat = x if x.ndim == 3 else x.flatten(2).mT
+        seen[layer] = put_out(layer, flat, mixed), whole[:, flat.shape[1] - mixed.shape[1] :]
 
     layers = layers_of(backbone.denoiser)
     handles = [layer.register_forward_hook(remember, with_kwargs=True) for layer in layers.values()]
@@ -96,7 +108,7 @@ def test_only_the_rows_that_say_the_prompt_are_recorded(name, backbones):
         torch.testing.assert_close(among.maps()[layer], found, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["lumina2", "z-image", "qwen-image", "aura-flow", "flux2-klein", "wan"])
+@pytest.mark.parametrize("name", ["lumina2", "z-image", "qwen-image", "wan"])
 def test_families_whose_layers_are_not_known_are_refused(name, backbones):
     with pytest.raises(SettingsError, match="one sequence"):
         require_layers(backbones(name))

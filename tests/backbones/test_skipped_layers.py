@@ -1,5 +1,6 @@
-"""Skip-layer guidance is that of Stable Diffusion 3's pipeline."""
+"""Skip-layer guidance is that of Stable Diffusion 3's pipeline, and what it leaves out is left out."""
 
+import pytest
 import torch
 from tiny_families import CASES
 
@@ -34,3 +35,26 @@ def test_skipped_layers_draw_as_in_the_pipeline_of_stable_diffusion_3(backbones)
         found = draw_latents(backbone, [settle(skipped, backbone)], [generator_of(0)])
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
     assert (plain - expected).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks"),
+    [("flux", "transformer_blocks"), ("chroma", "transformer_blocks"), ("flux2-klein", "transformer_blocks"),
+     ("aura-flow", "joint_transformer_blocks")],
+)  # fmt: skip
+@torch.no_grad()
+def test_a_network_without_its_only_block_of_two_streams(backbones, name, blocks):
+    """The block left out predicts what the network predicts without it; and it is there again afterwards."""
+    backbone = backbones(name)
+    x = torch.randn(1, *backbone.own_latents, generator=torch.Generator().manual_seed(0))
+    t, condition, network = torch.tensor([500.0]), backbone.condition(["a cat"]), backbone.modules["transformer"]
+    before = backbone.predict(x, t, condition)
+    found = backbone.perturbed("slg", [f"{blocks}.0"])(x, t, condition)
+    kept = getattr(network, blocks)
+    setattr(network, blocks, torch.nn.ModuleList())
+    try:
+        without = backbone.predict(x, t, condition)
+    finally:
+        setattr(network, blocks, kept)
+    assert torch.equal(found, without) and (found - before).abs().max() > 1e-4
+    assert torch.equal(backbone.predict(x, t, condition), before)

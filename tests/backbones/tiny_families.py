@@ -561,6 +561,7 @@ def _flux2(kind, text, tokenizer, guidance, **more):
 def flux2():
     """Its pipeline reads layers 10, 20 and 30; of the system's message this one reads a few words."""
     tokenizer = byte_tokenizer()
+    tokenizer.padding_side = "left"
     tokenizer.chat_template = (
         "{% for m in messages %}<|im_start|>{{ m['content'][0]['text'][-9:] if m['role'] == 'system' else "
         "m['content'][0]['text'] }}<|im_end|>{% endfor %}"
