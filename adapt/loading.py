@@ -54,7 +54,12 @@ WEIGHTED = (
     "projection_model",
     "language_model",
     "vocoder",
+    "movq",
+    "prior_prior",
+    "prior_text_encoder",
+    "prior_image_encoder",
 )
+AUTOENCODERS = ("vae", "movq")
 
 
 def at_hand(reference: str | None) -> str | None:
@@ -200,9 +205,10 @@ def frame_of(folder: Path) -> tuple[int, int] | None:
         denoiser = next(path for name in ("unet", "transformer") if (path := folder / name / "config.json").is_file())
         config = json.loads(denoiser.read_text("utf-8"))
         sample: Any = family.sample_size or config.get("sample_size") or config["sample_height"]
-        if not (folder / "vae").is_dir():  # in pixel space
+        autoencoder = next((name for name in AUTOENCODERS if (folder / name).is_dir()), None)
+        if autoencoder is None:  # in pixel space
             return int(max(sample) if isinstance(sample, list) else sample), _halvings(denoiser)
-        scale = _scale_of(json.loads((folder / "vae" / "config.json").read_text("utf-8")))
+        scale = _scale_of(json.loads((folder / autoencoder / "config.json").read_text("utf-8")))
         return int(max(sample) if isinstance(sample, list) else sample) * scale, scale * family.patch
     except (OSError, ValueError, KeyError, TypeError, StopIteration, AssertionError):
         return None
@@ -363,7 +369,7 @@ def _require_values(pipeline: Any, folder: Path) -> None:
             )
 
 
-LEFT_OUT = ("safety_checker", "feature_extractor")
+LEFT_OUT = ("safety_checker", "feature_extractor", "prior_image_processor")
 """Components that nothing here needs; their weights are not loaded."""
 
 

@@ -27,7 +27,8 @@ def require_place(backbone: Backbone, settings: TrainSettings) -> None:
 
 
 def _require_unet(backbone: Backbone, settings: TrainSettings) -> None:
-    if type(backbone.modules[backbone.denoiser_name]).__name__ != "UNet2DConditionModel" or backbone.takes_source:
+    unet = type(backbone.modules[backbone.denoiser_name]).__name__ == "UNet2DConditionModel"
+    if not unet or backbone.takes_source or backbone.config["addition_embed_type"] == "image":
         raise SettingsError("a ControlNet is a copy of a UNet's first half, and the base has none that it fits",
                             given=backbone.reference, allowed="Stable Diffusion 1.x, 2.x, XL, icons",
                             next="control_as=layer")  # fmt: skip

@@ -268,6 +268,10 @@ FAMILIES: dict[str, Family] = {
             medium="sound", licence="CC-BY-NC-SA 4.0: not for commercial use",
         ),
         Family(
+            "kandinsky22", "Kandinsky 2.2", "kandinsky22:Kandinsky22", {"KandinskyV22CombinedPipeline": "text-to-image"},
+            patch=8, tokenizer="prior_tokenizer", licence="Apache-2.0",
+        ),
+        Family(
             "stable-audio", "Stable Audio Open", "stable_audio:StableAudio", {"StableAudioPipeline": "sound"},
             medium="sound", licence="Stability AI Community Licence: gated, commercial use limited by revenue",
         ),

@@ -186,6 +186,8 @@ def build(name: str | None, config: Mapping[str, Any], zero_terminal_snr: bool =
     if zero_terminal_snr:
         class_name = class_name if class_name in FROM_PURE_NOISE else "DDIMScheduler"
         options |= PURE_NOISE
+    if str(config.get("variance_type")).startswith("learned"):
+        options["variance_type"] = "fixed_small"  # variances that a network predicts are not asked for
     if "snr_shift_scale" in config and class_name != config["_class_name"]:
         options["trained_betas"] = _shifted_betas(config)
     try:

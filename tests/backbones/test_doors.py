@@ -5,7 +5,17 @@ import json
 import pytest
 import torch
 from PIL import Image
-from tiny_families import CASES, family_of, flux, flux2_klein, normalised_of, picture_of
+from tiny_families import (
+    CASES,
+    family_of,
+    flux,
+    flux2_klein,
+    normalised_of,
+    of_a_prior,
+    of_one_size,
+    one_by_one_of,
+    picture_of,
+)
 
 from adapt.backbones import Backbone
 from adapt.cli.main import main
@@ -25,7 +35,8 @@ AT_ONCE = (
     "z-image",
 )
 """In `make test`; the others in the slow tests."""
-OF_PROMPTS = [name for name, case in CASES.items() if case.run in (picture_of, normalised_of) or case.fills]
+OF_PICTURES = (picture_of, normalised_of, of_one_size, one_by_one_of, of_a_prior)
+OF_PROMPTS = [name for name, case in CASES.items() if (case.run in OF_PICTURES and case.frames == 1) or case.fills]
 DOORS = [name if name in AT_ONCE else pytest.param(name, marks=pytest.mark.slow) for name in OF_PROMPTS]
 
 

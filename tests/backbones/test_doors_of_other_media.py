@@ -221,9 +221,10 @@ def test_frames_a_second_reach_ltx(backbones):
 
 
 @pytest.mark.slow
-def test_ltx_learns_clips(folders, clips, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["ltx-video", "cogvideox", "kandinsky5"])
+def test_it_learns_clips(folders, clips, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    base = str(folders("ltx-video"))
+    base = str(folders(name))
     assert main(["train", str(clips), "--base", base, "--output", "runs/a", *SETTINGS, "fps=8", "frames=1"]) == 0
     assert main([*words(base, "a"), "--adapter", "runs/a", "--frames", "9", "--output", "a.mp4"]) == 0
 

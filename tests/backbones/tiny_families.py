@@ -949,6 +949,54 @@ def sounds_one_by_one_of(case, pipeline, *, generator, **call):
     return torch.cat(rows)
 
 
+def kandinsky22():
+    import diffusers
+    import transformers
+
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=SIDE // 2, in_channels=4, out_channels=8, layers_per_block=1, block_out_channels=(16, 32),
+        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"), norm_num_groups=8,
+        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"), attention_head_dim=8,
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn", resnet_time_scale_shift="scale_shift", encoder_hid_dim=16,
+        encoder_hid_dim_type="image_proj", addition_embed_type="image", cross_attention_dim=16,
+    )  # fmt: skip
+    movq = diffusers.VQModel(
+        block_out_channels=(32, 32), down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D"), latent_channels=4,
+        up_block_types=("AttnUpDecoderBlock2D", "UpDecoderBlock2D"), layers_per_block=1, norm_num_groups=8,
+        norm_type="spatial", num_vq_embeddings=12, vq_embed_dim=4,
+    )  # fmt: skip
+    prior = diffusers.PriorTransformer(
+        num_attention_heads=2, attention_head_dim=12, embedding_dim=16, num_layers=1, num_embeddings=24
+    )
+    prior.clip_std.data.fill_(1.0)
+    seen = transformers.CLIPVisionConfig(
+        hidden_size=16, image_size=28, projection_dim=16, intermediate_size=16, num_attention_heads=2,
+        num_hidden_layers=1, patch_size=14,
+    )  # fmt: skip
+    return diffusers.KandinskyV22CombinedPipeline(
+        unet=unet, movq=movq, prior_prior=prior, prior_text_encoder=clip_text(True, "gelu"),
+        prior_image_encoder=transformers.CLIPVisionModelWithProjection(seen), prior_tokenizer=clip_tokenizer(),
+        prior_image_processor=transformers.CLIPImageProcessor(size=28, crop_size=28),
+        prior_scheduler=diffusers.UnCLIPScheduler(prediction_type="sample", num_train_timesteps=1000, clip_sample_range=5),
+        scheduler=diffusers.DDIMScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="linear", clip_sample=False, set_alpha_to_one=False,
+            steps_offset=1,
+        ),
+    )  # fmt: skip
+
+
+def of_a_prior(case, pipeline, *, generator, **call):
+    """Latents of Kandinsky 2.2's decoder, told what its prior draws of each prompt from noise of seed 0."""
+    import torch
+
+    pipeline.decoder_pipe.scheduler = pipeline.scheduler
+    seen = [pipeline.prior_pipe([p], generator=torch.Generator().manual_seed(0)) for p in case.prompts[:2]]
+    told, black = (torch.cat([getattr(s, n) for s in seen]) for n in ("image_embeds", "negative_image_embeds"))
+    return pipeline.decoder_pipe(
+        told, black, height=case.side, width=case.side, generator=generator, output_type="latent", **call
+    ).images
+
+
 def sound_of(case, pipeline, **call):
     """Latents of one that makes sounds."""
     return pipeline(prompt=list(case.prompts[:2]), output_type="latent", **call).audios
@@ -1035,6 +1083,7 @@ CASES = {
         kandinsky5, {"max_sequence_length": 768}, tokens=768, run=one_by_one_of, side=16, frames=5, scale=4,
         on=({"guidance_scale": 4.0, "negative_prompt": ""}, {"guidance_scale": 4.0}),
     ),
+    "kandinsky22": Case(kandinsky22, run=of_a_prior),
     "audioldm2": Case(audioldm2, run=sounds_one_by_one_of, side=10240, scale=640),
     "ltx-video": Case(ltx, {"max_sequence_length": 24}, run=clip_of, packed=True, frames=9, scale=4),
 }  # fmt: skip
