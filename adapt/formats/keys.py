@@ -50,6 +50,8 @@ UNREAD: Mapping[str, str] = {
 """Ends of keys of adapters that change more than adapt applies: refused."""
 ZERO_IS_NOTHING = ("diff", "diff_b", "w_norm", "b_norm", "lora_B.bias", "lora_up.bias", "lora_down.bias")
 """Those of them that change nothing where they are all zero, as trainers write them for layers that they did not train."""
+LARGEST_KERNEL = 64
+"""Places under a convolution: 7 × 7, 3 × 3 × 3. A core says them once for all inputs, and is held for each."""
 _END = re.compile(
     r"^(.+?)\.(" + "|".join(re.escape(end) for end in sorted((*SPELLINGS, *UNREAD), key=len, reverse=True)) + r")$"
 )
@@ -131,6 +133,8 @@ def _without_core(path: Path, label: str, parts: Mapping[str, Tensor]) -> Mappin
         return parts
     if core.ndim < 3 or down.ndim != core.ndim or core.shape[1] != len(down) or down[0, 0].numel() != 1:
         raise AdapterError(f"the core of {label} does not fit", given=path)
+    if core[0, 0].numel() > LARGEST_KERNEL:
+        raise AdapterError(f"the core of {label} is of no convolution's size", given=f"{tuple(core.shape)} in {path}")
     together = torch.einsum("ij...,jk->ik...", core.float(), down.flatten(1).float())
     rest = {name: tensor for name, tensor in parts.items() if name != "lora_mid.weight"}
     return {**rest, "lora_down.weight": together.to(torch.promote_types(core.dtype, torch.float32))}

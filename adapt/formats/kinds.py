@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 KINDS: Mapping[str, type[Layer]] = {
     kind.kind: kind for kind in (Pair, Dora, LoHa, LoKr, Oft, Boft, Vera, TimeLora, DiagOft, DiagBoft, GLora, Ia3)
 }
+
+LARGEST = 2**31
+"""Numbers in a weight: more than in any model's, and a small file can ask for any product of two sides."""
 
 
 def tensor_names(dialect: int) -> tuple[str, ...]:
@@ -59,6 +63,8 @@ def layer_of(
         raise AdapterError(f"the adapter holds only {listed} of {label}", given=path)
     draft = kind.of(tensors, 1.0, dialect=dialect, rank=rank)
     fault = draft.misfit()
+    if fault is None and math.prod(draft.size) > LARGEST:
+        fault = f"a difference of {draft.size[0]} × {draft.size[1]}, which no weight has"
     if fault is None:
         draft = kind.of(tensors, alpha(draft.rank), dialect=dialect, rank=rank)
         fault = draft.fault()

@@ -134,7 +134,7 @@ class Layer(ABC):
         """Why it cannot be used, or None."""
         if fault := self.misfit():
             return fault
-        if not all(tensor.float().isfinite().all() for tensor in self.tensors().values()):
+        if not all(finite(tensor) for tensor in self.tensors().values()):
             return "values that are not finite"
         if not math.isfinite(self.alpha):
             return f"an alpha that is not finite: {self.alpha}"
@@ -144,6 +144,14 @@ class Layer(ABC):
 def shaped(delta: Tensor, shape: Sequence[int] | None) -> Tensor:
     """(out, in × kernel) in the shape of a weight, if there is one to follow."""
     return delta if shape is None else delta.reshape(tuple(shape))
+
+
+def finite(tensor: Tensor) -> bool:
+    """Whether all its numbers are finite: the smallest and the largest say so, and need no memory of its size."""
+    if not tensor.numel():
+        return True
+    smallest, largest = (tensor if tensor.element_size() > 1 else tensor.float()).aminmax()
+    return math.isfinite(smallest) and math.isfinite(largest)
 
 
 def listed(*tensors: Tensor | None) -> str:

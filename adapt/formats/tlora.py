@@ -74,6 +74,29 @@ class TimeLora(Layer):
         count = self.components(share)
         return Pair(self.down[:count], self.up[:, :count], self.alpha * count / self.rank)
 
+    def presence(self) -> Tensor:
+        """The share of the way to pure noise on which each component is there (r,): 1 - (j + 1) / (r - r_min) of the j-th that
+        comes and goes."""
+        import torch
+
+        least = int(self.least)
+        going = torch.arange(1, self.rank - least + 1, dtype=torch.float32) / max(self.rank - least, 1)
+        return torch.cat([torch.ones(least), 1 - going])
+
+    def mean(self) -> tuple[Pair, float]:
+        """The one LoRA that is nearest to it over all times alike: its mean over them. And the mean ‖ΔW - that‖² of the times."""
+        import torch
+
+        there = self.presence()
+        up, down = self.up.float().flatten(1), self.down.float().flatten(1)
+        products = self.whole.scale**2 * (up.T @ up) * (down @ down.T)  # of components with each other, <u vᵀ, u' v'ᵀ>
+        together = torch.minimum(there[:, None], there)  # there at the same time: the rarer one says
+        spread = float(((together - there[:, None] * there) * products).sum().clamp(min=0))
+        count = max(int((there > 0).sum()), 1)
+        sides = [1, -1, *[1] * (self.up.ndim - 2)]
+        ups = self.up[:, :count].float() * there[:count].reshape(sides)
+        return Pair(self.down[:count].float(), ups, self.alpha * count / self.rank), spread
+
     def norm(self) -> Tensor:
         """‖ΔW‖ with all components."""
         return self.whole.norm()
@@ -85,7 +108,7 @@ class TimeLora(Layer):
         raise AdapterError(
             "a T-LoRA is another LoRA at every time, and no one difference of weights",
             given="kind=tlora",
-            next="adapt generate --adapter draws with it; for other programs train kind=lora",
+            next="adapt generate --adapter draws with it; adapt export --nearest RANK is its mean over the times",
         )
 
     def merged(self, weight: Tensor, scale: float) -> Tensor:

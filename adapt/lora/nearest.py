@@ -12,6 +12,7 @@ from adapt.errors import AdapterError
 from adapt.formats import Layer, LoraWeights, Pair
 from adapt.formats.exactly import as_lora
 from adapt.formats.factorise import Keep, nearest, nearest_to
+from adapt.formats.tlora import TimeLora
 from adapt.lora.applied import weight_of
 
 Modules = Mapping[str, nn.Module]
@@ -49,7 +50,11 @@ def each(weights: LoraWeights, smaller: Smaller) -> tuple[LoraWeights, float]:
 
 
 def nearest_of(layer: Layer, weight: Tensor, keep: int | Keep) -> tuple[Pair, float]:
-    """The LoRA nearest to what a layer does to a weight, and ‖what is left out‖²."""
+    """The LoRA nearest to what a layer does to a weight, and ‖what is left out‖²; of a T-LoRA, nearest over all times alike."""
+    if isinstance(layer, TimeLora):
+        mean, spread = layer.mean()
+        found, left_out = nearest_to(mean, keep)
+        return found, float(left_out) + spread
     exact = layer.adds and layer.rank and layer.rank**2 < min(layer.size)  # then no ΔW need be made
     found, left_out = nearest_to(as_lora(layer, weight), keep) if exact else nearest(difference(layer, weight), keep)
     return found, float(left_out)

@@ -13,6 +13,7 @@ from adapt.formats import Dora, LoHa, LoKr, LoraWeights, Pair, write_kohya, writ
 from adapt.formats.diag_oft import DiagBoft, DiagOft
 from adapt.formats.dialects import WRITTEN, read, write
 from adapt.formats.glora import GLora
+from adapt.formats.ia3 import Ia3
 from adapt.lora import Applied
 from adapt.lora.stack import STACK
 
@@ -55,6 +56,7 @@ def originals(tmp_path_factory, unet):
     only_kohyas = {
         "oft": {q: DiagOft(randn(out // 4, 4, 4), 9.0, randn(out, 1) + 1)},
         "boft": {q: DiagBoft(randn(2, out // 4, 4, 4), 9.0)},
+        "ia3": {q: Ia3(randn(out), torch.tensor(0)), k: Ia3(randn(wide), torch.tensor(1))},
         "glora": {q: GLora(randn(inside, 2), randn(2, inside), randn(out, 2), randn(2, inside), 2.0)},
     }
     for kind, layers in kinds.items():

@@ -220,6 +220,16 @@ def test_dora_of_others(tmp_path):
         assert torch.allclose(torch.cat(merged), wanted, atol=1e-5)
 
 
+def test_rank_stabilised_files_of_lycoris_say_it_by_alpha_alone(tmp_path):
+    """lycoris/modules/locon.py keeps alpha · r / √r as `.alpha` with `rs_lora`: the header's word for it would count twice."""
+    parts, _ = KOHYA(D, D, strength=2.0 * 4 / 4**0.5)
+    header = {"ss_network_module": "lycoris.kohya", "ss_network_args": json.dumps({"algo": "locon", "rs_lora": "True"})}
+    save_file({f"lora_unet_{FLAT}_attn1_to_q.{k}": v for k, v in parts.items()}, tmp_path / "a.safetensors", header)
+    (layer,) = read(tmp_path / "a.safetensors").modules["unet"].values()
+    wanted = 2.0 / 4**0.5 * parts["lora_up.weight"] @ parts["lora_down.weight"]
+    assert torch.allclose(layer.delta(), wanted, atol=1e-5)
+
+
 def test_a_single_models_header_says_alpha(tmp_path):
     """`model.save_lora_adapter` writes peft's configuration without the component (diffusers loaders/peft.py)."""
     parts, delta = PEFT(D, D)

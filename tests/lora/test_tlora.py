@@ -108,13 +108,29 @@ def test_what_knows_no_time_refuses_it(adapter, tiny_base, tmp_path):
     backbone = Backbone.load(str(tiny_base))
     for refused in (
         lambda: adapter.merge(backbone),
-        lambda: adapter.nearest(backbone, 4),
         lambda: adapter.export(tmp_path / "a.safetensors", "kohya", text_width=768),
         lambda: adapter.export(tmp_path / "a.safetensors", "diffusers"),
     ):
         with pytest.raises(AdapterError):
             refused()
     assert not list(tmp_path.iterdir()) and not backbone.listeners
+
+
+def test_the_nearest_lora_is_its_mean_over_the_times_and_says_what_that_leaves_out(adapter, tiny_base):
+    backbone = Backbone.load(str(tiny_base))
+    times = torch.linspace(0, 1, 2001)[:-1] + 0.00025
+    for rank in (6, 2):
+        near, left_out = adapter.nearest(backbone, rank)
+        assert near.weights.kinds == {"lora"} and near.facts.loads_in == ("adapt", "diffusers")
+        lost = size = 0.0
+        for name, layer in adapter.weights.modules["unet"].items():
+            at = [layer.at(float(share)).delta() for share in times[:: 2000 // 40]]
+            ours = near.weights.modules["unet"][name].delta()
+            lost += sum(float((each - ours).square().sum()) for each in at)
+            size += sum(float(each.square().sum()) for each in at)
+            if rank == 6:
+                assert torch.allclose(ours, torch.stack(at).mean(0), atol=1e-5)
+        assert left_out == pytest.approx((lost / size) ** 0.5, rel=1e-3) and left_out > 0.1
 
 
 @pytest.mark.parametrize(
