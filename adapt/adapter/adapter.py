@@ -201,7 +201,7 @@ class Adapter:
         """
         if self._is_adapts:
             raise AdapterError("only adapt draws with this adapter", given=", ".join(sorted(self.weights.kinds)),
-                               next="train kind=lora for other programs")  # fmt: skip
+                               next="--nearest RANK --base BASE: its mean over the times, as a plain LoRA")  # fmt: skip
         if format == "diffusers" and self.loader != "diffusers":
             raise AdapterError(
                 "diffusers' LoRA file cannot hold this adapter: its pipelines take no key without lora in it, and of text "
