@@ -99,7 +99,7 @@ def encode(
         pictures, backbone, shelf, _cache(), augmentation=augmentation(settings),
         flips=settings.flip > 0, reader=reader_of(with_settings(backbone.medium, settings), settings.background),
         outside=settings.mask_outside,
-        texts=not settings.hears_itself, control=control_of(settings), hints=settings.control_as == "controlnet",
+        texts=not settings.hears_itself, control=control_of(settings),
         before=before_of(backbone),
         holed=holed_of(backbone, Holes(settings.inpaint_masks or 1, settings.seed)),
         media_component=joined(backbone.media_components),
@@ -116,7 +116,7 @@ def encode_held_out(
     encoded = EncodedPictures(
         pictures, backbone, shelf, _cache(), outside=settings.mask_outside,
         reader=reader_of(with_settings(backbone.medium, settings), settings.background),
-        texts=not settings.hears_itself, control=control_of(settings), hints=settings.control_as == "controlnet",
+        texts=not settings.hears_itself, control=control_of(settings),
         before=before_of(backbone),
         holed=holed_of(backbone, Holes(1)),
         media_component=joined(backbone.media_components),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from adapt.config import TrainSettings
 from adapt.errors import SettingsError
@@ -11,6 +11,10 @@ if TYPE_CHECKING:  # settings are judged before torch is imported
     from adapt.backbones import Backbone
     from adapt.lora.taught import Taught
     from conditioning import Condition
+
+
+WORDLESS = 0.5
+"""Share of rows without their caption, where a control is taught."""
 
 
 def require_place(backbone: Backbone, settings: TrainSettings) -> None:
@@ -50,6 +54,13 @@ def along_nothing(backbone: Backbone, condition: Condition, height: int, width: 
     return condition.replaced({"control": {name: x.to(backbone.device) for name, x in part.items()}})
 
 
+def settled_control(settings: TrainSettings) -> dict[str, Any]:
+    """How often captions are left out where a control is taught, unless the user says it: in half of the rows, so that it is
+    looked at where words would tell all (Zhang et al. 2023, arXiv 2302.05543, section 3.3)."""
+    given = settings.control == "none" or "caption_dropout" in settings.model_fields_set
+    return {} if given else {"caption_dropout": WORDLESS}
+
+
 def put_in_control(backbone: Backbone, settings: TrainSettings) -> Taught | None:
     """The layer, or the ControlNet, at its start; the backbone draws with it. None where no control is taught."""
     from adapt.backbones.stem import stem_of
@@ -66,12 +77,8 @@ def put_in_control(backbone: Backbone, settings: TrainSettings) -> Taught | None
         return teach(net, settings.control_learning_rate, tuple(net.learned), backbone.device)
     stem = stem_of(backbone)
     assert stem is not None, "judged"
-    own = stem.convolution
-    shape = (
-        own.out_channels,
-        backbone.latent_channels,
-        *own.kernel_size,
-    )  # the control is as latents are, whatever else comes in
-    conditioner = ControlConditioner.new(shape, settings.control, own.stride[0], int(own.padding[0]))
+    own, places = stem.convolution, backbone.scale_factor
+    shape = own.out_channels, 3 * places**2, *own.kernel_size
+    conditioner = ControlConditioner.new(shape, settings.control, own.stride[0], int(own.padding[0]), places)
     backbone.conditioners["control"] = conditioner
     return teach(conditioner, settings.control_learning_rate, ("weight",), backbone.device)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from adapt import files
 from adapt.api.assistant import require_assistant
 from adapt.api.classes import require_slot
-from adapt.api.controls import require_place
+from adapt.api.controls import require_place, settled_control
 from adapt.api.distillation import settled_distillation, worn_off
 from adapt.api.experts import settled_experts
 from adapt.api.gather import Pictures, completed, gather
@@ -338,6 +338,7 @@ def settle(settings: TrainSettings, backbone: Backbone) -> TrainSettings:
             "guidance_scale": settings.guidance_scale or backbone.guidance_scale,
             "sampling_steps": settings.sampling_steps or _drawn_in(backbone),
             **distilled,
+            **settled_control(settings),
             **settled_sources(settings, backbone),
         }
     )

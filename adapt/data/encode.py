@@ -56,7 +56,6 @@ class EncodedPictures:
         memory: bytes of values that are held in memory at most.
         texts: whether captions are encoded beforehand; not where their encoder is trained.
         control: a name of `controls.EXTRACTORS`: what pictures are controlled by; None: nothing.
-        hints: whether a control is kept as pixels, not as latents.
         before: how their sources are encoded, for bases that edit; None: not.
         holed: how they are encoded with holes, for inpainting bases; None: not.
     """
@@ -77,7 +76,6 @@ class EncodedPictures:
         memory: int = 512 * 2**20,
         texts: bool = True,
         control: str | None = None,
-        hints: bool = False,
         before: Before | None = None,
         holed: Holed | None = None,
     ) -> None:
@@ -88,7 +86,7 @@ class EncodedPictures:
         here = f"torch {torch.__version__} threads {torch.get_num_threads()}"
         self._media_key = f"{encoder.content_key(media_component)} {here}"
         self._text_key = f"{encoder.content_key(text_component)} {here}"
-        self._control, self._hints, self._before, self._holed = control, hints, before, holed
+        self._control, self._before, self._holed = control, before, holed
         self._texts, self._contents = texts, Contents(pictures, self.reader.size_of)
         self._sources = self._contents_beside([picture.source for picture in pictures])
         self._references = self._contents_beside([picture.reference for picture in pictures])
@@ -193,9 +191,8 @@ class EncodedPictures:
         return self.outside + (1 - self.outside) * self._recent(("mask", index, flip, variant), found)["area"]
 
     def control(self, index: int, flip: bool = False, variant: int = 0) -> Tensor:
-        """Mean of the scaled latents of what an example is controlled by, float32 (C, *dims), or its pixels
-        (3, H, W) in [0, 1]: made of what is seen of it, or of
-        the file that it is drawn along, cut and mirrored alike.
+        """Pixels of what an example is controlled by, float32 (3, H, W) in [0, 1]: made of what is seen of it, or of the file
+        that it is drawn along, cut and mirrored alike.
 
         Raises:
             DataError: as `prepare`.
@@ -208,12 +205,10 @@ class EncodedPictures:
                     view, original=self._sources.size(number), variant=replace(view.variant, colour=UNCHANGED)
                 )
             facts = [self._control_of.digest(number), self._settings(view), str(self._control)]
-            if self._hints:
-                return self._cached(key_of("hint", *facts), lambda: {"pixels": self._seen_control(number, view)})
-            return self._cached(key_of("control", *facts, self._media_key), lambda: self._encode_control(number, view))
+            return self._cached(key_of("hint", *facts), lambda: {"pixels": self._seen_control(number, view)})
 
         entry = self._recent(("control", index, flip, variant), found)
-        return entry["pixels"].float() / 255 if self._hints else entry["mean"]
+        return entry["pixels"].float() / 255
 
     def reference(self, index: int) -> Tensor:
         """Mean of the scaled latents of the picture that an example is asked for by, whole, as a square of the first
@@ -381,12 +376,6 @@ class EncodedPictures:
     def _seen_control(self, number: int, view: View) -> Tensor:
         """The same in 8 bits, as files have it."""
         return ((self._controlling(number, view) / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-
-    @torch.no_grad()
-    def _encode_control(self, number: int, view: View) -> dict[str, Tensor]:
-        mean, _ = self.encoder.encode_media(self._controlling(number, view)[None])
-        name = self._control_of.picture(number).name
-        return finite({"mean": own(mean[0].float())}, f"The latents of {name}'s control")
 
     @torch.no_grad()
     def _encode_source(self, number: int, view: View) -> dict[str, Tensor]:

@@ -118,13 +118,16 @@ def _filled(backbone: Backbone, drawing: Drawing) -> Part:
 
 @torch.no_grad()
 def _followed(backbone: Backbone, drawing: Drawing) -> Any:
-    """To a network beside the base the picture and its strength; else latents of what is taken from the picture."""
+    """To a network beside the base the picture and its strength; else what is taken from the picture, as pixels of 8 bits, or as
+    latents."""
     conditioner = backbone.conditioners["control"]
     assert drawing.control is not None
     extract = EXTRACTORS[getattr(conditioner, "source", FILES)]
     seen = extract(to_pixels(drawing.control, drawing.height, drawing.width)[0])
     if isinstance(conditioner, Beside):
         return conditioner.look(backbone, drawing.control, seen), drawing.control_scale
+    if getattr(conditioner, "places", 0):
+        return drawing.control_scale * ((seen / 2 + 0.5).clamp(0, 1) * 255).round() / 255
     mean, _ = backbone.encode_media(seen[None])
     return drawing.control_scale * mean[0].cpu()
 

@@ -33,7 +33,7 @@ def _asked_by(examples: EncodedPictures, view: View) -> Tensor:
 
 
 def controls(examples: EncodedPictures, views: Sequence[View]) -> list[Tensor | None]:
-    """Latents of what each picture is controlled by, as it is seen."""
+    """Pixels of what each picture is controlled by, as it is seen."""
     return [None if examples.pictures[view[0]].prior else examples.control(*view) for view in views]
 
 

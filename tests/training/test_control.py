@@ -47,6 +47,34 @@ def test_a_map_is_what_a_wider_first_layer_would_add(tiny_base):
     assert torch.allclose(added, wide, atol=1e-5)
 
 
+def test_pixels_are_cut_into_squares_and_none_of_them_is_lost(tiny_base):
+    backbone = Backbone.load(str(tiny_base))
+    side = backbone.scale_factor
+    control = ControlConditioner(torch.randn(5, 3 * side**2, 1, 1), "edges", padding=0, places=side)
+    pixels = torch.rand(2, 3, 8 * side, 8 * side)
+    said = control.encode(list(pixels))["map"]
+    y, x = 3, 5
+    square = pixels[:, :, y * side : (y + 1) * side, x * side : (x + 1) * side]
+    assert torch.allclose(said[:, :, y, x], square.flatten(1) @ control.weight.flatten(1).T, atol=1e-4)
+    assert not control.encode([torch.zeros(3, 8 * side, 8 * side)])["map"].any()  # black is nothing
+    with pytest.raises(ValueError, match="pixels of one size and 3 channels"):
+        control.encode([torch.zeros(4, 8, 8)])
+    with pytest.raises(ValueError, match="no squares of 2 × 2"):
+        ControlConditioner(torch.randn(5, 3, 1, 1), "edges", places=2)
+
+
+def test_files_say_what_is_looked_at_and_older_ones_are_read(tmp_path):
+    for places, channels, schema in ((0, 4, 1), (2, 12, 2)):
+        control = ControlConditioner(torch.randn(5, channels, 3, 3), "edges", places=places)
+        control.save(tmp_path / str(places))
+        told = json.loads((tmp_path / str(places) / "config.json").read_text())
+        assert (told["schema"], told.get("places", 0)) == (schema, places)
+        again = ControlConditioner.load(tmp_path / str(places))
+        assert (again.places, again.channels) == (places, 3 if places else 4)
+        assert torch.equal(again.having({}).weight, control.weight)
+        assert again.having({}).places == places
+
+
 def test_null_and_a_new_control_are_the_base_to_the_bit(tiny_base):
     backbone = Backbone.load(str(tiny_base))
     control = ControlConditioner.new(stem_of(backbone).convolution.weight.shape, "edges")
@@ -100,6 +128,7 @@ def test_a_control_is_learned_and_decides_the_picture(result, captioned, tiny_ba
     adapter, base = result.adapter, Backbone.load(str(tiny_base))
     assert adapter.facts.conditioning["control"]["source"] == "edges"
     assert adapter.conditioners["control"].weight.abs().max() > 1e-3
+    assert adapter.conditioners["control"].places == Backbone.load(str(tiny_base)).scale_factor
     first, second = sorted(captioned.rglob("*.png"))[:2]
     asked = ({}, {"control": first}, {"control": second}, {"control": first, "control_scale": 2.0})
     found = [drawn(base, adapter, **each) for each in asked]
@@ -108,10 +137,10 @@ def test_a_control_is_learned_and_decides_the_picture(result, captioned, tiny_ba
     assert base.conditioners == {}
 
 
-def test_a_control_is_encoded_once_a_batch_and_stands_on_both_sides(result, captioned, tiny_base, monkeypatch):
+def test_a_control_is_looked_at_once_a_batch_and_stands_on_both_sides(result, captioned, tiny_base, monkeypatch):
     base, first = Backbone.load(str(tiny_base)), min(captioned.rglob("*.png"))
-    encode, calls = base.encode_media, []
-    monkeypatch.setattr(base, "encode_media", lambda pixels: calls.append(1) or encode(pixels))
+    look, calls = EXTRACTORS["edges"], []
+    monkeypatch.setitem(EXTRACTORS, "edges", lambda pixels: calls.append(1) or look(pixels))
     asked = {"control": first, "prompt": "", "guidance_scale": 3.0, "compose": [("", 1.0)]}
     guided = drawn(base, result.adapter, **asked)
     assert len(calls) == 1
@@ -139,6 +168,14 @@ def test_the_command_line_follows_a_picture_and_says_what_is_wrong(result, capti
     Image.new("RGB", (24, 16)).save(tmp_path / "wide.png")
     assert main([*common, "--adapter", str(result.folder), "--control", str(tmp_path / "wide.png")]) == 2
     assert "another size than the drawing (given: 24x16; allowed: 16x16)" in capsys.readouterr().err
+
+
+def test_captions_are_left_out_in_half_of_the_rows_unless_the_user_says_how_often(tiny_base):
+    from adapt.api.controls import settled_control
+
+    for given, expected in (({"control": "edges"}, {"caption_dropout": 0.5}), ({}, {})):
+        assert settled_control(validate(given)) == expected
+    assert settled_control(validate({"control": "edges", "caption_dropout": 0.1})) == {}
 
 
 def test_settings_that_contradict_each_other_are_refused():
@@ -170,9 +207,8 @@ def test_files_are_controls_cut_and_mirrored_like_their_pictures_in_their_own_co
         for variant in range(2):
             view = examples._view(0, flip, variant)
             with Image.open(pairs / picture.source.name) as control:
-                pixels = torch.from_numpy(view.placed(control.convert("RGB")).copy()).permute(2, 0, 1) / 127.5 - 1
-            expected, _ = base.encode_media(pixels[None].float())
-            torch.testing.assert_close(examples.control(0, flip, variant), expected[0], atol=1e-5, rtol=0)
+                pixels = torch.from_numpy(view.placed(control.convert("RGB")).copy()).permute(2, 0, 1) / 255
+            torch.testing.assert_close(examples.control(0, flip, variant), pixels.float(), atol=1e-6, rtol=0)
 
 
 def test_an_adapter_of_files_draws_along_the_map_as_it_is(pairs, tiny_base, tmp_path):
