@@ -34,10 +34,12 @@ __all__ = [
     "edits",
     "find",
     "frame_of",
+    "held_in",
     "in_few_bits",
     "load",
     "load_pipeline",
     "medium_of",
+    "own_precision",
     "plain",
     "read_index",
     "require",
@@ -157,6 +159,23 @@ def _require_components(where: Source, index: dict[str, Any]) -> None:
 
 
 OWN = {"F32": "fp32", "F64": "fp32", "F16": "fp16", "BF16": "bf16"}
+"""What most of a denoiser's numbers are, as files call it → `precision`; everything else is packed."""
+
+
+def own_precision(where: Source) -> str:
+    """What most of the denoiser's numbers are in its files: `fp32`, `fp16`, `bf16`; else as the files call it (`F8_E4M3`), or
+    how it is held in few bits (`gguf`)."""
+    packed = packing_of(where.folder, where.contents)
+    if few := next((packed[name] for name in DENOISERS if name in packed), None):
+        return few
+    contents = where.contents
+    files = [file for name in DENOISERS for file in where.weights(name)]
+    entries = contents.denoiser.values() if contents else [e for file in files for e in header(file).values()]
+    numbers: Counter[str] = Counter()
+    for entry in entries:
+        numbers[entry.dtype] += entry.numbers
+    most = numbers.most_common(1)[0][0] if numbers else "F32"
+    return OWN.get(most, most)
 
 
 def held_in(where: Source, device: str) -> str:
@@ -168,18 +187,10 @@ def held_in(where: Source, device: str) -> str:
     Args:
         device: `cpu`, `cuda:0` …
     """
-    on_cpu = device.partition(":")[0] == "cpu"
-    if packing_of(where.folder, where.contents).keys() & set(DENOISERS):
-        return "fp32" if on_cpu else "bf16"
-    if (contents := where.contents) is not None:
-        entries = list(contents.denoiser.values())
-    else:
-        entries = [entry for name in DENOISERS for file in where.weights(name) for entry in header(file).values()]
-    numbers: Counter[str] = Counter()
-    for entry in entries:
-        numbers[entry.dtype] += entry.numbers
-    own = OWN.get(numbers.most_common(1)[0][0], "bf16") if numbers else "fp32"
-    return "fp32" if own == "fp16" and on_cpu else own
+    own, on_cpu = own_precision(where), device.partition(":")[0] == "cpu"
+    if own in OWN.values():
+        return "fp32" if own == "fp16" and on_cpu else own
+    return "bf16" if own.startswith("F8") or not on_cpu else "fp32"
 
 
 def in_few_bits(reference: str) -> bool:

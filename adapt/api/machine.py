@@ -19,8 +19,12 @@ from adapt.api.quantised import quantise, require_fitting
 from adapt.api.sharding import cut_up
 from adapt.backbones import Backbone
 from adapt.config import TrainSettings
+from adapt.config.network import SPLITS
 from adapt.errors import SettingsError
 from adapt.formats.layer import Layer
+from adapt.loading import held_in, own_precision
+from adapt.progress import say
+from adapt.source import bundled, source
 from adapt.training.launch import require_even
 from adapt.training.optimizer import rehearse
 from adapt.training.validation import Preview
@@ -89,6 +93,20 @@ def require_alone(settings: TrainSettings, processes: int) -> None:
     if settings.offload_weights:
         reason = "offload_weights has a network on two devices, which data parallelism does not take"
         raise SettingsError(reason, given=given, next="offload_weights=0, or quantize")
+
+
+def held(reference: str, settings: TrainSettings, device: str) -> TrainSettings:
+    """The settings with what the base is held in: under `auto` as its weights are, where that goes with `precision` and `init`;
+    else float32."""
+    if settings.base_precision != "auto":
+        return settings
+    where = source(reference)
+    own, mixed = held_in(where, device), settings.precision
+    fits = own in ("fp32", mixed) or (own, mixed) == ("bf16", "no")
+    chosen = own if fits and settings.init not in SPLITS else "fp32"
+    if chosen != own_precision(where) and reference not in bundled():
+        say(f"weights in {own_precision(where)}, held in {chosen}; base_precision says otherwise")
+    return settings.model_copy(update={"base_precision": chosen})
 
 
 def load_base(reference: str, settings: TrainSettings, accelerator: Accelerator) -> Backbone:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import typer
 
 from adapt.cli.advice import advice_in_use
-from adapt.cli.device import device_of
+from adapt.cli.device import base_of
 from adapt.cli.prompted import tell_of_brackets
 from adapt.errors import RunError
 
@@ -38,14 +38,13 @@ def draw(job: Job, as_json: bool) -> None:
     from adapt.adapter import Adapter
     from adapt.api.generate import applied, settled, with_scale
     from adapt.api.weaker import weaker_of
-    from adapt.backbones import Backbone
     from adapt.sampling.png import Used
 
     started = time.perf_counter()
     loaded = [(Adapter.load(path), scale) for path, scale in job.adapters]
     adapters = [with_scale(adapter if scale is None else (adapter, scale)) for adapter, scale in loaded]
     _tell_before(job.requests, loaded)
-    backbone = Backbone.load(job.base, device=device_of(job.device))
+    backbone = base_of(job.base, job.device, job.precision)
     if job.allow_missing:
         adapters = [(adapter.fitting(backbone, job.allow_missing), scale) for adapter, scale in adapters]
     used = [Used(adapter.name, adapter.digest, scale) for adapter, scale in adapters]

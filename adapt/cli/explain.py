@@ -56,6 +56,7 @@ def explain(
     ),
     json: options.JsonFigures = False,
     device: options.Device = None,
+    precision: options.Precision = None,
 ) -> None:
     """Draw a prompt and say why the picture is as it is: one page with attention maps of words and what each piece does.
 
@@ -63,7 +64,7 @@ def explain(
 
         adapt explain runs/my-style --prompt "a fox in a red scarf"
     """
-    from adapt.cli.device import judge_device
+    from adapt.cli.device import judge_device, judge_precision
     from adapt.cli.scaled import base_of, scaled_adapter
     from adapt.cli.size import size_of
     from adapt.loading import require
@@ -81,9 +82,10 @@ def explain(
     adapters = [scaled_adapter(text) for text in adapter or []]
     _judge(request, word or (), adapters, output)
     judge_device(device)
+    judge_precision(precision)
     reference = base_of(base, adapters)
     require(reference)
-    found = _found(request, word or (), leave_one_out, adapters, reference, device)
+    found = _found(request, word or (), leave_one_out, adapters, reference, device, precision)
     _tell(found, output, json)
 
 
@@ -108,19 +110,19 @@ def _found(
     adapters: Sequence[tuple[Path, float | None]],
     base: str,
     device: str | None,
+    precision: str | None,
 ) -> Explanation:
     """Drawn and taken apart."""
     from adapt.adapter import Adapter
     from adapt.api.explain import explained
     from adapt.api.generate import with_scale
-    from adapt.backbones import Backbone
-    from adapt.cli.device import device_of
+    from adapt.cli.device import base_of
     from adapt.progress import Progress
 
     tell_of_explained(request.prompt)
     loaded = [(Adapter.load(path), scale) for path, scale in adapters]
     scaled = [with_scale(adapter if scale is None else (adapter, scale)) for adapter, scale in loaded]
-    backbone = Backbone.load(base, device=device_of(device))
+    backbone = base_of(base, device, precision)
     with Progress("drawing", 0) as bar:
         return explained(
             backbone, request, scaled, words=words, leave_one_out=leave_one_out,

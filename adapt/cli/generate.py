@@ -61,6 +61,7 @@ def generate(
     json: options.JsonForPaths = False,
     batch_size: options.BatchSize = 4,
     device: options.Device = None,
+    precision: options.Precision = None,
     metadata: options.Metadata = "a1111",
 ) -> None:
     """Draw pictures from prompts, with or without adapters."""
@@ -84,7 +85,8 @@ def generate(
     requests = _requests(template, rows, given, Variants.of(wildcards, all_variants))
     beside = Beside.of(controlnet, ip_adapter, control, image_prompt)
     job = Job(requests=requests, beside=beside, adapters=adapters, base=base_of(base, adapters), output=output, format=format,
-              batch_size=batch_size, device=device, metadata=metadata, allow_missing=allow_missing or ())  # fmt: skip
+              batch_size=batch_size, device=device,
+              precision=precision, metadata=metadata, allow_missing=allow_missing or ())  # fmt: skip
     job.judge()
 
     from adapt.cli.drawing import draw

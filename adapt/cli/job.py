@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapt.cli.beside import Beside
-from adapt.cli.device import judge_device
+from adapt.cli.device import judge_device, judge_precision
 from adapt.errors import RunError, SettingsError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class Job:
         output: a folder, or the file of a single picture.
         format: of the files, `png` …; None: as the name of `output` says, else the usual one.
         device: None is the best there is.
+        precision: what the base is held in, `bf16` …; None: as its weights are.
         metadata: `a1111`: files say how they were drawn; `none`.
         allow_missing: layers that the base may lack.
         beside: published networks that stand beside the base.
@@ -41,6 +42,7 @@ class Job:
     format: str | None
     batch_size: int
     device: str | None
+    precision: str | None = None
     metadata: str
     allow_missing: Sequence[str]
     beside: Beside
@@ -58,6 +60,7 @@ class Job:
         if self.metadata not in METADATA:
             raise SettingsError("unknown --metadata", given=self.metadata, allowed=", ".join(METADATA))
         judge_device(self.device)
+        judge_precision(self.precision)
         self._judge_output()
         self._judge_format()
         self._judge_weaker()

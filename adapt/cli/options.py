@@ -44,6 +44,9 @@ AllowMissing = Annotated[
 ]
 Base = Annotated[str | None, Option(help="Backbone; default: the adapter's, else icons.")]
 Device = Annotated[str | None, Option(help="cpu, cuda, cuda:1, mps; default: the best there is.")]
+Precision = Annotated[
+    str | None, Option(help="fp32, fp16, bf16: what the base is held in; default: as its weights are.")
+]
 BatchSize = Annotated[int, Option(help="Pictures at once; changes no picture.")]
 
 # --------------------------------------------------------------------------------------------------- guidance

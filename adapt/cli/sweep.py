@@ -59,6 +59,7 @@ def sweep(
     json: options.JsonFigures = False,
     batch_size: options.BatchSize = 4,
     device: options.Device = None,
+    precision: options.Precision = None,
 ) -> None:
     """Draw an adapter at several scales, guidance scales and steps, always from the same noise: one sheet, one page.
 
@@ -66,7 +67,7 @@ def sweep(
 
         adapt sweep runs/my-style --prompt "a fox" --prompt "a hut" --guidance-scale 1,3,5 --steps 10,20
     """
-    from adapt.cli.device import judge_device
+    from adapt.cli.device import judge_device, judge_precision
     from adapt.loading import require
 
     axes: dict[str, Any] = {
@@ -76,6 +77,7 @@ def sweep(
     }
     _judge_axes(axes)
     judge_device(device)
+    judge_precision(precision)
     path, name = _named(adapter, base)
     require(name)
     _judge_output(output)
@@ -84,12 +86,11 @@ def sweep(
     from adapt.adapter import Adapter
     from adapt.api import sweep as api
     from adapt.api.reference import NONE, read_reference
-    from adapt.backbones import Backbone
-    from adapt.cli.device import device_of
+    from adapt.cli.device import base_of
     from adapt.progress import Progress
 
     compared = read_reference(reference) if reference else NONE
-    loaded, backbone = Adapter.load(path), Backbone.load(name, device=device_of(device))
+    loaded, backbone = Adapter.load(path), base_of(name, device, precision)
     with Progress("drawing", 0) as bar:
         found = api.sweep(
             backbone, loaded, prompt=prompt or (), count=count, seed=seed, batch_size=batch_size, reference=compared,

@@ -27,7 +27,10 @@ class RunSettings(Section):
         1, ge=1, description="pieces that a process cuts its share of a batch into, to save memory"
     )
     precision: Literal["no", "fp16", "bf16"] = Field("no", description="mixed precision (Accelerate); LoRA stays fp32")
-    base_precision: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="what the frozen base is held in")
+    base_precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
+        "auto",
+        description="what the frozen base is held in; auto: as its weights are, as far as precision goes with it",
+    )
     quantize: Literal["none", "nf4-bnb", "int8-bnb", "int8-torchao", "int8-quanto"] = Field(
         "none", description="hold the frozen denoiser's linear layers in few bits, by the package behind the dash"
     )
@@ -101,7 +104,7 @@ class RunSettings(Section):
     def _precisions(self) -> Self:
         """A base in half precision is multiplied in that precision; fp16 needs the gradient scaler that comes with it."""
         base, mixed = self.base_precision, self.precision
-        if base not in ("fp32", mixed) and (base, mixed) != ("bf16", "no"):
+        if base not in ("auto", "fp32", mixed) and (base, mixed) != ("bf16", "no"):
             raise ValueError(f"base_precision={base} goes with precision={base}, not with precision={mixed}")
         return self
 

@@ -63,7 +63,7 @@ class TrainSettings(
     @model_validator(mode="after")
     def _whole_base(self) -> Self:
         """PiSSA splits the base's weights; in half precision the parts do not add up again."""
-        if self.init in SPLITS and self.base_precision != "fp32":
+        if self.init in SPLITS and self.base_precision not in ("auto", "fp32"):
             raise ValueError(
                 f"init={self.init} splits the base's weights: base_precision=fp32, not {self.base_precision}"
             )
