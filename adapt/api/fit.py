@@ -17,7 +17,7 @@ from adapt.api.assemble import hearing_of
 from adapt.api.forecast import applying, asking, forward_of
 from adapt.api.gather import Pictures
 from adapt.api.kernels import attend
-from adapt.api.machine import Resting, load_base
+from adapt.api.machine import Resting, held, load_base
 from adapt.api.memory import free, peak_of
 from adapt.api.network import put_in
 from adapt.api.objective import make_objective
@@ -66,7 +66,7 @@ class Trial:
 
 
 def fitted(base: str, settings: TrainSettings, pictures: Pictures, accelerator: Accelerator) -> TrainSettings:
-    """The settings with the measures that make the run fit, and `memory` done with; as they are when nothing is asked for.
+    """The settings with what the base is held in, and under `memory=fit` with the measures that make the run fit, `memory` done with.
 
     First come measures that change nothing of what is learned: smaller pieces of a batch, activations that are computed again;
     of those that fit, the fastest is taken; on a GPU, what is kept for the way back may wait in the machine's memory. Only where
@@ -75,13 +75,14 @@ def fitted(base: str, settings: TrainSettings, pictures: Pictures, accelerator: 
     Raises:
         SettingsError: nothing makes it fit.
     """
+    settings = held(base, settings, accelerator.device.type)
     if settings.memory != "fit":
         return settings
     limit = settings.memory_limit or free(accelerator.device)
     tried: list[Trial] = []
     ways = [{}] if in_few_bits(base) else _precisions(settings, accelerator)
-    for held in ways:
-        found = _trials(base, settings.model_copy(update=held), held, pictures, accelerator, limit)
+    for how in ways:
+        found = _trials(base, settings.model_copy(update=how), how, pictures, accelerator, limit)
         tried += found
         if fits := [trial for trial in found if trial.gib <= limit]:
             best = min(fits, key=lambda trial: trial.seconds)

@@ -15,7 +15,7 @@ from adapt.api.assemble import hearing_of
 from adapt.api.controls import along_nothing
 from adapt.api.gather import Pictures
 from adapt.api.kernels import require_same_gradients, tune
-from adapt.api.machine import Resting, held, load_base, make_accelerator
+from adapt.api.machine import Resting, load_base, make_accelerator
 from adapt.api.network import put_in, readers
 from adapt.api.objective import make_objective
 from adapt.api.offload import keeping_of
@@ -73,7 +73,6 @@ def forecast(base: str, pictures: Pictures, settings: TrainSettings) -> tuple[Tr
     """Loads the base, takes three steps on noise and throws them away. Returns the settled settings too."""
     settings = counted(settings, pictures)
     accelerator = make_accelerator(settings)
-    settings = held(base, settings, accelerator.device.type)
     from adapt.api.fit import fitted
 
     settings = fitted(base, settings, pictures, accelerator)

@@ -116,6 +116,7 @@ def load_base(reference: str, settings: TrainSettings, accelerator: Accelerator)
         SettingsError: what `quantize` or `shard` needs is not there, or cannot do it here; what does not go with a base in few
             bits.
     """
+    settings = held(reference, settings, accelerator.device.type)
     away = settings.offload_weights > 0 or settings.shard
     device = torch.device("cpu") if away else accelerator.device
     backbone = Backbone.load(reference, dtype=DTYPES[settings.base_precision], device=device)

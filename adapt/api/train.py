@@ -121,10 +121,9 @@ def train(
         require_outside(run, settings.validation)
     pictures = gather(data, settings, folder.base_of(run, resuming, base))
     settings = counted(settings, pictures)
-    from adapt.api.machine import held, load_base, make_accelerator
+    from adapt.api.machine import load_base, make_accelerator
 
     accelerator = make_accelerator(settings)
-    settings = held(folder.base_of(run, resuming, base), settings, accelerator.device.type)
     settings = fit(settings, run, resuming, base, pictures, accelerator)
     backbone = load_base(folder.base_of(run, resuming, base), settings, accelerator)
     settings = settle(settings, backbone)
