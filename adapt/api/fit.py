@@ -66,7 +66,7 @@ class Trial:
 
 
 def fitted(base: str, settings: TrainSettings, pictures: Pictures, accelerator: Accelerator) -> TrainSettings:
-    """The settings with what the base is held in, and under `memory=fit` with the measures that make the run fit, `memory` done with.
+    """The settings with what the base is held in and, under `memory=fit`, with the measures that make the run fit.
 
     First come measures that change nothing of what is learned: smaller pieces of a batch, activations that are computed again;
     of those that fit, the fastest is taken; on a GPU, what is kept for the way back may wait in the machine's memory. Only where

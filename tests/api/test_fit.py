@@ -98,7 +98,7 @@ def limit_for(trials, name, value):
 def test_nothing_is_changed_where_it_fits(data, tiny_base, trials, capsys):
     settings = TrainSettings(**SMALL, memory="fit", memory_limit=2 * trials[0].gib)
     found = fitted(str(tiny_base), settings, gather(data, settings), make_accelerator(settings))
-    assert found == settings.model_copy(update={"memory": "as_set"})
+    assert found == settings.model_copy(update={"memory": "as_set", "base_precision": "fp32"})
     assert "with no measure" in capsys.readouterr().err
 
 
