@@ -114,6 +114,25 @@ def test_an_expert_without_times_is_refused(backbone, changes, said):
         settled(backbone, **changes)
 
 
+def test_an_expert_that_is_not_taught_rests(backbone):
+    from adapt.api.machine import Resting
+
+    for experts, resting in {"both": [], "high_noise": ["transformer_2"], "low_noise": ["transformer"]}.items():
+        network = put_in(backbone, settled(backbone, experts=experts))
+        found = Resting(backbone).modules()
+        assert [name for name, module in backbone.denoisers.items() if module in found] == resting
+        network.remove()
+
+
+def test_the_forecast_counts_both(base, clips, capsys):
+    trained = {}
+    for experts in ("both", "low_noise"):
+        words = ["train", str(clips), "--base", str(base), *SETTINGS, f"experts={experts}", "--dry-run", "--json"]
+        assert main(words) == 0
+        trained[experts] = json.loads(capsys.readouterr().out)["forecast"]["trainable"]
+    assert trained["both"] == 2 * trained["low_noise"] > 0
+
+
 def test_one_network_has_no_experts(backbones):
     with pytest.raises(SettingsError, match="one network for all times"):
         settled(backbones("wan"), experts="low_noise")
@@ -249,6 +268,16 @@ def test_one_expert_alone_is_one_file(base, clips, tmp_path, monkeypatch, capsys
     assert set(loaded.weights.modules) == {"transformer_2"} and loaded.facts.proof["effect"] > 0
     assert 'weight_name="pytorch_lora_weights' not in (tmp_path / "low/adapter/README.md").read_text()
     assert main(["verify", "low", "--base", str(base)]) == 0
+    # the other one in a run of its own, and both in one adapter
+    assert (
+        main(["train", str(clips), "--base", str(base), "--output", "high", "experts=high_noise", *settings[1:]]) == 0
+    )
+    assert main(["merge", "high", "low", "--output", "both"]) == 0
+    whole, high = Adapter.load("both").layers(), Adapter.load("high").layers()
+    assert whole.keys() == high.keys() | loaded.layers().keys()
+    for name, layer in {**high, **loaded.layers()}.items():
+        torch.testing.assert_close(whole[name].delta(), layer.delta(), atol=1e-7, rtol=1e-5)
+    assert main(["verify", "both", "--base", str(base)]) == 0
 
 
 def test_every_layer_has_a_name_of_the_models_own(backbone):
@@ -260,3 +289,25 @@ def test_every_layer_has_a_name_of_the_models_own(backbone):
     for name, (native, _) in found.items():
         assert WAN.of_native(native.name) == WAN.of_native(native.name.replace(".", "_"), underscored=True) == native
         assert native.modules == (name,)
+
+
+@pytest.mark.slow
+def test_two_processes_teach_the_same_as_one(base, clips, tmp_path):
+    """Of two rows of a process, one or both may belong to one expert: the other has no gradient there, and one elsewhere."""
+    import os
+    import subprocess
+    import sys
+
+    settings = ["steps=4", *SETTINGS[1:], "validation=0", "preview_every=9"]
+    for number in (1, 2):
+        words = ["train", str(clips), "--base", str(base), "--output", str(tmp_path / str(number)), *settings]
+        done = subprocess.run(
+            [sys.executable, "-m", "adapt", *words, "--num-processes", str(number)], capture_output=True, text=True,
+            timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (Adapter.load(tmp_path / str(number)).layers() for number in (1, 2))
+    assert one.keys() == two.keys()
+    for name, layer in one.items():
+        torch.testing.assert_close(two[name].down, layer.down, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(two[name].up, layer.up, atol=1e-5, rtol=1e-4)
