@@ -38,7 +38,7 @@ def in_an_empty_folder(tmp_path, monkeypatch):
 @pytest.fixture
 def run(icons, monkeypatch):
     """Runs the command with the backbone that is already loaded."""
-    monkeypatch.setattr(Backbone, "load", staticmethod(lambda reference, device: icons))
+    monkeypatch.setattr(Backbone, "load", staticmethod(lambda reference, device, dtype: icons))
 
     def invoke(*arguments):
         result = CliRunner().invoke(app, list(arguments))

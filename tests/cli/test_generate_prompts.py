@@ -22,7 +22,7 @@ def icons():
 def _here(tmp_path, monkeypatch, icons):
     """An empty folder with wildcards in it, and the backbone that is already loaded."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Backbone, "load", staticmethod(lambda reference, device: icons))
+    monkeypatch.setattr(Backbone, "load", staticmethod(lambda reference, device, dtype: icons))
     Path("wild").mkdir()
     Path("wild/animal.txt").write_text("fox\nowl\ncat\n", encoding="utf-8")
 
