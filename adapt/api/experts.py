@@ -10,7 +10,7 @@ from adapt.errors import SettingsError
 
 if TYPE_CHECKING:
     from adapt.backbones import Backbone
-    from adapt.backbones.base import Expert
+    from adapt.backbones.held import Expert
 
 INSIDE = 1e-6
 """How far from the boundary times stay where one expert is taught: rounding gives no row to the other."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from adapt.backbones.base import posterior
+from adapt.backbones.media import posterior
 
 
 @contextmanager

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adapt.backbones.base import Backbone, posterior
+from adapt.backbones.base import Backbone
 from adapt.backbones.columns import NOTHING, Span, spans_of
+from adapt.backbones.media import posterior
 from adapt.backbones.sources import latents_of
 from adapt.errors import SettingsError
 from adapt.quiet import quiet_libraries

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from adapt.backbones.base import Backbone, posterior
+from adapt.backbones.base import Backbone
 from adapt.backbones.class_slot import added
+from adapt.backbones.media import posterior
 from adapt.quiet import quiet_libraries
 from conditioning import Condition, Part
 

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from adapt.backbones.base import Backbone, posterior
+from adapt.backbones.base import Backbone
+from adapt.backbones.media import posterior
 from adapt.quiet import quiet_libraries
 from conditioning import Condition, Part
 

@@ -11,8 +11,9 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from adapt.backbones.base import Backbone, posterior
+from adapt.backbones.base import Backbone
 from adapt.backbones.flux import pack, unpack
+from adapt.backbones.media import posterior
 from adapt.backbones.qwen_processor import read_processor
 from adapt.backbones.sources import latents_of, to_pil
 from adapt.quiet import quiet_libraries

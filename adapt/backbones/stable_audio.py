@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from adapt.backbones.base import Backbone, posterior
+from adapt.backbones.base import Backbone
+from adapt.backbones.media import posterior
 from adapt.medium import Medium
 from adapt.objectives import Loss, Objective, TimeSampling, Weighting
 from adapt.objectives.trigonometric import Trigonometric

@@ -8,8 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from adapt.backbones.base import Backbone, Expert
+from adapt.backbones.base import Backbone
 from adapt.backbones.by_channel import ByChannel
+from adapt.backbones.held import Expert
 from adapt.quiet import quiet_libraries
 from conditioning import Condition, Part
 
