@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 from adapt.errors import AdapterError
 from adapt.fetch import fetch, needed, reference
+from adapt.fetch.network import CONTROL_NET
 from adapt.formats import FILE_NAME
 from adapt.formats.experts import LOW_FILE, is_second
 from adapt.formats.opening import check_file
@@ -32,6 +34,7 @@ def locate(path: str | Path) -> Path:
     if path.is_dir():
         found = next((path / name for name in INSIDE if (path / name).is_file()), None) or _of_several(path)
         if found is None:
+            _refuse_control_net(path)
             raise AdapterError(
                 "the folder holds no adapter",
                 given=path,
@@ -44,6 +47,17 @@ def locate(path: str | Path) -> Path:
     if path.name == WEIGHTS_NAME:
         read_config(path.with_name(CONFIG_NAME))
     return path
+
+
+def _refuse_control_net(folder: Path) -> None:
+    """Raises `AdapterError` for what is taken by another door."""
+    try:
+        told = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return
+    if isinstance(told, dict) and told.get("_class_name") == CONTROL_NET:
+        raise AdapterError("the folder holds a ControlNet, no LoRA", given=folder,
+                           next="adapt generate --controlnet FOLDER --control PICTURE")  # fmt: skip
 
 
 def here(path: str | Path) -> Path:

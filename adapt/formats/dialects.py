@@ -103,7 +103,7 @@ def dialect_of(names: Iterable[str], path: Path) -> Dialect:
         raise AdapterError("the adapter holds no LoRA", given=path)
     if found := next((d for d in DIALECTS.values() if all(d.claims(name) for name in names)), None):
         return found
-    _refuse_embedding(names, path)
+    _refuse_others(names, path)
     owners = {name: next((d for d in DIALECTS.values() if d.claims(name)), None) for name in names}
     if stranger := next((name for name, owner in owners.items() if owner is None), None):
         allowed = ", ".join(d.title for d in DIALECTS.values())
@@ -112,7 +112,11 @@ def dialect_of(names: Iterable[str], path: Path) -> Dialect:
     raise AdapterError("the file mixes dialects", given=f"{' and '.join(titles)} in {path}", next="use a file of one")
 
 
-def _refuse_embedding(names: list[str], path: Path) -> None:
+def _refuse_others(names: list[str], path: Path) -> None:
+    """What is taken by another door says so."""
+    if all(name.startswith(("image_proj.", "ip_adapter.")) for name in names):
+        raise AdapterError("the file is an IP-Adapter, no LoRA", given=path,
+                           next="adapt generate --ip-adapter FILE --image-prompt PICTURE")  # fmt: skip
     if len(names) <= 2 and not any(split_key(name) for name in names):
         raise AdapterError(
             "the file is a textual inversion (new words), no LoRA", given=path, next="adapt convert-embedding"

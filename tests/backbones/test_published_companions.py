@@ -176,3 +176,15 @@ def test_they_are_options_of_generate(tiny_base, control_net, ip_adapter, contro
     assert main(["generate", *base, "--image-prompt", picture, "--ip-adapter", str(tiny_base)]) == 2
     assert main(["generate", *base, "--control", picture, "--controlnet", str(tmp_path / "nowhere")]) == 2
     assert "no ControlNet here" in capsys.readouterr().err
+
+
+def test_at_the_door_for_adapters_they_are_sent_to_their_own(tiny_base, control_net, ip_adapter, capsys):
+    from adapt.cli.main import main
+
+    for thing, door in ((control_net, "--controlnet"), (ip_adapter / "ip-adapter_sd15.safetensors", "--ip-adapter")):
+        for words in (
+            ["inspect", str(thing)],
+            ["generate", "--base", str(tiny_base), "--adapter", str(thing), "--prompt", "a"],
+        ):
+            assert main(words) == 2
+            assert door in capsys.readouterr().err
