@@ -126,7 +126,8 @@ FAMILIES: dict[str, Family] = {
     row.name: row
     for row in (
         Family(
-            "icons", "icons (bundled)", "icons:Icons", {"StableDiffusionPipeline": "text-to-image"},
+            "icons", "icons (bundled)", "icons:Icons",
+            {"StableDiffusionPipeline": "text-to-image", "StableDiffusionInstructPix2PixPipeline": "edit"},
             PROVED, "Apache-2.0", {"text_encoder": "BertModel"}, weighs=True,
         ),
         Family(

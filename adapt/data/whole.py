@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from adapt.data.buckets import Size, square
 from adapt.data.captions import holds
@@ -49,7 +50,8 @@ def shares_cut(judgement: Judgement, cut: Crop = SQUARE) -> dict[str, float]:
 
 
 def groups(judgement: Judgement) -> dict[str, str]:
-    """Name of each usable picture → name of the first that shows (nearly) the same: what `split` keeps on one side."""
+    """Name of each usable picture → name of the first that shows (nearly) the same, or was made of the same source: what `split`
+    keeps on one side."""
     first = {name: name for name in judgement.looks}
 
     def root(name: str) -> str:
@@ -57,7 +59,7 @@ def groups(judgement: Judgement) -> dict[str, str]:
             name = first[name]
         return name
 
-    for a, b in _pairs(judgement):
+    for a, b in (*_pairs(judgement), *_siblings(judgement)):
         first[root(b)] = root(a)
     return {name: root(name) for name in first}
 
@@ -67,6 +69,14 @@ def _pairs(judgement: Judgement) -> list[tuple[str, str]]:
     return near_pairs(
         {name: look.likeness for name, look in judgement.looks.items() if look.sharpness is None or look.sharpness > 1}
     )
+
+
+def _siblings(judgement: Judgement) -> Iterator[tuple[str, str]]:
+    """Names of edits of one source."""
+    seen: dict[Path, str] = {}
+    for picture in judgement.usable:
+        if picture.source is not None and picture.source.path is not None:
+            yield seen.setdefault(picture.source.path, picture.name), picture.name
 
 
 def _alike(judgement: Judgement) -> Iterator[Finding]:
@@ -96,8 +106,9 @@ def _cut(judgement: Judgement, cut: Crop) -> Iterator[Finding]:
 
 
 def _repeated(pictures: tuple[Picture, ...]) -> Iterator[Finding]:
+    """Not of edits: one instruction is for many pictures."""
     holders = defaultdict[str, list[str]](list)
-    for picture in pictures:
+    for picture in (picture for picture in pictures if picture.source is None):
         for caption in picture.captions:
             holders[caption].append(picture.name)
     for caption, names in holders.items():

@@ -82,6 +82,17 @@ def test_bases_that_do_not_edit_leave_sources_alone_and_say_so(place):
         require_sources(plain.pictures[:1], 1, "the base edits pictures")
 
 
+def test_edits_of_one_source_stand_on_one_side_and_may_have_the_same_words(place):
+    from adapt.data.whole import groups, judge_whole
+
+    told(place, *({"file_name": f"after/{i}.png", "source": "before/0.png", "text": "snow"} for i in range(2)))
+    found = find(place)
+    judgement = judge(found, 16)
+    sides = groups(judgement)
+    assert sides["after/0.png"] == sides["after/1.png"] != sides["before/1.png"]
+    assert "repeated caption" not in {finding.kind for finding in judge_whole(found, judgement)}
+
+
 def test_tables_hold_both_pictures(tmp_path, png):
     datasets = pytest.importorskip("datasets")
     columns = {
