@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from test_contract import loss_of, noise, settled, times
 from test_doors import SETTINGS, refused
-from tiny_families import flux
+from tiny_families import flux, flux2_klein
 
 from adapt.adapter import Adapter
 from adapt.api.assistant import put_on
@@ -151,6 +151,21 @@ def test_schnell_is_taught_with_one(schnell, path, pictures, tmp_path, monkeypat
     changed = tmp_path / "changed.safetensors"
     Adapter(LoraWeights({"transformer": pairs(Backbone.load(schnell), rank=1)})).export(changed, "diffusers")
     refused([*asked[:6], "--resume", f"assistant={changed}"], capsys, "init_from_digest")
+
+
+@pytest.mark.slow
+def test_a_distilled_klein_is_taught_beside_one(pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    flux2_klein(distilled=True).save_pretrained("klein")
+    Adapter(LoraWeights({"transformer": pairs(Backbone.load("klein"))})).export(
+        tmp_path / "undo.safetensors", "diffusers"
+    )
+    asked = ["train", str(pictures), "--base", "klein", "--output", "runs/a", *SETTINGS, "assistant=undo.safetensors"]
+    assert main([word for word in asked if not word.startswith("sampling_steps")]) == 0
+    told = json.loads((tmp_path / "runs/a/adapter/adapter.json").read_text())["recommended"]
+    assert (told["steps"], told["guidance_scale"]) == (4, 1.0)
+    assert {layer.rank for layer in Adapter.load("runs/a").layers().values()} == {2}
 
 
 def test_adapters_of_z_image_in_comfyuis_names_are_a_transformers(tmp_path):

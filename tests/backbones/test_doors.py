@@ -151,11 +151,13 @@ def refused(words, capsys, *said):
 
 
 def test_a_size_that_the_base_cannot_take(folders, pictures, tmp_path, monkeypatch, capsys):
-    """Stable Diffusion 3 has positions for 12 tokens a side, each 4 px wide."""
+    """Stable Diffusion 3 and AuraFlow have positions for 12 tokens a side, each 4 px wide."""
     monkeypatch.chdir(tmp_path)
     base = str(folders("stable-diffusion-3"))
     words = ["generate", "--prompt", "a", "--base", base, "--device", "cpu", "--size"]
     refused([*words, "64"], capsys, "sides up to 48 px")
+    of_aura = [str(folders("aura-flow")) if word == base else word for word in words]
+    refused([*of_aura, "64"], capsys, "sides up to 48 px")
     refused([*words, "30"], capsys, "multiples of 4")
     refused(["train", str(pictures), "--base", base, "resolution=64"], capsys, "sides up to 48 px")
 
