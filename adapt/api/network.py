@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -38,7 +38,7 @@ def settled_network(settings: TrainSettings, backbone: Backbone) -> dict[str, An
     from adapt.lora.warm_start import judge
 
     if settings.grow_from:
-        return _as_grown(settings.grow_from, backbone, settings.model_fields_set)
+        return _as_grown(settings, backbone)
     targets = settings.targets or backbone.lora_targets
     if settings.conv_rank and not settings.targets:
         targets = tuple(dict.fromkeys((*targets, *convolution_ends(backbone.denoiser))))
@@ -69,13 +69,15 @@ def settled_network(settings: TrainSettings, backbone: Backbone) -> dict[str, An
     }
 
 
-def _as_grown(path: str, backbone: Backbone, given: Collection[str]) -> dict[str, Any]:
+def _as_grown(settings: TrainSettings, backbone: Backbone) -> dict[str, Any]:
     """What is known of the network of an adapter that learns further classes, and how it learned: its learning rate is the
     further classes' too, unless one was given. What no class is stays as it is, so rows without one would teach nothing."""
-    told = grown(path, backbone).facts.training
+    told = grown(str(settings.grow_from), backbone).facts.training
     known = {name: told[name] for name in ("kind", "rank", "alpha") if told.get(name) is not None}
-    paces = {"learning_rate": told.get("learning_rate"), "class_dropout": 0.0, "joint_dropout": 0.0}
-    chosen = {name: value for name, value in paces.items() if name not in given and value is not None}
+    paces = {"class_dropout": 0.0, "joint_dropout": 0.0}
+    if told.get("learning_rate") and told.get("optimizer") == settings.optimizer:  # others have rates of another size
+        paces["learning_rate"] = float(told["learning_rate"])
+    chosen = {name: value for name, value in paces.items() if name not in settings.model_fields_set}
     return {"targets": backbone.lora_targets, "train_text_encoder": False, **known, **chosen}
 
 

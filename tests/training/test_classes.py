@@ -15,6 +15,7 @@ import adapt
 from adapt.adapter import Adapter
 from adapt.api.class_tools import edited
 from adapt.api.classes import balanced, put_in_classes
+from adapt.api.network import settled_network
 from adapt.backbones import Backbone
 from adapt.cli.main import main
 from adapt.config import validate
@@ -220,6 +221,13 @@ def test_a_class_that_is_added_changes_layers_for_itself_and_learns_as_its_adapt
     told = json.loads((grown.folder / "run.json").read_text())["settings"]
     assert told["learning_rate"] == result.adapter.facts.training["learning_rate"]
     assert (told["class_dropout"], told["joint_dropout"]) == (0.2, 0.0)  # the first was given
+
+
+def test_an_optimizer_of_another_kind_does_not_take_over_the_learning_rate(result, tiny_base):
+    base, asked = Backbone.load(str(tiny_base)), {"classes": True, "grow_from": str(result.folder)}
+    assert settled_network(validate(asked), base)["learning_rate"] == 1e-2
+    for other in ({"optimizer": "prodigy"}, {"learning_rate": 1e-4}):
+        assert "learning_rate" not in settled_network(validate({**asked, **other}), base)
 
 
 def test_a_batch_of_old_and_new_classes_draws_the_old_ones_as_before(grown, result, tiny_base):
