@@ -15,7 +15,8 @@ from adapt.checkpoints import header
 from adapt.checkpoints.contents import DENOISERS
 from adapt.checkpoints.packing import packing_of
 from adapt.errors import BackboneError
-from adapt.loading import WEIGHTED, frame_of, held_in, index_of
+from adapt.loading import WEIGHTED, frame_of, held_in, index_of, medium_of
+from adapt.medium import Medium
 from adapt.source import Source, source
 
 
@@ -45,6 +46,7 @@ class Judged:
 
     Attributes:
         frame: side of its pictures and what sides are multiples of, in pixels; None where its configuration does not say.
+        medium: what it makes.
         refused: why it cannot be trained; None: it can.
         held: what it is held in when nothing is said, on a CPU and on a GPU.
         memory: of a training step, as `adapt bases --memory` counts it for the published checkpoint of as many parameters; None:
@@ -60,6 +62,7 @@ class Judged:
     licence: str
     components: tuple[Component, ...]
     frame: tuple[int, int] | None
+    medium: Medium
     refused: str | None
     held: dict[str, str]
     memory: dict[str, Any] | None
@@ -84,7 +87,7 @@ def judge(reference: str) -> Judged:
     return Judged(
         reference=reference, family=family.name, title=family.title, pipeline=pipeline,
         task=family.pipelines[pipeline], state=family.state, licence=family.licence,
-        components=components, frame=frame_of(folder), refused=_refused(folder, family),
+        components=components, frame=frame_of(folder), medium=medium_of(folder), refused=_refused(folder, family),
         held={device: held_in(where, device) for device in ("cpu", "cuda")}, memory=_memory(family, components),
     )  # fmt: skip
 
@@ -121,7 +124,7 @@ def _component(name: str, kind: str, files: Sequence[Path], packed: str | None) 
 
 def _refused(folder: Path, family: Family) -> str | None:
     """Why it cannot be trained, as far as configurations say."""
-    places = {name: folder / name / "config.json" for name in ("unet", "transformer", "vae")}
+    places = {name: folder / name / "config.json" for name in ("unet", "transformer", "vae", "vocoder")}
     places["scheduler"] = folder / "scheduler" / "scheduler_config.json"
     try:
         configs = {name: json.loads(file.read_text("utf-8")) for name, file in places.items() if file.is_file()}

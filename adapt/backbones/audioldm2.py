@@ -45,7 +45,7 @@ class AudioLDM2(Backbone):
     def untrainable(self) -> Refusal | None:
         # A vocoder does not say from which frequencies its bands were made; of these it is published.
         why = "how its spectrograms are made is published for 64 bands at 16 kHz only, and adapt would have to guess"
-        return super().untrainable if self.mel == Mel() else Refusal("of other bands", why, {})
+        return None if self.mel == Mel() else Refusal("of other bands", why, {})
 
     # ------------------------------------------------------------------------------------------------ media
     @property

@@ -267,6 +267,10 @@ FAMILIES: dict[str, Family] = {
         Family(
             "audioldm2", "AudioLDM 2", "audioldm2:AudioLDM2", {"AudioLDM2Pipeline": "sound"}, tokenizer="tokenizer_2",
             medium="sound", licence="CC-BY-NC-SA 4.0: not for commercial use",
+            refused=(
+                Refusal("at 48 kHz", "how its spectrograms are made is not published with it, and adapt would have to guess",
+                        {("vocoder", "sampling_rate"): 48000}),
+            ),
         ),
         Family(
             "kandinsky22", "Kandinsky 2.2", "kandinsky22:Kandinsky22", {"KandinskyV22CombinedPipeline": "text-to-image"},

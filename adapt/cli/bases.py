@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from adapt.api.bases import Judged
+    from adapt.medium import Medium
 
 GIB = 2**30
 WIDTH = 100
@@ -158,10 +159,22 @@ def _needed(found: Mapping[str, float]) -> str:
 
 
 # ------------------------------------------------------------------------------------------------ one base
+def _made(medium: Medium) -> str:
+    """What it makes by default, and what else it could."""
+    if medium.kind == "sound":
+        channels = {1: "mono", 2: "stereo"}.get(medium.channels, f"{medium.channels} channels")
+        return f"sounds of {medium.seconds:.2f} s, {medium.rate} samples a second, {channels}"
+    side, sides = medium.side, f"sides are multiples of {medium.scale}"
+    if medium.kind == "picture":
+        return f"pictures of {side} px; {sides}"
+    frames = f"frames are 1 + a multiple of {medium.frame_scale}, {sides}"
+    return f"clips of {medium.frames} frames of {side} px, {medium.fps:g} a second; {frames}"
+
+
 def _described(judged: Judged) -> Iterator[str]:
     yield f"{judged.reference}: {judged.title} ({judged.family}), {judged.task}, {judged.pipeline}"
-    if judged.frame:
-        yield f"pictures of {judged.frame[0]} px; sides are multiples of {judged.frame[1]}"
+    if judged.medium.side:
+        yield _made(judged.medium)
     for part in judged.components:
         kinds = ", ".join(part.precision)
         packed = f", in few bits: {part.packed}" if part.packed else ""

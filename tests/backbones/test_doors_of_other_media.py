@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 from tiny_families import CASES, ddpm, wan
 
+from adapt.backbones.registry import FAMILIES
 from adapt.cli.main import main
 from adapt.sampling.draw import draw_latents
 from adapt.sampling.noise import generator_of
@@ -252,6 +254,24 @@ def test_the_medium_is_known_from_the_configuration_alone(folders, backbones, na
     assert (read.kind, read.side, read.scale) == (loaded.kind, loaded.side, loaded.scale)
     if read.kind != "picture":
         assert read == loaded
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "cogvideox",
+            "clips of 49 frames of 16 px, 8 a second; frames are 1 + a multiple of 8, sides are multiples of 8",
+        ),
+        ("audioldm2", "sounds of 0.64 s, 16000 samples a second, mono"),
+        ("stable-audio", "sounds of 0.50 s, 64 samples a second, stereo"),
+    ],
+)
+def test_bases_says_what_a_base_makes(folders, name, said, capsys, monkeypatch):
+    kept = FAMILIES[name]
+    monkeypatch.setitem(FAMILIES, name, replace(kept, frames=49 if kept.medium == "video" else 1))
+    assert main(["bases", str(folders(name))]) == 0
+    assert said in capsys.readouterr().out.splitlines()
 
 
 def test_pictures_as_jpeg_and_webp_say_how_they_were_drawn(folders, tmp_path, monkeypatch, capsys):
