@@ -257,6 +257,21 @@ class Adapter:
             weights, replace(self.facts, lora={}, loads_in=("adapt", backbone.loader)), self.name, words=self.words
         ), left_out
 
+    def at_strength(self, strength: float) -> Adapter:
+        """The adapter that does at scale 1 what this one does at `strength`: for programs that know no scale but 1.
+
+        Raises:
+            AdapterError: OFT and BOFT, whose files know no strength.
+        """
+        layers = {
+            c: {n: layer.times(strength) for n, layer in inside.items()} for c, inside in self.weights.modules.items()
+        }
+        advised = dict(self.facts.recommended)
+        if "scale" in advised:
+            advised["scale"] = advised["scale"] / strength
+        facts = replace(self.facts, recommended=advised)
+        return replace(self, weights=LoraWeights(layers, self.weights.metadata), facts=facts)
+
     def check(self, backbone: Backbone) -> None:
         """Raises `AdapterError` when it was made for another base."""
         made_for, given = self.facts.base.get("fingerprint"), backbone.fingerprint()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +30,12 @@ def export(
         int | None,
         typer.Option(
             metavar="RANK", min=1, help="Make it the nearest plain LoRA of this rank; says what that leaves out."
+        ),
+    ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            help="What scale 1 of the file is to be; default: 1, as trained. The recommended scale suits best."
         ),
     ] = None,
     base: Annotated[
@@ -63,6 +70,7 @@ def export(
     if nearest is not None:
         backbone = backbone or _own(loaded)
         loaded, left_out = _nearest(loaded, backbone, nearest)
+    loaded = _at(loaded, strength)
     loaded.export(path, format, text_width=_text_width(backbone), picture=_preview(weights, path))
     proofs = [None if no_proof else _proof(file, loaded, backbone) for file in files]
     told = {
@@ -101,6 +109,20 @@ def _free(path: Path, format: str) -> Sequence[Path]:
     if for_uis and path.with_suffix(".txt").exists():
         say(f"note: A1111 will show {path.with_suffix('.txt').name}, which stands beside it, as its description")
     return beside
+
+
+def _at(adapter: Adapter, strength: float | None) -> Adapter:
+    """With the strength inside; without one it is said where another than 1 is recommended."""
+    from adapt.progress import say
+
+    advised = adapter.recommended.get("scale", 1.0)
+    if strength is None:
+        if advised != 1:
+            say(f"note: scale {advised:g} is recommended; --strength {advised:g} makes that scale 1 of the file")
+        return adapter
+    if not isfinite(strength) or not strength:
+        raise SettingsError("--strength: no such scale", given=strength, allowed="a number other than 0")
+    return adapter.at_strength(strength)
 
 
 def _nearest(adapter: Adapter, backbone: Backbone, rank: int) -> tuple[Adapter, float]:

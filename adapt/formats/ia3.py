@@ -57,6 +57,9 @@ class Ia3(Relative):
     def fits(self, shape: Sequence[int]) -> bool:
         return len(shape) > 1 and shape[1 if self.by_columns else 0] == self.factors.numel()
 
+    def times(self, scale: float) -> Self:
+        return replace(self, factors=self.factors * scale)
+
     def to(self, dtype: torch.dtype) -> Self:
         return replace(self, factors=self.factors.to(dtype))
 

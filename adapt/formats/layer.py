@@ -106,6 +106,14 @@ class Layer(ABC):
         """The same in place, rounded once to the weight's precision."""
         weight.copy_(self.merged(weight, scale))
 
+    def times(self, scale: float) -> Self:
+        """The layer that does at scale 1 what this one does at `scale`.
+
+        Raises:
+            AdapterError: no layer of its kind does.
+        """
+        return replace(self, alpha=self.alpha * scale)  # type: ignore[type-var]
+
     def norm(self) -> Tensor:
         """‖ΔW‖, Frobenius (a scalar)."""
         length: Tensor = self.delta().norm()

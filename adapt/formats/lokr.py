@@ -108,6 +108,11 @@ class LoKr(Layer):
         length: Tensor = abs(self.scale) * self.left.norm() * self.right.norm()
         return length
 
+    def times(self, scale: float) -> Self:
+        if self.rank or self.w1 is None:
+            return super().times(scale)
+        return replace(self, w1=self.w1 * scale)
+
     def with_scale_inside(self) -> LoKr:
         """The same ΔW where alpha cannot be said: with two whole factors, LyCORIS and ComfyUI take a scale of 1."""
         if not self.whole or self.scale == 1 or self.w1 is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-UIS = ("ComfyUI", "A1111", "Forge", "InvokeAI")
+UIS = ("ComfyUI", "A1111", "Forge", "InvokeAI", "stable-diffusion.cpp")
 """Programs that take the file in `kohya/`."""
 LOADER: Mapping[str, str] = {"lora": "diffusers", "dora": "diffusers", "loha": "peft", "lokr": "peft",
                               "oft": "peft", "boft": "peft", "vera": "peft", "tlora": "adapt"}  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from adapt.errors import AdapterError
 from adapt.formats.layer import Layer
@@ -30,6 +30,13 @@ class Rotation(Layer):
     @property
     def scale(self) -> float:
         return 1.0
+
+    def times(self, scale: float) -> Self:
+        raise AdapterError(
+            f"a {self.kind} turns a weight, and has no strength that a file could say",
+            given=f"strength {scale:g}",
+            next="strength 1, or --nearest RANK",
+        )
 
     def norm(self) -> Tensor:
         """How far it turns: ‖R - 1‖ over all blocks. What that does to a weight is the weight's to say."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from adapt.errors import AdapterError
 from adapt.formats.diag_oft import DiagOft
@@ -51,6 +51,9 @@ class Rows(Layer):
     @property
     def size(self) -> tuple[int, int]:
         return self.stop - self.start, self.whole.size[1]
+
+    def times(self, scale: float) -> Self:
+        return replace(self, whole=self.whole.times(scale))
 
     def delta(self, shape: Sequence[int] | None = None) -> Tensor:
         return shaped(self.whole.delta()[self.start : self.stop], shape)

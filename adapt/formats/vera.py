@@ -67,6 +67,9 @@ class Vera(Layer):
         left = self.outs.float()[:, None] * self.up[:out].float()
         return left @ (self.ranks.float()[:, None] * self.down[:, :width].float())
 
+    def times(self, scale: float) -> Self:
+        return replace(self, outs=self.outs * scale)
+
     def to(self, dtype: torch.dtype) -> Self:
         """The vectors in another precision; the matrices are everybody's."""
         return replace(self, outs=self.outs.to(dtype), ranks=self.ranks.to(dtype))

@@ -275,6 +275,14 @@ def test_the_nearest_lora_has_no_more_rank_than_there_is():
 
 def test_every_kind_has_a_reader():
     assert {name for name, kind in KINDS.items() if kind.in_peft} == LOADER.keys()
-    assert loads_in("lora", True) == ("adapt", "diffusers", "ComfyUI", "A1111", "Forge", "InvokeAI")
+    assert loads_in("lora", True) == (
+        "adapt",
+        "diffusers",
+        "ComfyUI",
+        "A1111",
+        "Forge",
+        "InvokeAI",
+        "stable-diffusion.cpp",
+    )
     assert loads_in("dora", True) == loads_in("lora", False) == ("adapt", "diffusers")
     assert loads_in("loha", True)[:2] == ("adapt", "peft") and "ComfyUI" in loads_in("lokr", True)
