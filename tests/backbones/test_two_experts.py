@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from PIL import Image, ImageSequence
 from safetensors.torch import load_file
 from tiny_families import CASES, wan
 
@@ -248,6 +249,15 @@ def test_commands_take_it_as_one(run, base, tmp_path, monkeypatch, capsys):
         assert main([*words, "--output", f"{name}.gif"]) == 0
         drawn[name] = (tmp_path / f"{name}.gif").read_bytes()
     assert drawn["none"] != drawn["both"]
+    assert main(["merge", f"{run}:900", "--into-base", "--base", str(base), "--output", "whole"]) == 0
+    words[words.index("--base") + 1] = "whole"
+    words = words[: words.index("--adapter")]
+    assert main([*words, "--output", "whole.gif"]) == 0
+    with Image.open("whole.gif") as merged, Image.open("both.gif") as beside:
+        frames = [
+            [frame.convert("RGB").tobytes() for frame in ImageSequence.Iterator(clip)] for clip in (merged, beside)
+        ]
+    assert frames[0] == frames[1] and len(frames[0]) == 5
 
 
 def test_what_is_pushed_has_both(run):
