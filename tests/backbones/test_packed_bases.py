@@ -35,7 +35,7 @@ def write_gguf(file, values, arch="flux"):
     writer = gguf.GGUFWriter(file, arch)
     for name, value in values.items():
         numbers = value.float().numpy()
-        large = value.ndim == 2 and value.shape[1] % 32 == 0 and "block" in name
+        large = value.ndim == 2 and value.shape[1] % 32 == 0 and ("block" in name or "_layers" in name)
         kind = kinds.Q8_0 if large else kinds.BF16 if "norm" in name or value.ndim == 4 else kinds.F32
         writer.add_tensor(name, gguf.quants.quantize(np.ascontiguousarray(numbers), kind), raw_dtype=kind)
     writer.write_header_to_file()
@@ -103,6 +103,17 @@ def test_a_unets_gguf_has_no_prefix(tmp_path):
     near, far = prediction(packed), prediction(whole)
     assert packed.quantised == "gguf" and packed.fingerprint() == whole.fingerprint()
     assert (near - far).abs().max() < 0.05 * far.abs().max()
+
+
+@pytest.mark.parametrize("name", ["chroma", "aura-flow", "flux2-klein"])
+def test_gguf_of_other_families(name, tmp_path):
+    pipeline = built(name)
+    pipeline.save_pretrained(tmp_path / "base")
+    packed = Backbone.load(f"{write_gguf(tmp_path / 'a.gguf', transformer_of(pipeline), name)}:{tmp_path / 'base'}")
+    whole = Backbone.load(str(tmp_path / "base"))
+    near, far = prediction(packed), prediction(whole)
+    assert packed.quantised == "gguf" and packed.fingerprint() == whole.fingerprint()
+    assert 0 < (near - far).abs().max() < 0.05 * far.abs().max()
 
 
 def test_adapters_lie_beside_packed_layers_and_come_off_without_a_trace(flux):
