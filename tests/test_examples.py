@@ -53,7 +53,8 @@ def is_grey(picture):
 
 def test_the_examples_are_these_and_each_is_short():
     assert EXAMPLES == ["01_train.py", "02_generate.py", "03_plain_diffusers.py", "04_class_folders.py", "05_share.py",
-                        "06_classes.py", "07_class_growth.py", "10_your_own_family.py", "11_any_score.py"]  # fmt: skip
+                        "06_classes.py", "07_class_growth.py", "08_image_prompt.py", "09_control.py",
+                        "10_your_own_family.py", "11_any_score.py", "12_joint_guidance.py"]  # fmt: skip
     for name in EXAMPLES:
         lines = (ROOT / "examples" / name).read_text("utf-8").splitlines()
         assert len(lines) <= (80 if name.startswith("10_") else 60), name  # that one has a family and its loop in it
@@ -135,6 +136,29 @@ def test_classes_are_added_and_the_old_ones_stay_byte_for_byte(run):
     )
     assert "cat before and after: the same bytes" in told
     assert not is_grey(Image.open("more/pig.png")) and not is_grey(Image.open("more/mouse.png"))
+
+
+def test_pictures_ask_for_drawings_and_the_scale_shows(run):
+    run("08_image_prompt.py", "--steps", "2", "--sampling-steps", "2", "--output", "asked")
+    sheet = Image.open("asked/references.png")
+    assert sheet.size == (4 * 64, 4 * 64)
+    assert len({sheet.crop((x, 0, x + 64, 64)).tobytes() for x in (64, 128, 192)}) == 3
+
+
+def test_a_control_decides_a_drawing(run):
+    run("09_control.py", "--net", "--steps", "2", "--sampling-steps", "2", "--output", "along")
+    sheet = Image.open("along/control.png")
+    assert sheet.size == (3 * 64, 4 * 64)
+    assert sheet.crop((64, 0, 128, 64)).tobytes() != sheet.crop((128, 0, 192, 64)).tobytes()
+
+
+def test_class_and_words_have_a_dial_each(run):
+    if not Path("animals").exists():
+        run("06_classes.py", "--steps", "1", "--sampling-steps", "1", "--output", "animals")
+    run("12_joint_guidance.py", "--adapter", "animals", "--sampling-steps", "2", "--output", "joint.png")
+    sheet = Image.open("joint.png")
+    cells = {sheet.crop((x, y, x + 64, y + 64)).tobytes() for x in (0, 64, 128) for y in (0, 64, 128)}
+    assert sheet.size == (3 * 64, 3 * 64) and len(cells) == 9
 
 
 def test_a_push_is_shown_without_network_or_login(run, trained):
