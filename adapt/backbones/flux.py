@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from adapt.backbones.base import Backbone
+from adapt.backbones.identity import Shapes, widened
 from adapt.backbones.sources import HOLE, latents_of
 from adapt.backbones.sources import PART as SOURCE
 from adapt.quiet import quiet_libraries
@@ -24,7 +25,6 @@ class Flux(Backbone):
     masked picture and the hole, pixel by pixel, as more channels of each token."""
 
     family: ClassVar[str] = "flux"
-    first_layer: ClassVar[str] = "x_embedder"
     lora_targets: ClassVar[tuple[str, ...]] = (
         *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
         *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out"),
@@ -61,10 +61,11 @@ class Flux(Backbone):
         """Kontext draws from words alone too."""
         return False
 
-    @property
-    def input_widths(self) -> tuple[int, ...]:
-        """Of a token: plain, filled."""
-        return 4 * self.latent_channels, 4 * (2 * self.latent_channels + self.scale_factor**2)
+    def variants(self, config: Mapping[str, Any], shapes: Shapes) -> Iterable[tuple[Mapping[str, Any], Shapes]]:
+        """Plain or filled, each with an embedded guidance (dev) or without (schnell)."""
+        widths = (4 * self.latent_channels, 4 * (2 * self.latent_channels + self.scale_factor**2))  # of a token
+        for embeds in (True, False):
+            yield from widened({**config, "guidance_embeds": embeds}, guided(shapes, embeds), "x_embedder", widths)
 
     def hole_channels(self, hole: Tensor) -> Tensor:
         """Every pixel that a latent stands for is a channel."""
@@ -85,6 +86,16 @@ class Flux(Backbone):
             txt_ids=x_t.new_zeros(tokens.shape[1], 3), img_ids=where, return_dict=False,
         )[0]  # fmt: skip
         return unpack(packed[:, : height // 2 * (width // 2)], height, width)
+
+
+TIMES, GUIDANCE = "time_text_embed.timestep_embedder.", "time_text_embed.guidance_embedder."
+
+
+def guided(shapes: Shapes, embeds: bool) -> Shapes:
+    """The same network with what embeds guidance, which is built as what embeds times; or without."""
+    own = {name: shape for name, shape in shapes.items() if not name.startswith(GUIDANCE)}
+    alike = {name.replace(TIMES, GUIDANCE): shape for name, shape in own.items() if name.startswith(TIMES)}
+    return {**own, **alike} if embeds else own
 
 
 def pack(x: Tensor) -> Tensor:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from adapt.backbones.identity import contents_of, fingerprint_of, relatives_of
+from adapt.backbones.identity import Shapes, contents_of, fingerprint_of, relatives_of
 from adapt.backbones.packed import way_of
 from adapt.backbones.registry import FAMILIES, Family, Refusal, refusal_of
 from adapt.errors import BackboneError
@@ -39,8 +39,6 @@ class Held(ABC):
 
     family: ClassVar[str]
     denoiser_name: ClassVar[str] = "transformer"
-    first_layer: ClassVar[str] = "conv_in"
-    """What takes `input_widths` in."""
 
     def __init__(self, pipeline: DiffusionPipeline, reference: str, config: Mapping[str, Any] | None = None) -> None:
         self.pipeline, self.reference, self._config = pipeline, reference, config
@@ -68,11 +66,6 @@ class Held(ABC):
     def task(self) -> str:
         """What is done with it: `text-to-image`, `class` …"""
         return self.entry.pipelines.get(self.pipeline_class, "text-to-image")
-
-    @property
-    def input_widths(self) -> tuple[int, ...]:
-        """Channels that the networks of the family's tasks take in, where that is all that they differ in."""
-        return ()
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -174,12 +167,16 @@ class Held(ABC):
         return fingerprint_of(*self.denoisers.values())
 
     def kin(self) -> frozenset[str]:
-        """Fingerprints of other bases whose adapters it takes: those of the family's other tasks, whose networks differ in what
-        they take in (`input_widths`)."""
+        """Fingerprints of other bases whose adapters it takes: its `variants`."""
         if self._known:
             return self._kin
         one, *others = self.denoisers.values()
-        return frozenset() if others else relatives_of(one, self.first_layer, self.input_widths)
+        return frozenset() if others else relatives_of(one, self.variants)
+
+    def variants(self, config: Mapping[str, Any], shapes: Shapes) -> Iterable[tuple[Mapping[str, Any], Shapes]]:
+        """Configurations and shapes of the family's other networks that differ from one with these in nothing that an adapter
+        changes: in what they take in, say."""
+        return ()
 
     def content_key(self, component: str) -> str:
         """Digest of a component's class, configuration and weights (64 values of each tensor); of several, joined by `+`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from inspect import Parameter, signature
 from typing import Any
 
@@ -36,26 +36,37 @@ def fingerprint_of(denoiser: Any, *others: Any) -> str:
     return _digest(denoiser, _meant(denoiser), _shapes(denoiser))
 
 
-def relatives_of(denoiser: Any, first: str, widths: Iterable[int]) -> frozenset[str]:
-    """Fingerprints of networks that take in other channels, and are the same behind their first layer: what an adapter does to
-    one of them, it does to all. The network's own, too, as it was before what its configuration says beside was left out.
+Shapes = Mapping[str, list[int]]
+"""Name of each parameter → its shape."""
+Variants = Callable[[Mapping[str, Any], Shapes], Iterable[tuple[Mapping[str, Any], Shapes]]]
+"""`variants(configuration, shapes)`: those of the other networks of a family that an adapter of one of them fits."""
+
+
+def relatives_of(denoiser: Any, variants: Variants) -> frozenset[str]:
+    """Fingerprints of a network's variants; its own, too, as it was before what its configuration says beside was left out."""
+    shapes = _shapes(denoiser)
+    others = {_digest(denoiser, *variant) for variant in variants(_meant(denoiser), shapes)}
+    return frozenset({_digest(denoiser, _unpacked(denoiser.config), shapes), *others})
+
+
+def widened(
+    config: Mapping[str, Any], shapes: Shapes, first: str, widths: Iterable[int]
+) -> Iterator[tuple[Mapping[str, Any], Shapes]]:
+    """Networks that take in other channels, and are the same behind their first layer.
 
     Args:
-        first: name of the first layer.
+        first: name of that layer.
         widths: how many channels they take in.
     """
-    config, shapes, weight = _meant(denoiser), _shapes(denoiser), f"{first}.weight"
-    found = {_digest(denoiser, _unpacked(denoiser.config), shapes)}
-    outs = {config.get("out_channels"), None}  # Flux.1's says None for "as many as come in", and Fill's the number
+    weight, outs = f"{first}.weight", {config.get("out_channels"), None}
     for width in widths:
         taken = {**shapes, weight: [shapes[weight][0], width, *shapes[weight][2:]]}
-        for out in outs:
+        for out in outs:  # Flux.1's says None for "as many as come in", and Fill's the number
             said = {"out_channels": out} if "out_channels" in config else {}
-            found.add(_digest(denoiser, {**config, **said, "in_channels": width}, taken))
-    return frozenset(found)
+            yield {**config, **said, "in_channels": width}, taken
 
 
-def _digest(denoiser: Any, config: Mapping[str, Any], shapes: Mapping[str, list[int]]) -> str:
+def _digest(denoiser: Any, config: Mapping[str, Any], shapes: Shapes) -> str:
     text = json.dumps([type(denoiser).__name__, config, shapes], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from adapt.backbones.base import Backbone
+from adapt.backbones.identity import Shapes, widened
 from conditioning import Part
 
 
@@ -13,11 +17,10 @@ class Instructed(Backbone):
     """Families with pipelines of that kind: the source's latents are more channels behind the noise's, zeros are their null, and
     they guide below the words."""
 
-    @property
-    def input_widths(self) -> tuple[int, ...]:
+    def variants(self, config: Mapping[str, Any], shapes: Shapes) -> Iterable[tuple[Mapping[str, Any], Shapes]]:
         """Plain, edited, filled."""
         plain = self.latent_channels
-        return plain, 2 * plain, 2 * plain + 1
+        return widened(config, shapes, "conv_in", (plain, 2 * plain, 2 * plain + 1))
 
     @property
     def drops_source(self) -> bool:

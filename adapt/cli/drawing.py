@@ -79,10 +79,10 @@ def _tell_settled(
     from adapt.api.advice import remarks
 
     for adapter in worn:
-        made_for = adapter.facts.base.get("pipeline")
-        if made_for and adapter.facts.base.get("fingerprint") in backbone.kin() - {backbone.fingerprint()}:
-            told = f"{adapter.name} was made for a base of {made_for}; this one is of {backbone.pipeline_class}"
-            typer.echo(f"note: {told}, with the same network behind its first layer", err=True)
+        if adapter.facts.base.get("fingerprint") in backbone.kin() - {backbone.fingerprint()}:
+            made_for = adapter.facts.base.get("reference") or adapter.facts.base.get("pipeline") or "another base"
+            told = f"{adapter.name} was made for {made_for}, another variant of {backbone.entry.title}"
+            typer.echo(f"note: {told}, and fits this one's network", err=True)
     tell_of_brackets(backbone, requests)
     for remark in remarks(worn, drawings):
         typer.echo(remark, err=True)

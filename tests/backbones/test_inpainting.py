@@ -175,7 +175,22 @@ def test_generate_says_so(backbones, folders, tmp_path, monkeypatch, capsys):
     words = ["generate", "--prompt", "a", "--steps", "1", "--adapter", "style", "--device", "cpu", "--base"]
     for name, said in (("inpainting", True), ("stable-diffusion", False)):
         assert main([*words, str(folders(name))]) == 0
-        assert ("made for a base of StableDiffusionPipeline" in capsys.readouterr().err) == said
+        assert (
+            "made for StableDiffusionPipeline, another variant of Stable Diffusion 1.x, 2.x" in capsys.readouterr().err
+        ) == said
+
+
+def test_an_adapter_of_flux_dev_is_taken_by_schnell_and_by_fill(backbones):
+    from tiny_families import flux
+
+    from adapt.backbones.flux import Flux
+
+    torch.manual_seed(0)
+    schnell, dev = Flux(flux(guidance=False), "schnell"), backbones("flux")
+    assert schnell.embedded_guidance is None and schnell.fingerprint() != dev.fingerprint()
+    adapter_of(dev, LAYERS["transformer"][0]).check(schnell)
+    adapter_of(schnell, LAYERS["transformer"][0]).check(dev)
+    assert {dev.fingerprint(), schnell.fingerprint()} <= backbones("flux-fill").kin()
 
 
 def test_other_networks_of_the_family_are_still_another_base(backbones):
