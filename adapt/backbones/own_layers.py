@@ -32,7 +32,8 @@ def put_on(backbone: Backbone, classes: ClassConditioner, scale: float = 1.0) ->
     for name, (layer, changes) in found.items():
         _require_fit(name, layer, changes)
     hooks = [
-        layer.register_forward_hook(partial(_changed, backbone, changes, scale)) for layer, changes in found.values()
+        layer.register_forward_hook(partial(_changed, backbone, [_near(each, backbone) for each in changes], scale))
+        for layer, changes in found.values()
     ]
 
     def off() -> None:
@@ -61,6 +62,14 @@ def _require_fit(name: str, layer: nn.Module, changes: Sequence[Change]) -> None
         wanted = (len(up), *down.shape[1:])
         if weight is None or not changeable(layer) or (weight.is_floating_point() and tuple(weight.shape) != wanted):
             raise ValueError(f"a class changes {name} as if it were a layer of {wanted}")
+
+
+def _near(change: Change, backbone: Backbone) -> Change:
+    """Where the base computes, and in its precision, once and for all; what is learned stays the parameter that it is."""
+    if change.down.requires_grad or change.up.requires_grad:
+        return change
+    where = backbone.device, backbone.dtype
+    return change._replace(down=change.down.detach().to(*where), up=change.up.detach().to(*where))
 
 
 def _changed(
