@@ -61,6 +61,10 @@ class Flux(Backbone):
         """Kontext draws from words alone too."""
         return False
 
+    @property
+    def source_of_any_size(self) -> bool:
+        return self.edits
+
     def variants(self, config: Mapping[str, Any], shapes: Shapes) -> Iterable[tuple[Mapping[str, Any], Shapes]]:
         """Plain or filled, each with an embedded guidance (dev) or without (schnell)."""
         widths = (4 * self.latent_channels, 4 * (2 * self.latent_channels + self.scale_factor**2))  # of a token

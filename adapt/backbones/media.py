@@ -130,6 +130,11 @@ class OfMedia(Held):
         """Whether nothing is drawn without one. To an inpainting base no picture is one hole."""
         return self.takes_source and not self.fills and not self.entry.edits_too
 
+    @property
+    def source_of_any_size(self) -> bool:
+        """Whether what is edited may have another shape than what is drawn: it is tokens of their own."""
+        return False
+
     @torch.no_grad()
     def encode_source(self, pixels: Tensor) -> Part:
         """(B, 3, H, W) in [-1, 1] → the part `source` as the family's pipeline makes it of them, one row a picture: here the

@@ -76,6 +76,10 @@ class QwenImage(Backbone):
         return {"tokens": tokens, "mask": mask}  # (B, L, D), (B, L)
 
     @property
+    def source_of_any_size(self) -> bool:
+        return self.edits
+
+    @property
     def reads_source(self) -> bool:
         return self.edits
 

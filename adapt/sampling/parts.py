@@ -16,6 +16,7 @@ from adapt.backbones.sources import PART as SOURCE
 from adapt.data.controls import EXTRACTORS, FILES
 from adapt.sampling.pixels import nothing_left, to_hole, to_pixels
 from adapt.sampling.request import Drawing
+from adapt.sampling.sources import size_of
 from adapt.types import Sizes
 from conditioning import Condition, Part
 
@@ -52,7 +53,7 @@ def spoken(
     keys = [(text, id(drawing.source)) for text, drawing in zip(texts, drawings, strict=True)]
     for (text, picture), drawing in zip(keys, drawings, strict=True):
         if (text, picture) not in known and drawing.source is not None:
-            pixels = to_pixels(drawing.source, drawing.height, drawing.width)
+            pixels = to_pixels(drawing.source, *size_of(drawing.source, drawing, backbone))
             known[text, picture] = backbone.encode_words([text], pixels)
     rows = [backbone.assembled(known[key], None, guidance) for key in keys]
     found = Condition.cat(rows)
@@ -101,7 +102,7 @@ def sources(backbone: Backbone, drawings: Sequence[Drawing]) -> dict[str, Part]:
 
 def _edited(backbone: Backbone, drawing: Drawing) -> Part:
     assert drawing.source is not None
-    return backbone.encode_source(to_pixels(drawing.source, drawing.height, drawing.width))
+    return backbone.encode_source(to_pixels(drawing.source, *size_of(drawing.source, drawing, backbone)))
 
 
 def _filled(backbone: Backbone, drawing: Drawing) -> Part:

@@ -251,7 +251,7 @@ class Drawing:
             weights,
             *self.part_scales.values(),
             self.control_scale,
-            self.source is None,
+            None if self.source is None else self.source.size,
             self.image_guidance_scale,
             any(scale is not None for scale in self.part_scales.values()) and self.wordless,
             self.frames,

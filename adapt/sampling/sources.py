@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from math import sqrt
 from typing import TYPE_CHECKING, TypedDict
 
 from adapt.errors import SettingsError
+
+ROUNDED = 0.1
+"""Relative difference of aspects that rounding to whole latents may leave in small drawings."""
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from adapt.backbones import Backbone
-    from adapt.sampling.request import Request
+    from adapt.sampling.request import Drawing, Request
 
 
 class Given(TypedDict):
@@ -67,6 +71,18 @@ def _filled(request: Request) -> Given:
         "source": request.image,
         "hole": request.mask,
     }
+
+
+def size_of(source: Image, drawing: Drawing, backbone: Backbone) -> tuple[int, int]:
+    """(height, width) of what is edited: the drawing's; where it may have another shape, as many pixels in its own."""
+    height, width = drawing.height, drawing.width
+    aspect = source.width / source.height
+    if not backbone.source_of_any_size or abs(aspect * height / width - 1) <= ROUNDED:
+        return height, width
+    side, factor = sqrt(height * width), backbone.multiple
+    both = (side / sqrt(aspect), side * sqrt(aspect))
+    down, across = (max(1, round(each / factor)) * factor for each in both)
+    return down, across
 
 
 def scale_of(asked: float | None, guidance_scale: float, backbone: Backbone) -> float:

@@ -116,3 +116,22 @@ def test_a_text_encoder_that_sees_pictures_is_not_trained(backbones):
     with pytest.raises(SettingsError, match="no edit without a picture"):
         settled_sources(TrainSettings(source_dropout=0.1), backbone)
     assert settled_sources(TrainSettings(), backbone) == {}
+
+
+# ---------------------------------------------------------------------------------------------- shapes
+@pytest.mark.parametrize("name", EDITING)
+def test_a_source_keeps_its_shape_where_it_may(backbone, name):
+    side, wide = CASES[name].side, sources()[0].resize((128, 32))
+    common = {"prompt": "a", "steps": 1}
+    own, square = (
+        settle(Request(image=wide, **common, **more), backbone) for more in ({}, {"height": side, "width": side})
+    )
+    assert (
+        parts.sources(backbone, [own])["source"]["latents"].shape[-2:]
+        == backbone.latent_shape(own.height, own.width)[1:]
+    )
+    high, across = parts.sources(backbone, [square])["source"]["latents"].shape[-2:]
+    assert across == (4 * high if backbone.source_of_any_size else high)
+    assert square.kind != settle(Request(image=sources()[0], height=side, width=side, **common), backbone).kind
+    latents = draw_latents(backbone, [square], [generator_of(1)])
+    assert latents.shape[-2:] == backbone.latent_shape(side, side)[1:] and bool(latents.isfinite().all())
