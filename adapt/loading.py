@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -19,7 +20,8 @@ from adapt.checkpoints.packing import packing_of, require_packages
 from adapt.errors import BackboneError
 from adapt.medium import Medium
 from adapt.quiet import quiet_libraries
-from adapt.source import PICKLES, Source, bundled, composed, find, kept, source
+from adapt.source import Source, bundled, composed, find, kept, source, variant_of
+from adapt.whole import WEIGHTED, require_whole, unfit
 
 if TYPE_CHECKING:
     import torch
@@ -44,23 +46,6 @@ __all__ = [
     "read_index",
     "require",
 ]
-WEIGHTED = (
-    "unet",
-    "transformer",
-    "transformer_2",
-    "vae",
-    "text_encoder",
-    "text_encoder_2",
-    "text_encoder_3",
-    "text_encoder_4",
-    "projection_model",
-    "language_model",
-    "vocoder",
-    "movq",
-    "prior_prior",
-    "prior_text_encoder",
-    "prior_image_encoder",
-)
 AUTOENCODERS = ("vae", "movq")
 
 
@@ -97,7 +82,7 @@ def index_of(where: Source) -> dict[str, Any]:
     index = read_index(where.folder, weights=False)
     if contents and (family := family_of(index)):
         contents.require_family(family.name, family.title)
-    _require_components(where, index)
+    require_whole(where, index)
     require_packages(where.folder, contents)
     return index
 
@@ -113,6 +98,8 @@ def read_index(folder: Path, *, weights: bool = True) -> dict[str, Any]:
     """
     try:
         index: dict[str, Any] = json.loads((folder / "model_index.json").read_text("utf-8"))
+        if not isinstance(index, dict):
+            raise ValueError("not an object")
     except (OSError, ValueError) as error:
         raise BackboneError("model_index.json cannot be read", given=folder) from error
     if family_of(index) is None:
@@ -123,39 +110,8 @@ def read_index(folder: Path, *, weights: bool = True) -> dict[str, Any]:
             next="adapt bases lists the families",
         )
     if weights:
-        _require_components(Source(folder), index)
+        require_whole(Source(folder), index)
     return index
-
-
-def _require_components(where: Source, index: dict[str, Any]) -> None:
-    """Every component that the index names is there and has weights that can be read; a half-downloaded base has not.
-
-    Raises:
-        BackboneError: see above.
-    """
-    for name in WEIGHTED:
-        entry = index.get(name)
-        if not isinstance(entry, list) or len(entry) != 2 or entry[1] is None:
-            continue
-        place = where.folder / name
-        if not (place / "config.json").is_file():
-            raise BackboneError(
-                f"the base is not whole: {name} is missing", given=where.folder, next="download it again"
-            )
-        if where.contents and where.contents.has(name, entry[1]):
-            continue
-        found = [path.name for path in place.iterdir()]
-        if not any(file.endswith(".safetensors") for file in found):
-            if where.contents:
-                raise _neither(where, name)
-            pickled = next((file for file in found if file.endswith(PICKLES)), None)
-            raise BackboneError(
-                f"{name} has no safetensors weights",
-                given=f"{place}" + (f" ({pickled} can run code when opened and is never read)" if pickled else ""),
-                next="save it again with safe_serialization=True"
-                if pickled
-                else "download it again; of a base with weights of one variant only, say it: owner/name:fp16",
-            )
 
 
 OWN = {"F32": "fp32", "F64": "fp32", "F16": "fp16", "BF16": "bf16"}
@@ -197,14 +153,6 @@ def in_few_bits(reference: str) -> bool:
     """Whether the denoiser's files hold it in few bits."""
     where = source(reference)
     return not set(DENOISERS).isdisjoint(packing_of(where.folder, where.contents))
-
-
-def _neither(where: Source, name: str) -> BackboneError:
-    return BackboneError(
-        f"neither the checkpoint nor the folder has the weights of {name}",
-        given=f"{where.checkpoint}, {where.folder}",
-        next=f"a whole diffusers folder or Hub id behind the colon: --base {where.checkpoint and where.checkpoint.name}:FOLDER",
-    )
 
 
 def frame_of(folder: Path) -> tuple[int, int] | None:
@@ -359,7 +307,7 @@ def load(reference: str, *, dtype: torch.dtype, device: str | torch.device, with
     pipeline = load_pipeline(where, index["_class_name"], dtype, family.full_precision, without)
     left_out = folder / family.denoiser_name / "config.json"
     config = json.loads(left_out.read_text("utf-8")) if family.denoiser_name in without else None
-    _require_values(pipeline, folder)
+    _require_values(pipeline, where)
     return family(pipeline.to(device), reference, config)
 
 
@@ -369,15 +317,25 @@ def plain(backbone: Backbone) -> Any:
     return load_pipeline(where, backbone.pipeline_class, backbone.dtype).to(backbone.device)
 
 
-def _require_values(pipeline: Any, folder: Path) -> None:
-    """Raises `BackboneError` for networks with layers that the files have no weights for: libraries only warn of it."""
+def _require_values(pipeline: Any, where: Source) -> None:
+    """Raises `BackboneError` for networks with layers that the files have no weights for, and for denoisers with weights that
+    have no layer: libraries only warn of it."""
     for name, part in pipeline.components.items():
         if hasattr(part, "named_parameters") and (empty := [n for n, p in part.named_parameters() if p.is_meta]):
-            raise BackboneError(
-                f"the weights of {name} do not fit its configuration: {len(empty)} tensors are missing",
-                given=f"{folder}, {empty[0]} first",
-                next="download the base again",
-            )
+            raise unfit(name, f"{len(empty)} tensors are missing", f"{where.folder}, {empty[0]} first")
+    packed = packing_of(where.folder, where.contents)
+    for name in DENOISERS:
+        network, files = getattr(pipeline, name, None), where.weights(name)
+        if network is None or not files or name in packed:
+            continue
+        there = sum(entry.numbers for file in files for entry in header(file).values())
+        wanted = sum(value.numel() for value in network.state_dict().values())
+        if there - wanted > SPARE:
+            raise unfit(name, f"its files hold {there - wanted} numbers more", where.folder)
+
+
+SPARE = 4096
+"""Numbers that files may have beside their network's: positions, marks of programs."""
 
 
 LEFT_OUT = ("safety_checker", "feature_extractor", "prior_image_processor")
@@ -421,6 +379,8 @@ def load_pipeline(
                 none["requires_safety_checker"] = False
             texts = _readers_of_text(where.folder)
             parts = {**dict.fromkeys(texts), **_from_checkpoint(where, dtype, wide, none)}
+            parts |= _encoders(where, dtype, wide, {*none, *parts})
+            _require_named(where.folder, takes, {*none, *parts})
             pipeline = kind.from_pretrained(
                 where.folder, dtype=dtypes, use_safetensors=True, local_files_only=True, variant=where.variant,
                 **none, **parts,
@@ -431,8 +391,59 @@ def load_pipeline(
                     recast(network, wide.get(name, dtype))
             return pipeline
         except (OSError, ValueError, RuntimeError, ImportError) as error:  # ImportError: a scheduler's package
-            reason = str(error).strip().splitlines()[0]
+            reason = str(error).strip().splitlines()[0].partition(". If you want to instead")[0]
             raise BackboneError(f"the base cannot be loaded: {reason}", given=where.folder) from error
+
+
+def _require_named(folder: Path, takes: Mapping[str, inspect.Parameter], there: Collection[str]) -> None:
+    """Raises `BackboneError` for a `model_index.json` that does not name what its pipeline is made of."""
+    index = json.loads((folder / "model_index.json").read_text("utf-8"))
+    needed = [
+        name for name, p in takes.items() if p.default is p.empty and name != "self" and p.kind is not p.VAR_KEYWORD
+    ]
+    if lacking := [name for name in needed if name not in index and name not in there]:
+        raise BackboneError(
+            "model_index.json does not name a part of its pipeline", given=f"{folder}: {', '.join(lacking)}"
+        )
+
+
+def _encoders(
+    where: Source, dtype: torch.dtype, wide: Mapping[str, torch.dtype], without: Collection[str]
+) -> dict[str, Any]:
+    """Text encoders of transformers by component: what it finds no weights for, it makes up, and says so in a warning alone.
+
+    Args:
+        without: components that are not wanted, or there already.
+
+    Raises:
+        BackboneError: layers without weights.
+    """
+    import transformers
+
+    found = {}
+    index = json.loads((where.folder / "model_index.json").read_text("utf-8"))
+    for name in (name for name in WEIGHTED if name.startswith("text_encoder") and name not in without):
+        library, kind = index.get(name) or ("", "")
+        if library != "transformers":
+            continue
+        variant = where.variant if any(variant_of(file.name) == where.variant for file in where.weights(name)) else None
+        found[name], told = getattr(transformers, kind).from_pretrained(
+            where.folder / name, dtype=wide.get(name, dtype), use_safetensors=True, local_files_only=True,
+            variant=variant, output_loading_info=True,
+        )  # fmt: skip
+        if missing := sorted(told["missing_keys"]):
+            raise unfit(name, f"{len(missing)} tensors are missing", f"{where.folder}, {missing[0]} first")
+        if more := _further_layers(found[name], told["unexpected_keys"]):
+            raise unfit(name, f"{len(more)} tensors have no layer", f"{where.folder}, {more[0]} first")
+    return found
+
+
+def _further_layers(encoder: Any, names: Collection[str]) -> list[str]:
+    """Of names that an encoder has no place for, those of layers like its own with other numbers. (A decoder's, or those of
+    what looks at pictures, are left out as they should be.)"""
+    own = {re.sub(r"\d+", "#", name) for name in encoder.state_dict()}
+    alike = {name: re.sub(r"\d+", "#", name) for name in names}
+    return sorted(name for name, kind in alike.items() if kind in own or kind.partition(".")[2] in own)
 
 
 def _readers_of_text(folder: Path) -> dict[str, Any]:

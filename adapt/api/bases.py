@@ -15,9 +15,10 @@ from adapt.checkpoints import header
 from adapt.checkpoints.contents import DENOISERS
 from adapt.checkpoints.packing import packing_of
 from adapt.errors import BackboneError
-from adapt.loading import WEIGHTED, frame_of, held_in, index_of, medium_of
+from adapt.loading import frame_of, held_in, index_of, medium_of
 from adapt.medium import Medium
 from adapt.source import Source, source
+from adapt.whole import WEIGHTED
 
 
 @dataclass(frozen=True)
