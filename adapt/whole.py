@@ -39,10 +39,12 @@ def require_whole(where: Source, index: Mapping[str, Any]) -> None:
     Raises:
         BackboneError: it is not.
     """
-    for name, kind in _named(index):
-        if name in WEIGHTED:
-            _require_network(where, name, kind)
-        elif name.startswith("tokenizer"):
+    named = dict(_named(index))
+    for name in WEIGHTED:
+        if name in named:
+            _require_network(where, name, named[name])
+    for name in named:
+        if name.startswith("tokenizer"):
             _require_tokenizer(where.folder, name)
         elif name == "scheduler" and not (where.folder / name / "scheduler_config.json").is_file():
             raise _missing(where.folder, name)
