@@ -72,7 +72,7 @@ MARKS = (
         ("all_x_embedder.2-1.weight", "cap_embedder.0.weight"),
     ),
     Mark(
-        ("qwen-image", "qwen-image-edit"), "Qwen-Image", (),
+        ("qwen-image",), "Qwen-Image", (),
         ("transformer_blocks.0.img_mod.1.weight", "txt_norm.weight", "img_in.weight"),
     ),
     Mark(
