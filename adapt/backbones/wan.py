@@ -58,7 +58,8 @@ class Wan(ByChannel, Backbone):
     @property
     def device(self) -> torch.device:
         """Where the experts are: one that is not taught may rest in the machine's memory."""
-        there = [next(self.modules[e.component].parameters()).device for e in self.experts.values()]
+        known = [self.modules[e.component] for e in self.experts.values() if e.component in self.modules]
+        there = [next(network.parameters()).device for network in known]
         return next((device for device in there if device.type != "cpu"), super().device)
 
     def takes(self, name: str, t: Tensor) -> Tensor:

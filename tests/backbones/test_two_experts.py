@@ -125,6 +125,13 @@ def test_an_expert_that_is_not_taught_rests(backbone):
         network.remove()
 
 
+def test_captions_are_encoded_without_the_experts(base, backbone):
+    alone = Backbone.load(str(base), without=("transformer", "transformer_2"))
+    assert "transformer_2" not in alone.modules and alone.device.type == "cpu"
+    for name, part in alone.condition(["a"]).parts["text"].items():
+        assert torch.equal(part, backbone.condition(["a"]).parts["text"][name])
+
+
 def test_the_forecast_counts_both(base, clips, capsys):
     trained = {}
     for experts in ("both", "low_noise"):
