@@ -36,7 +36,12 @@ AT_ONCE = (
 )
 """In `make test`; the others in the slow tests."""
 OF_PICTURES = (picture_of, normalised_of, of_one_size, one_by_one_of, of_a_prior)
-OF_PROMPTS = [name for name, case in CASES.items() if (case.run in OF_PICTURES and case.frames == 1) or case.fills]
+DISTILLED = ("flux-schnell",)  # taught beside an assistant: test_assistant.py
+OF_PROMPTS = [
+    name
+    for name, case in CASES.items()
+    if name not in DISTILLED and ((case.run in OF_PICTURES and case.frames == 1) or case.fills)
+]
 DOORS = [name if name in AT_ONCE else pytest.param(name, marks=pytest.mark.slow) for name in OF_PROMPTS]
 
 

@@ -1069,7 +1069,18 @@ CASES = {
         ddpm, run=pixels_of, prompts=("", "", "", ""), parts=False, off=({}, {}), on=None, scale=1,
         shown=lambda x: (x / 2 + 0.5).clamp(0, 1),
     ),
+    "flux-schnell": Case(
+        lambda: flux(guidance=False), {"max_sequence_length": 24}, packed=True, family="flux",
+        off=({"guidance_scale": 0.0}, {"guidance_scale": 1.0}),
+        on=({"true_cfg_scale": 4.0, "negative_prompt": ""}, {"guidance_scale": 4.0}),
+    ),
     "wan": Case(wan, {"max_sequence_length": 24}, run=clip_of, side=16, frames=5, scale=8),
+    "wan-2.2-14b": Case(
+        lambda: wan(experts=2), {"max_sequence_length": 24}, run=clip_of, side=16, frames=5, scale=8, family="wan"
+    ),
+    "wan-2.2-5b": Case(
+        lambda: wan(expanded=True), {"max_sequence_length": 24}, run=clip_of, side=32, frames=5, scale=16, family="wan"
+    ),
     "stable-audio": Case(stable_audio, run=sound_of, side=32, scale=4),
     "cogvideox": Case(
         cogvideox, {"max_sequence_length": 24}, run=clip_by_frames_of, side=16, frames=9, scale=4
@@ -1086,6 +1097,9 @@ CASES = {
     "kandinsky22": Case(kandinsky22, run=of_a_prior),
     "audioldm2": Case(audioldm2, run=sounds_one_by_one_of, side=10240, scale=640),
     "ltx-video": Case(ltx, {"max_sequence_length": 24}, run=clip_of, packed=True, frames=9, scale=4),
+    "ltx-video-0.9.1": Case(
+        lambda: ltx(timed=True), {"max_sequence_length": 24}, run=clip_of, packed=True, frames=9, scale=4, family="ltx-video"
+    ),
 }  # fmt: skip
 """By the family's name in the table, or what another task of it is called. A pipeline of the table without a case here fails
 `test_every_pipeline_has_a_case`."""
