@@ -12,7 +12,8 @@ import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from adapt.backbones.beside import Beside, Told, rows_of, scaled
+from adapt.backbones.beside import Beside, Told, rows_of
+from adapt.backbones.unet_sides import with_residuals
 from adapt.errors import AdapterError
 from adapt.fetch.network import CONTROL_NET, network_folder
 from adapt.quiet import quiet_libraries
@@ -96,16 +97,7 @@ class ControlNet(LearnedConditioner, Beside):
 
     def passed_on(self, part: Part, arguments: tuple[Any, ...], named: dict[str, Any]) -> Told:
         """With what the ControlNet adds to the skips and the middle; nothing where it has no strength."""
-        strength, (x_t, *rest), kind = part["strength"], arguments, self.network.dtype
-        if not bool(strength.any()):
-            return arguments, named
-        takes = ("encoder_hidden_states", "added_cond_kwargs")
-        given = {name: _as(named[name], kind) for name in takes if named.get(name) is not None}
-        seen = x_t[:, : self.network.config.in_channels].to(kind)
-        skips, middle = self.network(seen, *rest, controlnet_cond=part["pixels"].to(kind), return_dict=False, **given)
-        *skips, middle = scaled([x.to(x_t.dtype) for x in (*skips, middle)], strength)
-        added = {"down_block_additional_residuals": tuple(skips), "mid_block_additional_residual": middle}
-        return arguments, {**named, **added}
+        return with_residuals(self.network, part, arguments, named)
 
     def put_on(self, backbone: Backbone) -> None:
         ours, own = backbone.config, self.network.config
@@ -140,13 +132,6 @@ class ControlNet(LearnedConditioner, Beside):
         with quiet_libraries():
             self.network.save_pretrained(folder)
         (Path(folder) / SIDECAR).write_text(json.dumps({"source": self.source}, indent=2) + "\n", "utf-8")
-
-
-def _as(given: Any, kind: torch.dtype) -> Any:
-    """Tensors of the network's precision, also in a mapping."""
-    if isinstance(given, Mapping):
-        return {name: _as(each, kind) for name, each in given.items()}
-    return given.to(kind) if isinstance(given, Tensor) and given.is_floating_point() else given
 
 
 def _plain(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -112,13 +112,3 @@ def rows_of(raw: Sequence[tuple[Tensor, float] | None], null: Tensor) -> tuple[T
     empty = null.expand_as(like) if null.ndim == like.ndim else torch.zeros_like(like)
     strength = torch.tensor([0.0 if each is None else each[1] for each in raw])
     return torch.stack([empty.to(like) if each is None else each[0] for each in raw]), strength
-
-
-def scaled(tensors: Sequence[Tensor], strength: Tensor) -> list[Tensor]:
-    """Each (B, …) times the strength of its row."""
-    return [x * strength.view(-1, *[1] * (x.ndim - 1)).to(x) for x in tensors]
-
-
-def merged(named: Mapping[str, Any], key: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments, with `values` in the mapping `key` of them."""
-    return {**named, key: {**(named.get(key) or {}), **values}}

@@ -10,7 +10,8 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from adapt.backbones.beside import Beside, Told, merged, rows_of
+from adapt.backbones.beside import Beside, Told, rows_of
+from adapt.backbones.unet_sides import with_states
 from adapt.errors import AdapterError
 from adapt.fetch.network import ip_adapter_file
 from adapt.formats.opening import check_file
@@ -84,7 +85,7 @@ class IPAdapter(Beside):
         return {"states": self._null[None, None].expand(rows, 1, *self._null.shape)}
 
     def passed_on(self, part: Part, arguments: tuple[Any, ...], named: dict[str, Any]) -> Told:
-        return arguments, merged(named, "added_cond_kwargs", {"image_embeds": [part["states"]]})
+        return with_states(part, arguments, named)
 
     @torch.no_grad()
     def put_on(self, backbone: Backbone) -> None:

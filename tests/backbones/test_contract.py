@@ -383,6 +383,12 @@ def test_families_without_tokens_refuse_references(backbones):
     require_pictures(backbones("pixart-alpha"), TrainSettings(image_prompts=True))
 
 
+def hints(backbone):
+    """Two controls, of as many pixels as the latents stand for."""
+    height, width = (n * backbone.scale_factor for n in backbone.own_latents[1:])
+    return [normal(0, "hint", 0, i, (3, height, width)) for i in range(2)]
+
+
 @families
 def test_a_control_is_added_where_latents_come_in_or_refused(backbone, name):
     settings = settled(backbone).model_copy(update={"control": "edges"})
@@ -397,7 +403,7 @@ def test_a_control_is_added_where_latents_come_in_or_refused(backbone, name):
         with torch.no_grad():
             before = backbone.predict(x, t, condition)
             control.weight.copy_(normal(0, "weight", 0, 0, control.weight.shape))
-            told = condition.replaced({"control": control.encode([x[0].flip(-1), None])})
+            told = condition.replaced({"control": control.encode([hints(backbone)[0], None])})
             found = backbone.predict(x, t, told)
         assert (found[0] - before[0]).abs().max() > 1e-5
         assert torch.equal(found[1], before[1])
@@ -417,7 +423,7 @@ def test_checkpointing_changes_nothing_about_what_is_taught_beside_the_network(b
     def gradients():
         told = condition
         for each in taught:
-            raw = ["finch", "owl"] if each.conditioner.name == "class" else list(noise(backbone, 2, "control"))
+            raw = ["finch", "owl"] if each.conditioner.name == "class" else hints(backbone)
             told = each.told(told, raw)
             for parameter in each.parameters.values():
                 parameter.grad = None
