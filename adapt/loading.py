@@ -220,7 +220,8 @@ def medium_of(folder: Path) -> Medium:
     if row.medium == "sound":
         return _sound_of(folder, vae, scale)
     frame_scale = _frame_scale_of(vae)
-    return Medium(row.medium, side=side, scale=scale, frames=row.frames, frame_scale=frame_scale, fps=row.fps)
+    frames, fps = row.pace({"transformer": json.loads((folder / "transformer" / "config.json").read_text("utf-8"))})
+    return Medium(row.medium, side=side, scale=scale, frames=frames, frame_scale=frame_scale, fps=fps)
 
 
 def _sound_of(folder: Path, vae: dict[str, Any], scale: int) -> Medium:

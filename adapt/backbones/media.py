@@ -28,7 +28,8 @@ class OfMedia(Held):
 
     def __init__(self, pipeline: DiffusionPipeline, reference: str, config: Mapping[str, Any] | None = None) -> None:
         super().__init__(pipeline, reference, config)
-        self.frames, self.fps = self.entry.frames, self.entry.fps  # of the clips that are made, and learned
+        # Of the clips that are made, and learned.
+        self.frames, self.fps = self.entry.pace({self.denoiser_name: self.config or {}})
         self.editing = False  # a base that `edits_too` is taught edits
 
     @property

@@ -19,8 +19,14 @@ BLOCKS: dict[str, tuple[str, ...]] = {
     "ChromaTransformerBlock": ("encoder_hidden_states", "hidden_states"),
     "AuraFlowJointTransformerBlock": ("encoder_hidden_states", "hidden_states"),
     "Flux2TransformerBlock": ("encoder_hidden_states", "hidden_states"),
+    "CogVideoXBlock": ("hidden_states", "encoder_hidden_states"),
+    "HiDreamImageTransformerBlock": ("hidden_states", "encoder_hidden_states"),
+    "HiDreamImageSingleTransformerBlock": ("hidden_states",),
+    "Kandinsky5TransformerDecoderBlock": ("hidden_states",),  # its first input, whatever it is called there
 }
 """Transformer blocks that can be left out: diffusers' class, and which of its inputs it gives back, in order."""
+KNOWN = ("AttnProcessor", "AttnProcessor2_0", "SanaLinearAttnProcessor2_0")
+"""Attention processors whose inside `IdentityAttention` knows: in other layers text and picture may be one sequence."""
 
 
 class Perturbed:
@@ -51,13 +57,8 @@ class Perturbed:
 
 def _self_attentions(denoiser: nn.Module) -> dict[str, nn.Module]:
     """Attention layers that see only the picture, by name: those of which `IdentityAttention` knows the inside."""
-    from diffusers.models.attention_processor import Attention
-
-    return {
-        name: module
-        for name, module in denoiser.named_modules()
-        if isinstance(module, Attention) and not module.is_cross_attention and module.added_kv_proj_dim is None
-    }
+    known = {name: m for name, m in denoiser.named_modules() if type(getattr(m, "processor", None)).__name__ in KNOWN}
+    return {n: m for n, m in known.items() if not m.is_cross_attention and m.added_kv_proj_dim is None}
 
 
 def _blocks(denoiser: nn.Module) -> dict[str, nn.Module]:

@@ -51,7 +51,25 @@ class Refusal:
 
     def fits(self, configs: Mapping[str, Mapping[str, Any]]) -> bool:
         """Whether a base with these configurations, by component, is one."""
-        return all((configs.get(name, {}).get(key) or False) == value for (name, key), value in self.marks.items())
+        return _marked(self.marks, configs)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """A variant that makes other clips.
+
+    Attributes:
+        frames, fps: of them, by default.
+        marks: as in `Refusal`.
+    """
+
+    frames: int
+    fps: float
+    marks: Mapping[tuple[str, str], Any]
+
+
+def _marked(marks: Mapping[tuple[str, str], Any], configs: Mapping[str, Mapping[str, Any]]) -> bool:
+    return all((configs.get(name, {}).get(key) or False) == value for (name, key), value in marks.items())
 
 
 @dataclass(frozen=True)
@@ -74,6 +92,7 @@ class Family:
         refused: variants that are not trained.
         medium: what it makes.
         frames, fps: of the clips that it makes by default.
+        paces: variants that make others.
         free_guidance: what its pipelines call the scale of classifier-free guidance.
         edits_too: a plain base also edits the picture that it is given, if it is given one.
         weighs: prompts take weights, blends and any length: its `readers`.
@@ -95,9 +114,15 @@ class Family:
     medium: Kind = "picture"
     frames: int = 1
     fps: float = 24.0
+    paces: tuple[Pace, ...] = ()
     weighs: bool = False
     edits_too: bool = False
     free_guidance: str = "guidance_scale"
+
+    def pace(self, configs: Mapping[str, Mapping[str, Any]]) -> tuple[int, float]:
+        """Frames, and how many a second, of the clips that a base with these configurations, by component, makes by default."""
+        own = next((pace for pace in self.paces if _marked(pace.marks, configs)), None)
+        return (own.frames, own.fps) if own else (self.frames, self.fps)
 
     def load(self) -> type[Backbone]:
         """The family's class."""
@@ -241,6 +266,7 @@ FAMILIES: dict[str, Family] = {
         Family(
             "cogvideox", "CogVideoX", "cogvideox:CogVideoX", {"CogVideoXPipeline": "video"}, patch=2,
             max_tokens=226, medium="video", frames=49, fps=8.0,
+            paces=(Pace(81, 16.0, {("transformer", "patch_size_t"): 2}),),
             licence="2B: Apache-2.0; 5B and 1.5: the CogVideoX Licence, look it up",
         ),
         Family(

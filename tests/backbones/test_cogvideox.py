@@ -7,6 +7,7 @@ from tiny_families import CASES, cogvideox
 
 from adapt.backbones.cogvideox import CogVideoX
 from adapt.errors import SettingsError
+from adapt.loading import medium_of
 from adapt.sampling import schedulers
 from adapt.sampling.draw import draw_latents
 from adapt.sampling.noise import generator_of
@@ -56,6 +57,13 @@ def test_other_tokens_have_a_place_behind_the_captions(other):
     more = Condition({**condition.parts, "class": {"tokens": extra}}, condition.facts)
     t = torch.tensor([500])
     assert (other.predict(x, t, more) - other.predict(x, t, condition)).abs().max() > 1e-6
+
+
+def test_one_and_a_half_makes_more_frames(other, tmp_path):
+    medium = other.medium
+    assert (medium.frames, medium.fps) == ((9, 8.0) if other.joined == 1 else (81, 16.0))
+    other.pipeline.save_pretrained(tmp_path)
+    assert medium_of(tmp_path) == medium
 
 
 def test_sizes_beyond_the_positions_are_refused(other):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny_families import CASES
 
+from adapt.errors import SettingsError
 from adapt.sampling.draw import draw_latents
 from adapt.sampling.noise import generator_of
 from adapt.sampling.request import Request, settle
@@ -40,7 +41,8 @@ def test_skipped_layers_draw_as_in_the_pipeline_of_stable_diffusion_3(backbones)
 @pytest.mark.parametrize(
     ("name", "blocks"),
     [("flux", "transformer_blocks"), ("chroma", "transformer_blocks"), ("flux2-klein", "transformer_blocks"),
-     ("aura-flow", "joint_transformer_blocks")],
+     ("aura-flow", "joint_transformer_blocks"), ("cogvideox", "transformer_blocks"),
+     ("hidream", "single_stream_blocks"), ("kandinsky5-image", "visual_transformer_blocks")],
 )  # fmt: skip
 @torch.no_grad()
 def test_a_network_without_its_only_block_of_two_streams(backbones, name, blocks):
@@ -58,3 +60,9 @@ def test_a_network_without_its_only_block_of_two_streams(backbones, name, blocks
         setattr(network, blocks, kept)
     assert torch.equal(found, without) and (found - before).abs().max() > 1e-4
     assert torch.equal(backbone.predict(x, t, condition), before)
+
+
+@pytest.mark.parametrize("name", ["cogvideox", "hidream", "kandinsky5-image", "kandinsky22", "z-image"])
+def test_attention_whose_inside_is_not_known_is_not_perturbed(backbones, name):
+    with pytest.raises(SettingsError, match="no layers to work on"):
+        backbones(name).perturbed("pag", ["0"])
