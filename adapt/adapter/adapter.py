@@ -25,7 +25,7 @@ from adapt.formats.conditioners import FOLDER as CONDITIONING
 from adapt.formats.conditioners import labels_in, write_conditioners
 from adapt.formats.described import Description, write_sidecars
 from adapt.formats.embeddings import FOLDER as EMBEDDINGS
-from adapt.formats.embeddings import Embeddings, read_embeddings, write_embeddings
+from adapt.formats.embeddings import Embeddings, read_bundled, read_embeddings, write_embeddings
 from adapt.formats.encoder_names import by_diffusers
 from adapt.formats.experts import LOW_FILE, LOW_NAME, SECOND, files_of, of_both, write_folder
 from adapt.formats.export import export
@@ -142,7 +142,9 @@ class Adapter:
         """
         file = Adapter.locate(path)
         folder = home(file)
-        words, conditioners = (read_embeddings(folder), read_conditioners(folder)) if folder is not None else ({}, {})
+        words, conditioners = (
+            (read_embeddings(folder), read_conditioners(folder)) if folder is not None else (read_bundled(file), {})
+        )
         digest = Adapter.digest_of(file)[:10]
         return Adapter(read(file), Adapter.read_facts(file), name_of(file), digest, words, conditioners)
 

@@ -58,6 +58,7 @@ def export(
     """
     from adapt.adapter import Adapter
     from adapt.cli.base_of import asked_for
+    from adapt.progress import say
 
     if format not in FORMATS:
         raise SettingsError("unknown format", given=format, allowed=", ".join(FORMATS))
@@ -71,6 +72,10 @@ def export(
         backbone = backbone or _own(loaded)
         loaded, left_out = _nearest(loaded, backbone, nearest)
     loaded = _at(loaded, strength)
+    if loaded.words:
+        say(
+            f"note: the new words ({', '.join(loaded.words)}) are not in a LoRA file: adapt convert-embedding writes each"
+        )
     loaded.export(path, format, text_width=_text_width(backbone), picture=_preview(weights, path))
     proofs = [None if no_proof else _proof(file, loaded, backbone) for file in files]
     told = {

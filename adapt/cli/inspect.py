@@ -29,8 +29,12 @@ def inspect(
     loaded = Adapter.load(file)
     found = inspected(file, loaded.weights)
     if json:
-        told = {**found.as_dict(), "base": dict(loaded.facts.base), "triggers": list(_triggers(loaded, found))}
-        return typer.echo(json_.dumps(told))
+        told = {
+            "base": dict(loaded.facts.base),
+            "triggers": list(_triggers(loaded, found)),
+            "words": list(loaded.words),
+        }
+        return typer.echo(json_.dumps({**found.as_dict(), **told}))
     for line in _lines(loaded, found, layers):
         typer.echo(line)
 
@@ -53,6 +57,8 @@ def _lines(adapter: Adapter, found: Inspection, each: bool) -> Iterator[str]:
     yield f"‖ΔW‖      {norms[0]:.3g} to {norms[-1]:.3g}, median {norms[len(norms) // 2]:.3g}"
     if scale := adapter.facts.distilled.get("guidance_scale"):
         yield f"guidance  {scale:g} is inside: draw at scale 1"
+    if adapter.words:
+        yield f"words     {', '.join(adapter.words)}"
     for problem in found.problems:
         yield f"note      {problem}"
     if each:

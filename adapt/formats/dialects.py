@@ -12,6 +12,7 @@ from adapt.errors import AdapterError
 from adapt.formats import bfl, comfy, dotted, kohya, omi, underscored, xlabs
 from adapt.formats.diffusers_lora import KEY as DIFFUSERS
 from adapt.formats.diffusers_lora import lora_weights
+from adapt.formats.embeddings import is_bundled
 from adapt.formats.experts import of_both, placed, together
 from adapt.formats.keys import split_key
 from adapt.formats.lora_weights import LoraWeights
@@ -98,7 +99,7 @@ def dialect_of(names: Iterable[str], path: Path) -> Dialect:
     Raises:
         AdapterError: none: a file of several dialects, of something that is no adapter, or empty.
     """
-    names = list(names)
+    names = [name for name in names if not is_bundled(name)]
     if not names:
         raise AdapterError("the adapter holds no LoRA", given=path)
     if found := next((d for d in DIALECTS.values() if all(d.claims(name) for name in names)), None):
@@ -136,7 +137,11 @@ def _read(path: Path) -> LoraWeights:
     header = read_header(path)
     dialect = dialect_of(header.entries, path)
     require_floats(path, header)
-    return read_peft(path) if dialect.name == "peft" else placed(path, dialect.read(path, *open_tensors(path)))
+    if dialect.name == "peft":
+        return read_peft(path)
+    tensors, metadata = open_tensors(path)
+    own = {name: tensor for name, tensor in tensors.items() if not is_bundled(name)}
+    return placed(path, dialect.read(path, own, metadata))
 
 
 def write(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from adapt import files
 from adapt.errors import AdapterError, SettingsError
-from adapt.formats.opening import open_tensors
+from adapt.formats.opening import open_tensors, read_header
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +24,7 @@ COMPONENTS = {"clip_l": "text_encoder", "clip_g": "text_encoder_2"}
 """Names of the tensors in a file for two encoders."""
 FORMATS = ("a1111", "diffusers")
 A1111 = "emb_params"
+BUNDLED = re.compile(r"^bundle_emb\.(.+)\.(string_to_param\.\*|string_to_token\.\*|emb_params|clip_l|clip_g)$")
 Embeddings = Mapping[str, "Mapping[str, Tensor]"]
 """Word → component → (vectors, width)."""
 
@@ -54,6 +55,31 @@ def read_embeddings(folder: Path) -> dict[str, dict[str, Tensor]]:
         AdapterError: a file that is damaged, or holds something else.
     """
     return dict(read_embedding(path) for path in sorted((folder / FOLDER).glob("*.safetensors")))
+
+
+# ---------------------------------------------------------------------------------------------- bundled with a LoRA
+def is_bundled(name: str) -> bool:
+    """Whether a tensor of a LoRA file is of a new word that is bundled with it."""
+    return BUNDLED.match(name) is not None
+
+
+def read_bundled(path: Path) -> dict[str, dict[str, Tensor]]:
+    """The new words that a LoRA file brings, as A1111, Forge and OneTrainer bundle them: `bundle_emb.<word>.string_to_param.*`,
+    `.emb_params`, or `.clip_l` and `.clip_g`. None in most.
+
+    Raises:
+        AdapterError: an embedding of no word's shape, or values that are not finite.
+    """
+    if not any(is_bundled(name) for name in read_header(path).entries):
+        return {}
+    words: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in open_tensors(path)[0].items():
+        if (found := BUNDLED.match(name)) and found[2] != "string_to_token.*":
+            vectors = tensor[None] if tensor.ndim == 1 else tensor
+            words.setdefault(found[1], {})[COMPONENTS.get(found[2], "text_encoder")] = vectors
+    for found_here in words.values():
+        _judge(path, found_here)
+    return words
 
 
 # --------------------------------------------------------------------------------------------------------- of one word

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 KEY = re.compile(
     r"^((transformer|unet)\.((double|single|joint|input|output)_blocks|middle_block|(img|txt|time|vector|guidance)_in|final_layer"
-    r"|time_embed|label_emb|out|x_embedder|context_embedder|t_embedder|y_embedder)\.|clip_l\.|clip_g\.|t5\.|bundle_emb\.)"
+    r"|time_embed|label_emb|out|x_embedder|context_embedder|t_embedder|y_embedder)\.|clip_l\.|clip_g\.|t5\.)"
 )
 _RENAMED = {"img_in": "img_in.proj"}
 
