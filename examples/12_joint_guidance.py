@@ -1,9 +1,8 @@
 """Class and words, each with a dial of its own: one sheet, the class's scale across, the words' down.
 
-    python examples/06_classes.py --steps 600
     python examples/12_joint_guidance.py --adapter runs/example-06 --class cat --prompt "blue"
 
-The noise is the same everywhere. At 1 a part is told and does not guide.
+The adapter is what `06_classes.py --steps 600` leaves. The noise is the same everywhere. At 1 a part is told and does not guide.
 """
 
 import argparse
