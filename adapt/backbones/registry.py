@@ -152,7 +152,10 @@ FAMILIES: dict[str, Family] = {
     for row in (
         Family(
             "icons", "icons (bundled)", "icons:Icons",
-            {"StableDiffusionPipeline": "text-to-image", "StableDiffusionInstructPix2PixPipeline": "edit"},
+            {
+                "StableDiffusionPipeline": "text-to-image", "StableDiffusionInstructPix2PixPipeline": "edit",
+                "StableDiffusionInpaintPipeline": "inpainting",
+            },
             PROVED, "Apache-2.0", {"text_encoder": "BertModel"}, weighs=True,
         ),
         Family(
