@@ -111,6 +111,10 @@ class Flux2(Backbone):
         value = self.trained_guidance if guidance is None else guidance
         return {"guidance": torch.full((len(sizes),), value, device=self.device)}
 
+    @property
+    def source_of_any_size(self) -> bool:
+        return True
+
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         tokens, (height, width) = self.whole_tokens_of(condition), x_t.shape[-2:]
         x, where = x_t.flatten(2).mT, places(height, width, 1, like=x_t)

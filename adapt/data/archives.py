@@ -19,14 +19,18 @@ from pathlib import Path
 
 from adapt.data.captions import LARGEST_CAPTION_FILE, captions_of, clean, decode_text
 from adapt.data.folders import Reading
-from adapt.data.picture import Found, Picture, Span
+from adapt.data.pairs import EDITED, INSTRUCTIONS, NAMES
+from adapt.data.picture import EXTENSIONS, Found, Picture, Span
 from adapt.data.wording import listed, printable
 from adapt.errors import DataError
 
-CAPTION_KEYS = ("caption", "text", "captions", "prompt")
+CAPTION_KEYS = ("caption", "text", "captions", *INSTRUCTIONS, "prompt")
 """Fields of a member `.json` that are captions; the first that is there."""
 MASK_ENDINGS = ("mask.png", "masklabel.png")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+SOURCE_ENDINGS = frozenset(f"{name}{ending}" for name in NAMES for ending in EXTENSIONS)
+EDITED_ENDINGS = frozenset(f"{name}{ending}" for name in EDITED for ending in EXTENSIONS)
+"""What a picture was before, `0001.source.png`, and it itself, where it is called so."""
 _ALLOWED = "a plain .tar with members such as 0001.jpg and 0001.txt"
 
 
@@ -92,6 +96,7 @@ class _Sample:
     key: str
     pictures: dict[str, Span] = field(default_factory=dict)
     masks: dict[str, Span] = field(default_factory=dict)
+    sources: dict[str, Span] = field(default_factory=dict)
     texts: dict[str, Span] = field(default_factory=dict)
 
 
@@ -117,7 +122,9 @@ def _samples(path: Path, before: str, reading: Reading) -> dict[str, _Sample]:
 def _kind(sample: _Sample, ending: str, reading: Reading) -> dict[str, Span] | None:
     if ending in MASK_ENDINGS:
         return sample.masks
-    if f".{ending}" in reading.extensions:
+    if ending in SOURCE_ENDINGS:
+        return sample.sources
+    if f".{ending}" in reading.extensions or ending in EDITED_ENDINGS:
         return sample.pictures
     return sample.texts if ending in ("txt", "caption", "json") else None
 
@@ -171,7 +178,15 @@ def _picture(sample: _Sample, reading: Reading) -> Picture:
         content,
         _captions(sample.texts, reading),
         mask="alpha" if reading.masks == "alpha" else mask and Picture(f"{sample.key}.{mask[0]}", None, mask[1]),
+        source=_source(sample),
     )
+
+
+def _source(sample: _Sample) -> Picture | None:
+    """What the picture was before. Raises ValueError where there are several."""
+    if len(sample.sources) > 1:
+        raise ValueError("several sources")
+    return next((Picture(f"{sample.key}.{ending}", None, span) for ending, span in sample.sources.items()), None)
 
 
 def _captions(texts: dict[str, Span], reading: Reading) -> tuple[str, ...]:

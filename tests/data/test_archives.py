@@ -124,6 +124,19 @@ def test_masks_in_archives(shard, png, encoded, noise):
     assert {p.mask for p in find(path, Reading(masks="alpha")).pictures} == {"alpha"}
 
 
+def test_edit_pairs_in_archives(shard, png):
+    members = [
+        ("0.source.png", png(0)), ("0.png", png(1)), ("0.txt", "make it snow"),
+        ("1.input_image.png", png(2)), ("1.edited_image.png", png(3)), ("1.json", json.dumps({"edit_prompt": "rain"})),
+    ]  # fmt: skip
+    found = find(shard("a.tar", members)).pictures
+    assert [(p.source.read(), p.read(), p.captions) for p in found] == [
+        (png(0), png(1), ("make it snow",)), (png(2), png(3), ("rain",)),
+    ]  # fmt: skip
+    with pytest.raises(DataError, match=r"0: several sources"):
+        find(shard("b.tar", [*members, ("0.source.webp", png(5))]))
+
+
 def test_pictures_stay_in_the_archive(shard):
     """20 MiB of pictures, of which nothing is read before it is asked for, and then no more than one."""
     path = shard("a.tar", [(f"{i}.png", bytes([i]) * 2**20) for i in range(20)])
