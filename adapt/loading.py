@@ -46,6 +46,8 @@ __all__ = [
     "read_index",
     "require",
 ]
+HALVES = {"KandinskyV22Pipeline": "its prior", "KandinskyV22PriorPipeline": "its decoder"}
+"""Pipelines that are published apart and say nothing alone → what they lack."""
 AUTOENCODERS = ("vae", "movq")
 
 
@@ -102,6 +104,11 @@ def read_index(folder: Path, *, weights: bool = True) -> dict[str, Any]:
             raise ValueError("not an object")
     except (OSError, ValueError) as error:
         raise BackboneError("model_index.json cannot be read", given=folder) from error
+    if family_of(index) is None and (missing := HALVES.get(str(index.get("_class_name")))):
+        raise BackboneError(
+            f"the base is one half of a pipeline: {missing} is missing", given=folder,
+            next="save both in one folder: docs/families.md, Bases in two parts",
+        )  # fmt: skip
     if family_of(index) is None:
         raise BackboneError(
             "pipeline that adapt does not know yet",

@@ -1,5 +1,7 @@
 """Kandinsky 2.2: what its prior says of a caption, what it is told where nothing is said, variances that nobody asks for."""
 
+import json
+
 import diffusers
 import pytest
 import torch
@@ -8,7 +10,8 @@ from tiny_families import built
 from adapt.api.controls import require_place
 from adapt.backbones.kandinsky22 import Kandinsky22
 from adapt.config import TrainSettings
-from adapt.errors import SettingsError
+from adapt.errors import BackboneError, SettingsError
+from adapt.loading import read_index
 from adapt.sampling.draw import draw_latents
 from adapt.sampling.noise import generator_of
 from adapt.sampling.request import Request, settle
@@ -46,6 +49,13 @@ def test_sizes_are_those_that_its_pipeline_can_draw(backbones):
     assert backbone.multiple == 8 * backbone.scale_factor
     with pytest.raises(SettingsError, match="multiples of 16"):
         settle(Request(prompt="a", height=24, width=32), backbone)
+
+
+@pytest.mark.parametrize(("half", "missing"), [("Pipeline", "prior"), ("PriorPipeline", "decoder")])
+def test_half_of_it_says_what_is_missing(half, missing, tmp_path):
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": f"KandinskyV22{half}"}))
+    with pytest.raises(BackboneError, match=f"its {missing} is missing"):
+        read_index(tmp_path)
 
 
 def test_a_controlnet_does_not_fit_it(backbones):
