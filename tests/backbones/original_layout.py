@@ -11,6 +11,12 @@ def checkpoint_of(pipeline):
     return tidy({**found, **clip_of(pipeline.text_encoder, "cond_stage_model.transformer.")})
 
 
+def second_of(pipeline):
+    """A Stable Diffusion 2: its text encoder in OpenCLIP's names."""
+    found = {**unet_of(pipeline), **vae_of(pipeline)}
+    return tidy({**found, **open_clip_of(pipeline.text_encoder, "cond_stage_model.model.")})
+
+
 def xl_of(pipeline):
     """A Stable Diffusion XL: its second text encoder in OpenCLIP's names."""
     found = {**unet_of(pipeline), **vae_of(pipeline)}
@@ -134,8 +140,9 @@ def open_clip_of(encoder, prefix):
         "token_embedding.weight": values["embeddings.token_embedding.weight"],
         "ln_final.weight": values["final_layer_norm.weight"],
         "ln_final.bias": values["final_layer_norm.bias"],
-        "text_projection": values["text_projection.weight"].T,
     }
+    if "text_projection.weight" in values:
+        found["text_projection"] = values["text_projection.weight"].T
     swaps = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj",
              "self_attn.out_proj": "attn.out_proj"}  # fmt: skip
     for key, value in values.items():

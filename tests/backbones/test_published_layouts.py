@@ -5,7 +5,7 @@ import shutil
 import pytest
 import tiny_families as tiny
 import torch
-from original_layout import DENOISER, joint_of, transformer_of, xl_of
+from original_layout import DENOISER, joint_of, second_of, transformer_of, xl_of
 from safetensors.torch import save_file
 from tiny_families import CASES, clip_text, t5_text
 
@@ -46,7 +46,12 @@ def sd3():
 
 
 pytestmark = pytest.mark.usefixtures("narrow_flux")
-WHOLE = {"stable-diffusion-xl": (xl, xl_of), "stable-diffusion-3": (sd3, joint_of), "flux": (tiny.flux, joint_of)}
+WHOLE = {
+    "stable-diffusion": (tiny.stable_diffusion, second_of),
+    "stable-diffusion-xl": (xl, xl_of),
+    "stable-diffusion-3": (sd3, joint_of),
+    "flux": (tiny.flux, joint_of),
+}
 ALONE = (
     "stable-diffusion-3",
     "flux",
@@ -168,6 +173,32 @@ def test_weights_in_eight_bits_are_widened_and_it_is_said(made, scale, capsys):
     one, other = (Backbone.load(f"{folder / n}.safetensors:{folder / 'base'}") for n in ("eight", "wide"))
     assert "eight.safetensors: weights in float8_e4m3fn, held in float32" in capsys.readouterr().err
     assert one.fingerprint() == other.fingerprint() and same(one, other)
+
+
+def test_a_whole_checkpoint_in_eight_bits_with_scales(made):
+    """Stable Diffusion 3.5 as ComfyUI scales it: the transformer's weights and the text encoders'."""
+    folder, pipeline = made("stable-diffusion-3")
+    plain = joint_of(pipeline)
+    large = {k for k, v in plain.items() if v.ndim == 2 and k.endswith(".weight") and "embed" not in k}
+    assert sum(k.startswith("text_encoders.t5xxl") for k in large) > 4
+    scales = {k: (plain[k].abs().amax() / 448).reshape(1) for k in large}
+    packed = {k: (v / scales[k]).to(EIGHT) if k in large else v for k, v in plain.items()}
+    save_file(
+        {k: v.float() * scales[k] if k in large else v for k, v in packed.items()}, folder / "whole-wide.safetensors"
+    )
+    save_file(
+        {**packed, **{k.replace("weight", "scale_weight"): v for k, v in scales.items()}},
+        folder / "whole-8.safetensors",
+    )
+    one, other = (Backbone.load(f"{folder / n}.safetensors:{folder / 'bare'}") for n in ("whole-8", "whole-wide"))
+    assert same(one, other) and not same_but_far(one, Backbone.load(str(folder / "base")))
+
+
+@torch.no_grad()
+def same_but_far(one, other):
+    """Whether two bases differ by more than eight bits can tell."""
+    a, b = (base.condition(["a cat"]).parts["text"]["tokens"] for base in (one, other))
+    return bool((a - b).abs().max() > 0.2 * b.abs().max())
 
 
 def refused(reference, *said):
