@@ -4,28 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from hashlib import sha256
 from itertools import chain
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from adapt.data.augment import PLAIN, UNCHANGED, Augmentation
 from adapt.data.beside import Before, Holed
-from adapt.data.buckets import Buckets, Size
+from adapt.data.buckets import Buckets
 from adapt.data.cache import TensorCache, key_of
 from adapt.data.contents import Contents
 from adapt.data.controls import EXTRACTORS, FILES
 from adapt.data.decode import decode
-from adapt.data.masks import mask_of
 from adapt.data.media import Reader, reader_of
 from adapt.data.picture import Picture
-from adapt.data.recent import Recent
+from adapt.data.seen import SeenPictures
 from adapt.data.values import finite, naming, own
-from adapt.data.view import Sizes, View
+from adapt.data.view import View
 from adapt.medium import PICTURES
 from adapt.types import Encoder
 
@@ -33,7 +30,7 @@ Progress = Callable[[int, int], None]
 """`progress(done, total)`."""
 
 
-class EncodedPictures:
+class EncodedPictures(SeenPictures):
     """Latents of pictures and text states of captions, read from the cache.
 
     A picture at one resolution is an *example*: the pictures at the first resolution are examples 0 … n - 1, those at the
@@ -79,61 +76,13 @@ class EncodedPictures:
         before: Before | None = None,
         holed: Holed | None = None,
     ) -> None:
-        self.pictures, self.encoder, self.shelves, self.cache = tuple(pictures) * len(shelves), encoder, shelves, cache
-        self.augmentation, self.flips, self.outside = augmentation, flips, outside
-        self.reader = reader or reader_of(PICTURES)
+        super().__init__(pictures, shelves, cache, augmentation, reader or reader_of(PICTURES), memory)
+        self.encoder, self.flips, self.outside = encoder, flips, outside
         # Another torch, or another number of threads, rounds otherwise: what is found must be what would be computed now.
         here = f"torch {torch.__version__} threads {torch.get_num_threads()}"
         self._media_key = f"{encoder.content_key(media_component)} {here}"
         self._text_key = f"{encoder.content_key(text_component)} {here}"
-        self._control, self._before, self._holed = control, before, holed
-        self._texts, self._contents = texts, Contents(pictures, self.reader.size_of)
-        self._sources = self._contents_beside([picture.source for picture in pictures])
-        self._references = self._contents_beside([picture.reference for picture in pictures])
-        self._nearest: dict[tuple[int, Size], Size] = {}
-        self._masks: dict[int, str] = {}
-        self._recent = Recent(memory)
-
-    def _contents_beside(self, others: Sequence[Picture | None]) -> Contents:
-        """Of pictures beside these; where there are none they cost nothing."""
-        if not any(others):
-            return self._contents
-        return Contents([other or own for other, own in zip(others, self.pictures, strict=False)], self.reader.size_of)
-
-    def __len__(self) -> int:
-        """The number of examples."""
-        return len(self.pictures)
-
-    @property
-    def count(self) -> int:
-        """The number of pictures: of examples at the first resolution."""
-        return len(self.pictures) // len(self.shelves)
-
-    # ------------------------------------------------------------------------------------------------ what they are
-    def captions(self, index: int) -> tuple[str, ...]:
-        """The captions of an example; the empty one when it has none."""
-        return self.pictures[index].texts
-
-    def size(self, index: int) -> Size:
-        """Width and height that an example is brought to: its bucket."""
-        shelf, number = divmod(index, self.count)
-        if len(self.shelves[shelf].sizes) == 1:
-            return self.shelves[shelf].sizes[0]
-        own = self._contents.size(number)
-        if (shelf, own) not in self._nearest:
-            self._nearest[shelf, own] = self.shelves[shelf].nearest(own)
-        return self._nearest[shelf, own]
-
-    def buckets(self) -> tuple[tuple[Size, ...], NDArray[np.int64]]:
-        """The sizes in use, smallest first, and the number of each example's own (n,)."""
-        sizes = [self.size(index) for index in range(len(self))]
-        used = sorted(set(sizes), key=lambda size: (size[0] * size[1], size))
-        number = {size: k for k, size in enumerate(used)}
-        return tuple(used), np.fromiter((number[size] for size in sizes), np.int64, len(sizes))
-
-    def sizes(self, index: int, flip: bool = False, variant: int = 0) -> Sizes:
-        """What of an example is seen, as numbers."""
-        return self._view(index, flip, variant).sizes
+        self._control, self._before, self._holed, self._texts = control, before, holed, texts
 
     # ------------------------------------------------------------------------------------------------ values
     def prepare(self, progress: Progress | None = None) -> None:
@@ -298,23 +247,10 @@ class EncodedPictures:
         return dict(self._recent(("words", caption, index, flip, variant), found))
 
     # ------------------------------------------------------------------------------------------------ how
-    def _view(self, index: int, flip: bool, variant: int) -> View:
-        number = index % self.count
-        chosen = self.augmentation.variant(self._contents.digest(number), variant)
-        flip = bool(flip) and self.pictures[index].flippable
-        return View(self._contents.size(number), self.size(index), chosen, flip)
-
     @property
     def _beside(self) -> bool:
         """Whether captions are read beside sources."""
         return self._before is not None and self._before.read is not None
-
-    def _of_source(self, number: int, view: View) -> View:
-        """How the source of a picture is seen, which may be of another size."""
-        return replace(view, original=self._sources.size(number))
-
-    def _settings(self, view: View) -> list[object]:
-        return [*self.reader.facts, *view.facts(self.reader.timed)]
 
     def _jobs(self) -> Iterator[Callable[[], object]]:
         for index, picture in enumerate(self.pictures):
@@ -344,14 +280,6 @@ class EncodedPictures:
             if hash(caption) not in seen:
                 seen.add(hash(caption))
                 yield caption
-
-    def _cached(self, key: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """From the cache, else computed and put there."""
-        entry = self.cache.get(key)
-        if entry is None:
-            entry = compute()
-            self.cache.put(key, entry)
-        return entry
 
     @torch.no_grad()
     def _encode_picture(self, number: int, view: View) -> dict[str, Tensor]:
@@ -407,20 +335,6 @@ class EncodedPictures:
         part = holed.encode(x[None], filled[None].to(x))
         entry = {name: own(y[0].float() if y.is_floating_point() else y[0]) for name, y in part.items()}
         return finite(entry, f"The latents around a hole of {picture.name}")
-
-    def _mask_on(self, number: int, view: View, height: int, width: int) -> dict[str, Tensor]:
-        picture = self.pictures[number]
-        with naming(picture):
-            mask = mask_of(picture, view.original)
-        assert mask is not None, "only pictures with a mask are asked"
-        return {"area": torch.from_numpy(np.ascontiguousarray(view.area(mask, height, width)))[None]}
-
-    def _mask_digest(self, number: int) -> str:
-        """sha256 of the mask's file, as it was when first asked for."""
-        mask = self.pictures[number].mask
-        if number not in self._masks:
-            self._masks[number] = sha256(mask.read()).hexdigest() if isinstance(mask, Picture) else str(mask)
-        return self._masks[number]
 
     @torch.no_grad()
     def _encode_caption(self, caption: str) -> dict[str, Tensor]:

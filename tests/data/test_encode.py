@@ -357,7 +357,7 @@ def test_masks_are_cached_and_a_changed_mask_is_seen(tmp_path, masked, encoded, 
     white = Picture("m", None, encoded(Image.new("L", (60, 40), 255)))
     changed = EncodedPictures([replace(masked[0], mask=white)], LinearEncoder(), (ASPECTS,), cache)
     assert bool((changed.weight(0) == 1).all())
-    monkeypatch.setattr("adapt.data.encode.mask_of", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("adapt.data.seen.mask_of", lambda *_: pytest.fail("decoded again"))
     again = EncodedPictures(masked, LinearEncoder(), (ASPECTS,), cache)
     assert again.weight(0).equal(first.weight(0)) and again.encoder.media == []
 
