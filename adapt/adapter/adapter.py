@@ -6,31 +6,28 @@ hold), `adapter.json` (the facts needed to use it), `samples/`, `README.md`. A b
 
 from __future__ import annotations
 
-import fnmatch
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from adapt import files
 from adapt.adapter.conditioners import read_conditioners
 from adapt.adapter.facts import FACTS_NAME, Facts, read_facts
 from adapt.adapter.places import home, locate, name_of
 from adapt.errors import AdapterError
-from adapt.formats import FILE_NAME, Layer, LoraWeights, read, write_peft
+from adapt.formats import Layer, LoraWeights, read, write_peft
 from adapt.formats.conditioners import FOLDER as CONDITIONING
 from adapt.formats.conditioners import labels_in, write_conditioners
 from adapt.formats.described import Description, write_sidecars
 from adapt.formats.embeddings import FOLDER as EMBEDDINGS
 from adapt.formats.embeddings import Embeddings, read_bundled, read_embeddings, write_embeddings
 from adapt.formats.encoder_names import by_diffusers
-from adapt.formats.experts import LOW_FILE, LOW_NAME, SECOND, files_of, of_both, write_folder
+from adapt.formats.experts import files_of, of_both, write_folder
 from adapt.formats.export import export
 from adapt.formats.header import read_metadata
-from adapt.formats.peft_folder import FOLDER, folders, of_one_adapter
+from adapt.formats.peft_folder import FOLDER, of_one_adapter
 from adapt.formats.readers import LOADER
 from adapt.formats.tlora import TimeLora
 from adapt.licences import Licence
@@ -301,35 +298,9 @@ class Adapter:
         Raises:
             AdapterError: made for another base, or classes where there are some already; the backbone is then untouched.
         """
-        from adapt.backbones.beside import Beside
-        from adapt.lora import Applied
-        from adapt.lora.by_time import Following, at_share
-        from adapt.lora.words import Words
+        from adapt.adapter.wearing import put_on
 
-        self.check(backbone)
-        if both := set(self.conditioners) & set(backbone.conditioners):
-            raise AdapterError("another adapter with such a conditioner is on this base already", given=", ".join(sorted(both)),
-                               allowed="one at a time", next="of classes: adapt classes A --merge B")  # fmt: skip
-        for conditioner in self.conditioners.values():
-            if isinstance(conditioner, Beside):
-                conditioner.put_on(backbone)
-        applied = Applied(backbone.modules, at_share(self.layers(), 0.0), scale)
-        if "tlora" in self.weights.kinds:
-            following = Following(applied, self.layers(), backbone.objective().share, 0.0)
-            applied.then.append(backbone.listen(following))
-        if self.words:
-            try:
-                applied.then.append(Words(backbone.pipeline, self.words).remove)
-            except BaseException:
-                applied.unload()
-                raise
-        if scale:  # at 0 it is nothing
-            for part, conditioner in self.conditioners.items():
-                backbone.conditioners[part] = conditioner
-                applied.then.append(partial(backbone.conditioners.pop, part))
-            if self.classes is not None:
-                applied.then.append(_own_layers(backbone, self.classes, scale, applied))
-        return applied
+        return put_on(self, backbone, scale)
 
     def fitting(self, backbone: Backbone, allow_missing: Sequence[str] = ()) -> Adapter:
         """The adapter without layers that the backbone does not have, as far as they are named.
@@ -340,28 +311,9 @@ class Adapter:
         Raises:
             AdapterError: a layer that is missing and not named, or a name that fits no layer of the adapter.
         """
-        from adapt.lora.applied import has_layer
+        from adapt.adapter.wearing import fitting
 
-        names = list(self.layers())
-        if strange := [name for name in allow_missing if not fnmatch.filter(names, name)]:
-            raise AdapterError(
-                "--allow-missing: the adapter has no such layer", given=strange[0], allowed=names[0] + " …"
-            )
-        missing = [name for name in names if not has_layer(backbone.modules, name)]
-        allowed = {name for pattern in allow_missing for name in fnmatch.filter(missing, pattern)}
-        if refused := [name for name in missing if name not in allowed]:
-            raise AdapterError(
-                f"the adapter was made for another base: it has no layer for {len(refused)} of {len(names)}",
-                given=refused[0],
-                next=f"--allow-missing '{refused[0].partition('.')[0]}.*' draws without them",
-            )
-        kept = {
-            c: {name: layer for name, layer in layers.items() if f"{c}.{name}" not in allowed}
-            for c, layers in self.weights.modules.items()
-        }
-        return replace(
-            self, weights=LoraWeights({c: found for c, found in kept.items() if found}, self.weights.metadata)
-        )
+        return fitting(self, backbone, allow_missing)
 
     def layers(self) -> dict[str, Layer]:
         """By `<component>.<layer>`."""
@@ -397,55 +349,9 @@ class Adapter:
         Raises:
             AdapterError: the library did not take every layer, or one with another strength.
         """
-        from adapt.loading import plain
-        from adapt.lora.text_encoders import inner
-        from adapt.lora.through_peft import load_by_peft, require_taken
-        from adapt.lora.words import say_to
-        from adapt.quiet import quiet_libraries
+        from adapt.adapter.wearing import in_pipeline
 
-        self.check(backbone)
-        if self.loader != "peft" and backbone.loader == "peft":  # a bare file, of a family whose pipeline has no loader
-            return replace(self, facts=replace(self.facts, loads_in=("adapt", "peft"))).to_diffusers(backbone)
-        pipeline = plain(backbone)
-        with tempfile.TemporaryDirectory() as folder, quiet_libraries():
-            self.save(folder)
-            if self.loader == "diffusers":
-                _load(pipeline, Path(folder))
-            else:
-                for name, inside in folders(Path(folder) / FOLDER, self.weights).items():
-                    load_by_peft(inner(getattr(pipeline, name)), inside)
-            for word, found in self.words.items():
-                say_to(pipeline, word, found, Path(folder))
-        for name, layers in self.weights.modules.items():
-            module = inner(getattr(pipeline, name))
-            module.requires_grad_(False).eval()
-            require_taken(module, layers, name, self.loader)
-        return pipeline
-
-
-def _load(pipeline: Any, folder: Path) -> None:
-    """What the card tells users to do, for the files that are there."""
-    if (folder / FILE_NAME).is_file():
-        pipeline.load_lora_weights(str(folder), weight_name=FILE_NAME, use_safetensors=True)
-    if (folder / LOW_FILE).is_file():
-        pipeline.load_lora_weights(
-            str(folder / SECOND), weight_name=LOW_NAME, use_safetensors=True, load_into_transformer_2=True
-        )
-
-
-def _own_layers(backbone: Backbone, classes: ClassConditioner, scale: float, applied: Applied) -> Callable[[], None]:
-    """Puts on the layers that are classes' own; what takes them off again.
-
-    Raises:
-        AdapterError: made for another base; all of it is off again then.
-    """
-    from adapt.backbones.own_layers import put_on
-
-    try:
-        return put_on(backbone, classes, scale)
-    except ValueError as error:
-        applied.unload()
-        raise AdapterError(f"the adapter was made for another base: {error}") from error
+        return in_pipeline(self, backbone)
 
 
 def _by_diffusers(component: str, layers: Mapping[str, Layer]) -> bool:
