@@ -4,12 +4,12 @@
     python benchmarks/joint_guidance.py --run runs/class_adapter/run --out runs/joint_guidance
 
 Every class of `--classes` is drawn with the words red, green and blue, from the same noises, at each scale of the words with
-the class at `--held`, and at each scale of the class with the words at `--held`. A dial's range is 0 (not told) over 1 (told, no
-push) upwards. The class's score is the log-odds that the judge of `class_adapter.py` gives it among all classes of the adapter:
-its probability is 0.86 at scale 1 already, and cannot rise much. The words' score is how much more of the asked colour than of
-the other two there is in the ink, in -1 … 1. Scores of different kinds are compared in units of their own standard deviation over
-all drawings. Wanted: each scale raises its own score, step by step in the mean, and lowers the other's by less, over the whole
-range and from 1 on. OUT gets `joint_guidance.json` and `sheet.png`.
+the class at `--held`, and at each scale of the class, and at 0, with the words at `--held`. 0 takes the part away, 1 tells it
+without a push; the words' scale begins at 1. The class's score is the log-odds that the judge of `class_adapter.py` gives it
+among all classes of the adapter: its probability is 0.86 at scale 1 already, and cannot rise much. The words' score is how much
+more of the asked colour than of the other two there is in the ink, in -1 … 1. Scores of different kinds are compared in units of
+their own standard deviation over all drawings. Wanted: each scale raises its own score, step by step in the mean, and lowers the
+other's by less, over the whole range and from 1 on. OUT gets `joint_guidance.json` and `sheet.png`.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="a class adapter of examples/data/animals")
     parser.add_argument("--classes", nargs="+", default=["cat", "fish", "horse", "monkey"])
-    parser.add_argument("--scales", nargs="+", type=float, default=[0.0, 1.0, 2.0, 3.0, 4.0])
+    parser.add_argument("--scales", nargs="+", type=float, default=[1.0, 2.0, 3.0, 4.0])
     parser.add_argument("--held", type=float, default=2.0, help="the other scale")
     parser.add_argument("--each", type=int, default=6, help="noises for a class and a colour")
     parser.add_argument("--packages", type=Path, default=default_folder() / "icon_sets")
@@ -101,27 +101,27 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     heads, _, name = judge.obtain(args.packages, BUNDLED / "vae")
     base, adapter, seen = adapt.Backbone.load("icons"), adapt.Adapter.load(args.run), (heads, PhotoNet())
-    found, shown = {}, []
+    first, found, shown = args.scales[0], {}, []
+    scales = {"words": args.scales, "class": [0.0, *args.scales]}
     for dial in ("words", "class"):
-        for scale in args.scales:
+        for scale in scales[dial]:
             pair = (scale, args.held) if dial == "words" else (args.held, scale)
             told, known, batch = scores(args, base, adapter, seen, *pair)
             found[dial, scale] = {"words": told, "class": known}
             shown.append(batch[:: args.each])
             print(f"{dial} {scale:g}: words {told.mean():.3f}, class {known.mean():.3f}", flush=True)
     spread = {score: float(torch.cat([each[score] for each in found.values()]).std()) for score in ("words", "class")}
-    neutral = args.scales.index(1.0) if 1.0 in args.scales else 0
     report = {"judge": name, "spread": spread, "dials": {}}
     for dial, other in (("words", "class"), ("class", "words")):
-        steps = [{score: mean(found[dial, s][score] / spread[score]) for score in spread} for s in args.scales]
+        steps = [{score: mean(found[dial, s][score] / spread[score]) for score in spread} for s in scales[dial]]
         own, side = ([step[score].value for step in steps] for score in (dial, other))
         report["dials"][dial] = {
-            "scales": args.scales,
+            "scales": scales[dial],
             "own": own,
             "own errors": [step[dial].error for step in steps],
             "other": side,
             "own rises step by step": own == sorted(own),
-            **{f"from {args.scales[k]:g} on": change(own[k:], side[k:]) for k in (0, neutral)},
+            **{f"from {scales[dial][k]:g} on": change(own[k:], side[k:]) for k in {0, scales[dial].index(first)}},
         }
         print(f"{dial}: {report['dials'][dial]}")
     (args.out / "joint_guidance.json").write_text(json.dumps(report, indent=2) + "\n")

@@ -15,8 +15,6 @@ from conditioning.own_layers import PREFIX, Changes, OwnLayers
 
 SLOTS = ("tokens", "embedding")
 
-WEAKER = 0.5
-"""Share of a class's own layers in what guidance keeps away from."""
 Mixture = Mapping[str, float]
 """Class → its share: `{"finch": 0.7, "canary": 0.3}`."""
 
@@ -137,14 +135,13 @@ class ClassConditioner(LearnedConditioner):
         return {self.slot: self.empty + moved.view(len(raw), *self.empty.shape), **self.own_layers.told(weights)}
 
     def beside(self, part: Part) -> Part:
-        """What guidance keeps away from where `part` is told: null, and half of its classes' own layers.
+        """Null beside what `part` is told: the classes' own layers stay, as a control stays on both sides of guidance.
 
-        The null of the classes that were there does not know a further one, at no noise: the push away from it never ends, and
-        colours are driven out of range. The class at half its strength is a weaker version of itself (Karras et al. 2024,
-        arXiv 2406.02507). Classes without layers of their own: null.
+        The null of the classes that were there knows nothing of a further one, at no noise: the push away from it never ends, and
+        colours are driven out of range. So null is learned anew under a class's own layers. Classes without any: null.
         """
         null = self.null(len(next(iter(part.values()))))
-        return {**null, **({"own": WEAKER * part["own"]} if "own" in part else {})}
+        return {**null, **({"own": part["own"]} if "own" in part else {})}
 
     def null(self, rows: int) -> Part:
         nobody = self.empty.new_zeros(rows, len(self.labels))

@@ -40,6 +40,10 @@ class LearnedConditioner(nn.Module, ABC):
     def null(self, rows: int) -> Part:
         """The part that says nothing, `rows` times."""
 
+    def beside(self, part: Part) -> Part:
+        """What says nothing in place of a part: null, and what of the part is on both sides of guidance."""
+        return self.null(len(next(iter(part.values()))))
+
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
         """Everything that it has learned, by the names in its file; copies on the CPU."""

@@ -71,14 +71,13 @@ def settled_network(settings: TrainSettings, backbone: Backbone) -> dict[str, An
 
 def _as_grown(settings: TrainSettings, backbone: Backbone) -> dict[str, Any]:
     """What is known of the network of an adapter that learns further classes, and how it learned: its learning rate is the
-    further classes' too, unless one was given. What no class is stays as it is, so rows without one would teach nothing."""
+    further classes' too, unless one was given."""
     told = grown(str(settings.grow_from), backbone).facts.training
     known = {name: told[name] for name in ("kind", "rank", "alpha") if told.get(name) is not None}
-    paces = {"class_dropout": 0.0, "joint_dropout": 0.0}
-    if told.get("learning_rate") and told.get("optimizer") == settings.optimizer:  # others have rates of another size
-        paces["learning_rate"] = float(told["learning_rate"])
-    chosen = {name: value for name, value in paces.items() if name not in settings.model_fields_set}
-    return {"targets": backbone.lora_targets, "train_text_encoder": False, **known, **chosen}
+    alike = told.get("optimizer") == settings.optimizer  # others have rates of another size
+    if alike and told.get("learning_rate") and "learning_rate" not in settings.model_fields_set:
+        known["learning_rate"] = told["learning_rate"]
+    return {"targets": backbone.lora_targets, "train_text_encoder": False, **known}
 
 
 def _idle(backbone: Backbone, targets: Sequence[str]) -> dict[str, int]:

@@ -48,9 +48,12 @@ class Taught(Held):
             return condition
         return condition.replaced({self.conditioner.name: self.conditioner.encode(raw)})
 
-    def null(self, rows: int) -> dict[str, Part]:
-        """The part that says nothing, with gradients."""
-        return {self.conditioner.name: self.conditioner.null(rows)} if self.awake else {}
+    def null(self, condition: Condition) -> dict[str, Part]:
+        """The part that says nothing in place of what the condition says, with gradients."""
+        if not self.awake:
+            return {}
+        name = self.conditioner.name
+        return {name: self.conditioner.beside(condition.parts[name])}
 
     @torch.no_grad()
     def frozen(self, values: Mapping[str, Tensor] | None = None) -> LearnedConditioner:

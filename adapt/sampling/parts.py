@@ -65,7 +65,7 @@ def nothing(backbone: Backbone, condition: Condition, beside: Condition | None =
 
     Args:
         beside: whose control and source stay: where something is drawn, and of what, is the same on both sides of every guidance.
-            Of a class, what it changes in layers stays by half (`ClassConditioner.beside`). None: nothing of it.
+            Of a class, what it changes in layers stays (`ClassConditioner.beside`). None: nothing of it.
     """
     rows = len(condition)
     found = _with(backbone, condition, {"class": [""] * rows, "image": [None] * rows, "control": [None] * rows})

@@ -127,7 +127,7 @@ def with_taught(course: Course, rows: Rows, condition: Condition) -> Condition:
     nulls: dict[str, Part] = {}
     for name, taught in course.injection.taught.items():
         condition = taught.told(condition, RAW[name](course.examples, views(course, rows)))
-        nulls |= taught.null(len(condition))
+        nulls |= taught.null(condition)
     dropped = {name: x.to(course.backbone.device) for name, x in dropped_rows(course, rows).items() if name in nulls}
     return condition.drop(dropped, Condition(nulls)).to(course.backbone.device, course.backbone.dtype)
 

@@ -165,13 +165,27 @@ def test_every_row_is_told_its_own_class_and_dropped_rows_none(tiny_base):
         assert torch.allclose(condition.parts["class"]["tokens"][row], expected, atol=1e-6)
 
 
+def test_rows_that_drop_a_class_that_is_added_keep_its_own_layers(result, tiny_base):
+    from adapt.api.classes import own_layers
+    from adapt.data.plan import Plan
+
+    backbone, settings = Backbone.load(str(tiny_base)), tiny(**{**OWN, "class_dropout": 0.5})
+    own = own_layers(result.adapter, backbone, ["owl"], tiny(**OWN, grow_from=str(result.folder)))
+    pieces = Pieces(backbone, ["owl"], settings, plan := Plan(seed=1, size=1, batch=40))
+    pieces.injection.taught["class"] = taught = put_in_classes(backbone, settings, ["owl"], result.adapter.classes, own)
+    told = with_taught(pieces, rows := plan.rows(0, range(40)), backbone.condition([""] * 40)).parts["class"]
+    dropped = (told["tokens"] == taught.conditioner.empty).flatten(1).all(1)
+    assert 0 < int(dropped.sum()) < 40 == len(rows.items())
+    assert (told["own"] == torch.tensor([0.0, 0.0, 0.0, 1.0])).all()
+
+
 def test_the_base_is_told_no_class(tiny_base):
     backbone = Backbone.load(str(tiny_base))
     condition = backbone.condition([""])
     classes = put_in_classes(backbone, tiny(**OWN), LABELS)
     with classes.disabled():
         assert classes.told(condition, ["finch"]) is condition
-        assert classes.null(1) == {}
+        assert classes.null(condition) == {}
     assert classes.told(condition, ["finch"]).parts.keys() == {"text", "class"}
 
 
@@ -220,7 +234,6 @@ def test_a_class_that_is_added_changes_layers_for_itself_and_learns_as_its_adapt
     assert all(bool(change.up.any()) for found in changes.values() for change in found)
     told = json.loads((grown.folder / "run.json").read_text())["settings"]
     assert told["learning_rate"] == result.adapter.facts.training["learning_rate"]
-    assert (told["class_dropout"], told["joint_dropout"]) == (0.2, 0.0)  # the first was given
 
 
 def test_an_optimizer_of_another_kind_does_not_take_over_the_learning_rate(result, tiny_base):
@@ -246,7 +259,7 @@ def test_both_sides_of_guidance_are_told_of_a_class_s_own_layers(grown, tiny_bas
         return predictors["main"](x_t, moment.t.expand(len(x_t)), condition)
 
     drawn(base, grown.adapter, class_name=["owl", "finch"], guidance=spy, steps=1, batch_size=2, guidance_scale=None)
-    assert seen == [[[1.0, 0.0], [0.5, 0.0]]]
+    assert seen == [[[1.0, 0.0], [1.0, 0.0]]]
 
 
 def test_without_layers_of_its_own_a_class_is_its_tokens(result, more, tiny_base, tmp_path):
