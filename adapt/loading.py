@@ -45,6 +45,7 @@ __all__ = [
     "plain",
     "read_index",
     "require",
+    "told_of",
 ]
 HALVES = {"KandinskyV22Pipeline": "its prior", "KandinskyV22PriorPipeline": "its decoder"}
 """Pipelines that are published apart and say nothing alone → what they lack."""
@@ -154,6 +155,16 @@ def held_in(where: Source, device: str) -> str:
     if own in OWN.values():
         return "fp32" if own == "fp16" and on_cpu else own
     return "bf16" if own.startswith("F8") or not on_cpu else "fp32"
+
+
+def told_of(own: str, held: str) -> str | None:
+    """What is worth saying of `own_precision` and what a base is held in; None: nothing."""
+    if own == held:
+        return None
+    known = own in OWN.values() or own.startswith("F8")
+    return (
+        f"weights in {own}, held in {held}" if known else f"weights packed as {own}, unpacked to {held} in every pass"
+    )
 
 
 def in_few_bits(reference: str) -> bool:

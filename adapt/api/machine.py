@@ -22,7 +22,7 @@ from adapt.config import TrainSettings
 from adapt.config.network import SPLITS
 from adapt.errors import SettingsError
 from adapt.formats.layer import Layer
-from adapt.loading import held_in, own_precision
+from adapt.loading import held_in, own_precision, told_of
 from adapt.progress import say
 from adapt.source import bundled, source
 from adapt.training.launch import require_even
@@ -104,8 +104,8 @@ def held(reference: str, settings: TrainSettings, device: str) -> TrainSettings:
     own, mixed = held_in(where, device), settings.precision
     fits = own in ("fp32", mixed) or (own, mixed) == ("bf16", "no")
     chosen = own if fits and settings.init not in SPLITS else "fp32"
-    if chosen != own_precision(where) and reference not in bundled():
-        say(f"weights in {own_precision(where)}, held in {chosen}; base_precision says otherwise")
+    if reference not in bundled() and (told := told_of(own_precision(where), chosen)):
+        say(f"{told}; base_precision says otherwise")
     return settings.model_copy(update={"base_precision": chosen})
 
 

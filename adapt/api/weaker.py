@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from adapt.adapter import Adapter
 from adapt.backbones import Backbone
 from adapt.errors import SettingsError
-from adapt.lora import weight_of
+from adapt.formats import Layer
+from adapt.lora.applied import place_of
+from adapt.lora.side import Aside, Side
 from adapt.lora.variant import Variant
 from adapt.sampling.guidances import WEAKER, Named, share_of
 from adapt.sampling.guided import BASE, weak_name
@@ -30,9 +32,11 @@ def weaker_of(backbone: Backbone, drawings: Iterable[Drawing], adapters: Scaled)
     asked = {named for drawing in drawings for named in named_in(drawing.guidance)}
     wanted = sorted((named for named in asked if named.name in WEAKER), key=str)
     return {
-        BASE if named.name == "domain" else weak_name(named): Variant(
+        BASE if named.name == "domain" else weak_name(named): _variant(
+            backbone,
             _without(backbone.predict, _taught(adapters)) if named.name == "domain" else backbone.predict,
-            values_of(backbone, _weak(named, adapters), adapters),
+            _weak(named, adapters),
+            adapters,
         )
         for named in wanted
     }
@@ -55,7 +59,30 @@ def _without(predict: Predictor, taught: set[str]) -> Predictor:
 
 def bare_of(backbone: Backbone, adapters: Scaled) -> Predictor:
     """What the base predicts without these adapters, also while they are on it. To be called on the bare base."""
-    return Variant(_without(backbone.predict, _taught(adapters)), values_of(backbone, [], adapters))
+    return _variant(backbone, _without(backbone.predict, _taught(adapters)), [], adapters)
+
+
+def _variant(backbone: Backbone, predict: Predictor, weak: Scaled, adapters: Scaled) -> Predictor:
+    """The predictor with the adapters of `weak` alone, in weights and beside packed ones, whatever is on it."""
+    values = values_of(backbone, weak, adapters)
+    beside = packed_of(backbone, weak, adapters)
+    return Aside(Variant(predict, values), beside) if beside else Variant(predict, values)
+
+
+def packed_of(backbone: Backbone, weak: Scaled, adapters: Scaled) -> dict[nn.Module, list[tuple[Layer, float]]]:
+    """The denoisers' touched layers whose weights are in few bits → the layers of `weak` beside them."""
+    found: dict[nn.Module, list[tuple[Layer, float]]] = {}
+    for number, (adapter, scale) in enumerate([*weak, *adapters]):
+        for name, layer in _of_denoisers(backbone, adapter).items():
+            place = place_of(backbone.modules, name, layer)
+            if isinstance(place, Side):
+                found.setdefault(place.module, []).extend([(layer, scale)] if number < len(weak) else [])
+    return found
+
+
+def _of_denoisers(backbone: Backbone, adapter: Adapter) -> dict[str, Layer]:
+    components = tuple(f"{name}." for name in backbone.denoisers)
+    return {name: layer for name, layer in adapter.layers().items() if name.startswith(components)}
 
 
 def _weak(named: Named, adapters: Scaled) -> Scaled:
@@ -73,20 +100,18 @@ def _weak(named: Named, adapters: Scaled) -> Scaled:
 
 @torch.no_grad()
 def values_of(backbone: Backbone, weak: Scaled, adapters: Scaled) -> dict[nn.Parameter, Tensor]:
-    """The denoisers' touched weights as they are with the adapters of `weak` alone.
+    """The denoisers' touched weights, where they are whole, as they are with the adapters of `weak` alone.
 
     Args:
         weak: adapters and their scales.
         adapters: those that are applied now: what they touch is the base's own in the weaker model.
     """
-    backbone.require_whole_weights("guidance from a weaker model swaps weights")
-    components = tuple(f"{name}." for name in backbone.denoisers)
-    touched = {
-        name: weight_of(backbone.modules, name, layer)
+    places = {
+        name: place_of(backbone.modules, name, layer)
         for adapter, _ in [*adapters, *weak]
-        for name, layer in adapter.layers().items()
-        if name.startswith(components)
+        for name, layer in _of_denoisers(backbone, adapter).items()
     }
+    touched = {name: place for name, place in places.items() if isinstance(place, Tensor)}
     values = {name: weight.detach().clone() for name, weight in touched.items()}
     for adapter, scale in weak:
         adapter.check(backbone)

@@ -40,14 +40,14 @@ def base_of(reference: str, device: str | None, precision: str | None) -> Backbo
     import torch
 
     from adapt.backbones import Backbone
-    from adapt.loading import held_in, own_precision
+    from adapt.loading import held_in, own_precision, told_of
     from adapt.progress import say
     from adapt.source import bundled, source
 
     there, where = device_of(device), source(reference)
     held = precision or held_in(where, there)
-    if precision is None and held != (own := own_precision(where)) and reference not in bundled():
-        say(f"weights in {own}, held in {held} on this device; --precision says otherwise")
+    if precision is None and reference not in bundled() and (told := told_of(own_precision(where), held)):
+        say(f"{told}; --precision says otherwise")
     return Backbone.load(reference, dtype=getattr(torch, PRECISIONS[held]), device=there)
 
 

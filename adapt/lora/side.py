@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from adapt.backbones.packed import shape_of
 from adapt.errors import AdapterError
 from adapt.formats import Layer, Pair
+from conditioning import Condition, Predictor
 
 if TYPE_CHECKING:
     from adapt.lora.applied import Applied
@@ -23,7 +26,7 @@ SIDE = "_adapt_side"
 class _On:
     """One adapter's LoRA: A and s · B, in the type and on the device of what the layer computes."""
 
-    handle: Applied
+    handle: Applied | None
     down: Tensor
     up: Tensor
 
@@ -51,31 +54,71 @@ class Side:
 
     def put_on(self, handle: Applied, layer: Layer, scale: float) -> None:
         """One adapter's LoRA beside the layer; if the adapter is there already, in its own place instead of what it was."""
-        assert isinstance(layer, Pair), "judged by side_of"
-        new = _On(handle, layer.down, layer.up * (layer.scale * scale))
+        new = _of(handle, layer, scale)
         places = [n for n, on in enumerate(self.layers) if on.handle is handle]
         if places:
             self.layers[places[0]] = new
         else:
             self.layers.append(new)
-        if self._hook is None:
-            self._hook = self.module.register_forward_hook(self._add)
-            setattr(self.module, SIDE, self)
+        self._settle()
 
     def take_off(self, handle: Applied) -> None:
         """One adapter off."""
         self.layers = [on for on in self.layers if on.handle is not handle]
-        if not self.layers and self._hook is not None:
+        self._settle()
+
+    @contextmanager
+    def instead(self, others: Sequence[tuple[Layer, float]]) -> Iterator[None]:
+        """Other LoRA beside the layer, and its scales, inside the `with`."""
+        kept = self.layers
+        self.layers = [_of(None, layer, scale) for layer, scale in others]
+        self._settle()
+        try:
+            yield
+        finally:
+            self.layers = kept
+            self._settle()
+
+    def _settle(self) -> None:
+        """Listens while there is something to add."""
+        if self.layers and self._hook is None:
+            self._hook = self.module.register_forward_hook(self._add)
+            setattr(self.module, SIDE, self)
+        elif not self.layers and self._hook is not None:
             self._hook.remove()
             self._hook = None
             delattr(self.module, SIDE)
 
     def _add(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        if any(on.handle.resting for on in self.layers):
+        if any(on.handle is not None and on.handle.resting for on in self.layers):
             return output
         for on in self.layers:
             output = on(inputs[0], output)
         return output
+
+
+def _of(handle: Applied | None, layer: Layer, scale: float) -> _On:
+    assert isinstance(layer, Pair), "judged by side_of"
+    return _On(handle, layer.down, layer.up * (layer.scale * scale))
+
+
+class Aside:
+    """A predictor with other adapters beside packed layers than those that are on them at that moment.
+
+    Args:
+        predict: what predicts.
+        others: packed layer → what is beside it instead, with scales.
+    """
+
+    def __init__(self, predict: Predictor, others: Mapping[nn.Module, Sequence[tuple[Layer, float]]]) -> None:
+        self.predict, self.others = predict, others
+
+    def __call__(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        with ExitStack() as stack:
+            for module, layers in self.others.items():
+                side: Side = getattr(module, SIDE, None) or Side(module)
+                stack.enter_context(side.instead(layers))
+            return self.predict(x_t, t, condition)
 
 
 def side_of(module: nn.Module, name: str, layer: Layer) -> Side:

@@ -143,6 +143,30 @@ def test_adapters_lie_beside_packed_layers_and_come_off_without_a_trace(flux):
     assert not any(m._forward_hooks for m in backbone.denoiser.modules())
 
 
+def test_weaker_versions_of_what_draws(flux):
+    """The base alone, and the same adapter at half its scale, while it is on: what guidance and `adapt explain` compare with."""
+    from adapt.api.weaker import _variant, bare_of
+
+    backbone = Backbone.load(flux[0])
+    layers = lora_of(backbone)
+    adapter = Adapter(LoraWeights({"transformer": {n.partition(".")[2]: p for n, p in layers.items()}}))
+    bare, half = (
+        bare_of(backbone, [(adapter, 1.0)]),
+        _variant(backbone, backbone.predict, [(adapter, 0.5)], [(adapter, 1.0)]),
+    )
+    x, t, condition = torch.randn(1, *backbone.own_latents), torch.tensor([400.0]), backbone.condition(["a cat"])
+    with torch.no_grad():
+        plain = backbone.predict(x, t, condition)
+        with adapter.apply(backbone, 0.5):
+            weak = backbone.predict(x, t, condition)
+        with adapter.apply(backbone):
+            whole = backbone.predict(x, t, condition)
+            assert torch.equal(bare(x, t, condition), plain) and torch.equal(half(x, t, condition), weak)
+            assert torch.equal(backbone.predict(x, t, condition), whole) and not torch.equal(weak, whole)
+        assert torch.equal(half(x, t, condition), weak) and torch.equal(backbone.predict(x, t, condition), plain)
+    assert not any(m._forward_hooks for m in backbone.denoiser.modules())
+
+
 def test_what_packed_weights_cannot_do_is_said(flux, tmp_path, monkeypatch):
     backbone = Backbone.load(flux[0])
     layers = lora_of(backbone)
