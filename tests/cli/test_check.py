@@ -12,7 +12,8 @@ from PIL import Image
 
 from adapt.backbones import Backbone
 from adapt.cli.main import main
-from adapt.loading import _slow_counter, caption_counter, find, frame_of
+from adapt.loading import caption_counter, find, frame_of
+from adapt.loading.counter import _slow_counter
 
 OPENMOJI = Path(__file__).parents[2] / "examples" / "data" / "openmoji" / "train"
 
