@@ -66,7 +66,7 @@ def test_the_commands_in_the_recipes_are_words_that_the_script_takes():
 @pytest.mark.parametrize("variable", SHARDING)
 def test_networks_that_are_cut_up_are_refused_before_a_process_group(monkeypatch, variable):
     monkeypatch.setenv(variable, "4" if "TP_SIZE" in variable else "true")
-    with pytest.raises(SettingsError, match="does not cut networks up") as refused:
+    with pytest.raises(SettingsError, match="networks that a launcher cuts up") as refused:
         make_accelerator(TrainSettings())
     assert SHARDING[variable] in str(refused.value)
 

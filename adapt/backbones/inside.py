@@ -7,6 +7,7 @@ the block at two fifths of the depth.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,14 +18,19 @@ if TYPE_CHECKING:
     from conditioning import Condition
 
 
+STACK = re.compile(r"(?!text_)\w*(blocks|layers)")
+"""Of a transformer's children those that are blocks which pictures go through."""
+
+
 def middle(denoiser: nn.Module) -> nn.Module:
     """The block that is listened to."""
     up = getattr(denoiser, "up_blocks", None)
     if isinstance(up, nn.ModuleList):
         return up[min(1, len(up) - 1)]
-    stacks = [module for module in denoiser.modules() if isinstance(module, nn.ModuleList)]
-    longest = max(stacks, key=len)
-    return longest[2 * len(longest) // 5]
+    stacks: list[Any] = [module for name, module in denoiser.named_children() if STACK.fullmatch(name)]
+    longest: Any = max(reversed(stacks), key=len)  # of two as long the one behind, where streams have met
+    block: nn.Module = longest[2 * len(longest) // 5]
+    return block
 
 
 @torch.no_grad()

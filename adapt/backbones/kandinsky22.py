@@ -57,7 +57,6 @@ class Kandinsky22(Backbone):
         pixels: Tensor = movq.decode(latents.to(movq.dtype), force_not_quantize=True).sample
         return pixels
 
-    @torch.no_grad()
     def encode_text(self, captions: Sequence[str]) -> Part:
         return {"embedding": torch.cat([self._seen(caption) for caption in captions])}  # (B, D)
 

@@ -238,5 +238,5 @@ def test_fit_measures_a_base_whose_weights_wait(captioned, tiny_base):
 
     settings = tiny(memory="fit", offload_weights=1.0, offload_activations=True, batch_size=4, accumulation=1)
     found = fit.fitted(str(tiny_base), settings, gather(captioned, settings), make_accelerator(settings))
-    assert found == settings.model_copy(update={"memory": "as_set"})
+    assert found == settings.model_copy(update={"memory": "as_set", "base_precision": "fp32"})
     assert Backbone.load(str(tiny_base)).listeners == []
