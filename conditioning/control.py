@@ -27,7 +27,7 @@ class ControlConditioner(LearnedConditioner):
         weight: W (C₀, C, k, k).
         source: what the control is: `edges`, `colours`, `files`.
         stride, padding: of the denoiser's first layer.
-        places: pixels a latent, along each side; 0: z are the control's latents (adapters before 0.5).
+        places: pixels a latent, along each side; 0: z are the control's latents (schema 1).
     """
 
     name = "control"
