@@ -12,7 +12,7 @@ from adapt.config import TrainSettings
 from adapt.errors import DataError
 from adapt.prompts import PLAIN
 from adapt.sampling.prompts import Row, read_prompts, requests_of
-from adapt.sampling.request import Request, settle
+from adapt.sampling.request import Request, settle, size_of
 
 if TYPE_CHECKING:  # a prompt file is judged before torch is imported
     from adapt.backbones import Backbone
@@ -77,12 +77,19 @@ def over_sources(asked: Sequence[Request], pictures: Sequence[Picture]) -> list[
     return found
 
 
-def along_controls(asked: Sequence[Request], pictures: Sequence[Picture], side: int) -> list[Request]:
+def along_controls(
+    asked: Sequence[Request], pictures: Sequence[Picture], control: str, backbone: Backbone
+) -> list[Request]:
     """Where a control is taught: requests without one are drawn along that of a picture with their prompt as caption, else along
-    the next one's."""
+    the next one's.
+
+    Args:
+        control: a name of `controls.EXTRACTORS`. Only `files` are beside a picture: what it was before is no control.
+    """
     from PIL import Image
 
     from adapt.data import decode
+    from adapt.data.controls import FILES
     from adapt.data.decode import fit
 
     taught = [picture for picture in pictures if not picture.prior]
@@ -91,7 +98,9 @@ def along_controls(asked: Sequence[Request], pictures: Sequence[Picture], side: 
     for number, request in enumerate(asked):
         if request.control is None:
             picture = said.get(request.prompt, taught[number % len(taught)])
-            seen = fit(decode((picture.source or picture).read()), request.width or side, request.height or side)
+            shown = picture.source if control == FILES and picture.source is not None else picture
+            height, width = size_of(request, backbone)
+            seen = fit(decode(shown.read()), width, height)
             found[number] = replace(request, control=Image.fromarray(seen))
     return found
 
@@ -119,7 +128,7 @@ def drawer(
     labels = labels_of(pictures) if settings.classes else ()
     asked = requests(settings, captions_of(pictures), labels)
     asked = over_sources(asked, pictures) if backbone.edits else asked
-    asked = along_controls(asked, pictures, backbone.resolution) if settings.control != "none" else asked
+    asked = along_controls(asked, pictures, settings.control, backbone) if settings.control != "none" else asked
     drawings = [settle(request, backbone, advice) for request in asked]
 
     def preview(step: int) -> list[str]:

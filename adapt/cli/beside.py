@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from adapt.errors import SettingsError
 
 if TYPE_CHECKING:
     from adapt.backbones import Backbone
+    from adapt.sampling.request import Request
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,15 @@ class Beside:
     scale: float = 1.0
 
     @staticmethod
-    def of(controlnet: str | None, ip_adapter: str | None, control: Path | None, image_prompt: Path | None) -> Beside:
-        """The options, with the pictures that they are about.
+    def of(controlnet: str | None, ip_adapter: str | None, requests: Sequence[Request]) -> Beside:
+        """The options, with the pictures that they are about, which some of the requests have.
 
         Raises:
             SettingsError: one without its picture, or a scale that is no number.
         """
-        if controlnet and control is None:
+        if controlnet and all(request.control is None for request in requests):
             raise SettingsError("--controlnet follows a picture", given=controlnet, next="--control PICTURE")
-        if ip_adapter and image_prompt is None:
+        if ip_adapter and all(request.image_prompt is None for request in requests):
             raise SettingsError("--ip-adapter looks at a picture", given=ip_adapter, next="--image-prompt PICTURE")
         head, colon, tail = (ip_adapter or "").rpartition(":")
         if colon and not Path(ip_adapter or "").exists():

@@ -74,16 +74,22 @@ def generate(
         prompt="", negative_prompt=negative_prompt, prompt_syntax=prompt_syntax, clip_skip=clip_skip,
         guidance_scale=guidance_scale, embedded_guidance=embedded_guidance, guidance_rescale=guidance_rescale,
         guidance=tuple(guidance or ()), compose=tuple(_weighted(text) for text in compose or ()), class_scale=class_scale,
-        image_prompt=if_given(load_image, image_prompt), image_prompt_scale=image_prompt_scale,
+        image_prompt=if_given(load_image, image_prompt),
         image_guidance_scale=image_guidance_scale, control=if_given(load_image, control), control_scale=control_scale,
         steps=steps, seed=seed, width=width, height=height, scheduler=scheduler, frames=frames, fps=fps, seconds=seconds,
     )  # fmt: skip
     adapters = [scaled_adapter(text) for text in adapter or []]
     rows = _rows(template, prompt or (), prompts)
     rows = rows_of(rows, class_name, class_scale, known_classes(adapters))
-    given = {"count": count, "image": image, "mask": mask, "strength": strength}
+    given = {
+        "count": count,
+        "image": image,
+        "mask": mask,
+        "strength": strength,
+        "image_prompt_scale": image_prompt_scale,
+    }
     requests = _requests(template, rows, given, Variants.of(wildcards, all_variants))
-    beside = Beside.of(controlnet, ip_adapter, control, image_prompt)
+    beside = Beside.of(controlnet, ip_adapter, requests)
     job = Job(requests=requests, beside=beside, adapters=adapters, base=base_of(base, adapters), output=output, format=format,
               batch_size=batch_size, device=device,
               precision=precision, metadata=metadata, allow_missing=allow_missing or ())  # fmt: skip
@@ -119,7 +125,14 @@ def _requests(template: Request, rows: Sequence[Row], given: Mapping[str, Any], 
     if not rows:
         raise SettingsError("there is no prompt", next='--prompt "a red bicycle", or --prompts FILE')
     common = {name: value for name, value in given.items() if value is not None}
-    requests = requests_of(template, [{**common, **row} for row in rows], variants)
+    shown = template.image_prompt is not None
+    if "image_prompt_scale" in common and not (shown or any("image_prompt" in row for row in rows)):
+        raise SettingsError("--image-prompt-scale needs a reference picture", next="--image-prompt FILE")
+    alone = {
+        name: value for name, value in common.items() if name != "image_prompt_scale"
+    }  # of lines without a reference
+    told = [{**(common if shown or "image_prompt" in row else alone), **row} for row in rows]
+    requests = requests_of(template, told, variants)
     if given["strength"] is not None and not any(r.image for r in requests):
         raise SettingsError("--strength needs a picture to draw over", given=given["strength"], next="--image FILE")
     return requests

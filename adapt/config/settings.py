@@ -117,7 +117,16 @@ class TrainSettings(
         """Further classes are all that is learned: the network is the grown adapter's."""
         if self.grow_from is None:
             return self
-        for name in ("init_from", "assistant", "train_text_encoder", "new_tokens", "image_prompts", "control"):
+        others = (
+            "init_from",
+            "assistant",
+            "train_text_encoder",
+            "new_tokens",
+            "image_prompts",
+            "control",
+            "prior_prompt",
+        )
+        for name in others:
             if getattr(self, name) not in (None, False, "none", {}):
                 raise ValueError(f"{name} does not go with grow_from, which teaches nothing but classes: leave it out")
         for name, value, plain in (("init", self.init, "default"), ("quantize", self.quantize, "none")):

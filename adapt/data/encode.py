@@ -235,13 +235,14 @@ class EncodedPictures(SeenPictures):
 
     def words(self, caption: str, index: int, flip: bool = False, variant: int = 0) -> dict[str, Tensor]:
         """As `text`, beside what an example was before, where the encoder sees both."""
-        if not self._beside:
+        before = self._before
+        if before is None or before.read is None:
             return self.text(caption)
 
         def found() -> dict[str, Tensor]:
             number = index % self.count
             view = self._of_source(number, self._view(index, flip, variant))
-            facts = [caption, self._sources.digest(number), self._settings(view), self._text_key]
+            facts = [caption, self._sources.digest(number), self._settings(view), before.key, self._text_key]
             return self._cached(key_of("words", *facts), lambda: self._encode_words(caption, number, view))
 
         return dict(self._recent(("words", caption, index, flip, variant), found))

@@ -123,6 +123,7 @@ class Request:
         if self.strength == 0:
             raise SettingsError("strength 0 gives the image back", given=0, allowed="0 < strength ≤ 1")
         if self.scheduler is not None:
+            require_text("scheduler", self.scheduler)
             schedulers.find(self.scheduler)
         if self.mask is not None and self.image is None:
             raise SettingsError("a mask needs the image that it lies on", next="give the image too")
@@ -283,7 +284,7 @@ def settle(
     """
     advice = {"guidance_scale": backbone.guidance_scale, "steps": backbone.sampling_steps, **(recommended or {})}
     scale, steps = request.guidance_scale, request.steps
-    height, width = _size(request, backbone.resolution, backbone.multiple)
+    height, width = size_of(request, backbone)
     known = Known.of(backbone.conditioners) | (known or Known())
     guidance_scale = float(advice["guidance_scale"] if scale is None else scale)
     drawing = Drawing(
@@ -383,8 +384,9 @@ def _multiple(side: float, factor: int) -> int:
     return max(1, round(side / factor)) * factor
 
 
-def _size(request: Request, resolution: int, factor: int) -> tuple[int, int]:
+def size_of(request: Request, backbone: Backbone) -> tuple[int, int]:
     """(height, width): what was given, else the backbone's own, in the image's shape where there is one."""
+    resolution, factor = backbone.resolution, backbone.multiple
     if request.height is not None or request.width is not None or request.image is None:
         return request.height or resolution, request.width or resolution
     aspect = sqrt(request.image.width / request.image.height)

@@ -106,6 +106,24 @@ def test_captions_are_cached_with_the_view_of_their_source(backbone, name, pairs
     assert not any(torch.equal(a, b) for i, a in enumerate(found) for b in found[:i])
 
 
+def test_captions_beside_pictures_are_of_their_pipeline_alone(backbones, pairs, tmp_path):
+    """Edit and Edit Plus have one text encoder, and show it a picture in other words."""
+    from adapt.api.assemble import before_of
+    from adapt.data import EncodedPictures, TensorCache, find, judge
+    from adapt.data.buckets import Buckets
+
+    pictures, shelf = judge(find(pairs), 32).require()[:1], [Buckets(((32, 32),))]
+    first, second = (backbones(name) for name in READING)
+    assert first.content_key("text_encoder") == second.content_key("text_encoder")
+    cache, own = TensorCache(tmp_path), TensorCache(tmp_path / "own")
+
+    def words(backbone, cache):
+        return EncodedPictures(pictures, backbone, shelf, cache, before=before_of(backbone)).words("a", 0)["tokens"]
+
+    words(first, cache)
+    assert torch.equal(words(second, cache), words(second, own))
+
+
 def test_a_text_encoder_that_sees_pictures_is_not_trained(backbones):
     from adapt.api.pairs import settled_sources
     from adapt.config import TrainSettings

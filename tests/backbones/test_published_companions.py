@@ -178,6 +178,37 @@ def test_they_are_options_of_generate(tiny_base, control_net, ip_adapter, contro
     assert "no ControlNet here" in capsys.readouterr().err
 
 
+def test_lines_of_a_prompt_file_bring_pictures_of_their_own(
+    tiny_base, control_net, ip_adapter, control, tmp_path, capsys
+):
+    import json
+
+    from adapt.cli.main import main
+
+    control.save(tmp_path / "c.png")
+    rows = [{"prompt": "a", "control": "c.png", "image_prompt": "c.png"}, {"prompt": "a"}]
+    (tmp_path / "lines.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    plain = ["generate", "--base", str(tiny_base), "--steps", "2", "--json", "--batch-size", "1"]
+    plain += ["--output", str(tmp_path / "o")]
+    file = ["--prompts", str(tmp_path / "lines.jsonl")]
+    looking = ["--ip-adapter", str(ip_adapter / "ip-adapter_sd15.safetensors"), "--image-prompt-scale", "2"]
+
+    def drawn(*options):
+        assert main([*plain, *options]) == 0
+        from PIL import Image
+
+        return [Image.open(p["path"]).tobytes() for p in json.loads(capsys.readouterr().out)["pictures"]]
+
+    both = drawn(*file, "--controlnet", str(control_net), *looking)
+    weaker = drawn(*file, "--controlnet", str(control_net), *looking[:2])
+    assert both[0] != weaker[0] != both[1] == weaker[1]
+    [alone] = drawn("--prompt", "a", "--control", str(tmp_path / "c.png"), "--controlnet", str(control_net), *looking,
+                    "--image-prompt", str(tmp_path / "c.png"))  # fmt: skip
+    assert alone == both[0]
+    assert main([*plain, "--prompt", "a", *looking[2:]]) == 2
+    assert "--image-prompt-scale needs a reference picture" in capsys.readouterr().err
+
+
 def test_at_the_door_for_adapters_they_are_sent_to_their_own(tiny_base, control_net, ip_adapter, capsys):
     from adapt.cli.main import main
 

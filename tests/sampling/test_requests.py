@@ -119,6 +119,8 @@ def test_json_lines_have_the_apis_names_and_paths_from_the_files_folder(tmp_path
         ("a.jsonl", b'["a"]', "no prompt"),
         ("a.jsonl", b'{"prompt": "a", "count": 0}', "count is out of range"),
         ("a.jsonl", b'{"prompt": "a", "steps": "3"}', "steps is out of range"),
+        ("a.jsonl", b'{"prompt": "a", "scheduler": 3}', "scheduler is a text"),
+        ("a.jsonl", b'{"prompt": "a", "guidance": 7.5}', "guidance is a text or a list of texts"),
     ],
 )
 def test_a_bad_prompt_file_names_the_line_and_what_is_allowed(tmp_path, name, content, message):

@@ -434,6 +434,7 @@ def test_a_class_without_an_adapter_that_knows_some_is_refused(tiny_base, capsys
         ({"grow_from": "x"}, "grow_from .x. is of classes=true"),
         ({"classes": True, "class_dropout": 0.9, "joint_dropout": 0.5}, "more than 1"),
         ({"classes": True, "grow_from": "x", "init_from": "y"}, "init_from does not go with grow_from"),
+        ({"classes": True, "grow_from": "x", "prior_prompt": "a dog"}, "prior_prompt does not go with grow_from"),
         ({"classes": True, "grow_from": "x", "init": "pissa"}, "init=pissa does not go with grow_from"),
         ({"classes": True, "grow_from": "x", "quantize": "nf4-bnb"}, "quantize=nf4-bnb does not go with grow_from"),
     ],

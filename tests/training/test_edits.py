@@ -101,6 +101,21 @@ def test_dropped_rows_have_zeros_and_the_others_their_own_source(course):
     assert len(seen) == 4, "with words and picture, without either, without both"
 
 
+def test_a_control_of_edits_is_taken_from_what_they_become_in_its_shape(pairs, tiny_editor):
+    from adapt.api.previews import along_controls, over_sources
+    from adapt.data import decode, find
+    from adapt.data.decode import fit
+    from adapt.sampling.request import Request, size_of
+
+    backbone, pictures = Backbone.load(str(tiny_editor)), find(pairs).pictures
+    asked = over_sources([Request(prompt="negative 3")], pictures)
+    [found] = along_controls(asked, pictures, "edges", backbone)
+    height, width = size_of(asked[0], backbone)
+    assert found.control.size == (width, height) and width > height
+    picture = next(each for each in pictures if each.plain == ("negative 3",))
+    assert np.array_equal(np.asarray(found.control), fit(decode(picture.read()), width, height))
+
+
 # ---------------------------------------------------------------------------------------------- what is refused
 def test_pictures_without_their_source_are_named_before_anything_is_loaded(
     pairs, pictures, tiny_editor, tiny_base, tmp_path
