@@ -130,12 +130,12 @@ def before_of(backbone: Backbone) -> Before | None:
     if not backbone.edits:
         return None
     read = backbone.encode_words if backbone.reads_source else None
-    return Before(backbone.pipeline_class, backbone.encode_source, read)
+    return Before(backbone.source_key, backbone.encode_source, read)
 
 
 def holed_of(backbone: Backbone, holes: Holes) -> Holed | None:
     """How pictures are encoded with holes; None: the base fills none."""
-    return Holed(backbone.pipeline_class, backbone.encode_hole, holes) if backbone.fills else None
+    return Holed(backbone.source_key, backbone.encode_hole, holes) if backbone.fills else None
 
 
 def control_of(settings: TrainSettings) -> str | None:

@@ -30,8 +30,17 @@ class Instructed(Backbone):
     def image_guidance_scale(self) -> float | None:
         return 1.5 if self.edits else None
 
+    @property
+    def source_key(self) -> str:
+        return f"{self.pipeline_class} {'scaled' if self._scales else 'unscaled'}"
+
+    @property
+    def _scales(self) -> bool:
+        """CosXL Edit is given latents with the autoencoder's scale."""
+        return bool(getattr(self.pipeline, "is_cosxl_edit", False))
+
     @torch.no_grad()
     def encode_source(self, pixels: Tensor) -> Part:
         """The latents as the autoencoder says them, without its scale; CosXL Edit has it."""
-        scale = 1.0 if getattr(self.pipeline, "is_cosxl_edit", False) else self.pipeline.vae.config.scaling_factor
+        scale = 1.0 if self._scales else self.pipeline.vae.config.scaling_factor
         return {"latents": self.encode_media(pixels)[0] / scale}

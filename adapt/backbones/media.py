@@ -132,6 +132,11 @@ class OfMedia(Held):
         return self.takes_source and not self.fills and not self.entry.edits_too
 
     @property
+    def source_key(self) -> str:
+        """What else than pixels and components decides what a source becomes, for caches."""
+        return self.pipeline_class
+
+    @property
     def source_of_any_size(self) -> bool:
         """Whether what is edited may have another shape than what is drawn: it is tokens of their own."""
         return False

@@ -229,7 +229,7 @@ def read_all(texts: str | Sequence[str]) -> tuple[Named, ...]:
     Raises:
         SettingsError: see `read`; two classifier-free ones, or the same one twice.
     """
-    given = list(texts) if isinstance(texts, list | tuple) else [texts]
+    given: list[Any] = list(texts) if isinstance(texts, list | tuple) else [texts]
     if not all(isinstance(text, str) for text in given):
         raise SettingsError("guidance is a text or a list of texts", given=repr(texts), allowed="apg:eta=0")
     named = tuple(read(text) for text in given)

@@ -124,6 +124,23 @@ def test_captions_beside_pictures_are_of_their_pipeline_alone(backbones, pairs, 
     assert torch.equal(words(second, cache), words(second, own))
 
 
+def test_sources_of_cosxl_edit_are_cached_by_themselves(backbones, pairs, tmp_path, monkeypatch):
+    """It is given latents with the autoencoder's scale, by a pipeline of the same name."""
+    from adapt.api.assemble import before_of
+    from adapt.data import EncodedPictures, TensorCache, find, judge
+    from adapt.data.buckets import Buckets
+
+    backbone = backbones("instruct-pix2pix")
+    pictures, cache = judge(find(pairs), 32).require()[:1], TensorCache(tmp_path)
+
+    def source():
+        return EncodedPictures(pictures, backbone, [Buckets(((32, 32),))], cache, before=before_of(backbone)).source(0)
+
+    plain = source()["latents"]
+    monkeypatch.setattr(backbone.pipeline, "is_cosxl_edit", True, raising=False)
+    torch.testing.assert_close(source()["latents"], plain * backbone.pipeline.vae.config.scaling_factor)
+
+
 def test_a_text_encoder_that_sees_pictures_is_not_trained(backbones):
     from adapt.api.pairs import settled_sources
     from adapt.config import TrainSettings
