@@ -32,9 +32,10 @@ def put_on(adapter: Adapter, backbone: Backbone, scale: float) -> Applied:
     from adapt.lora.words import Words
 
     adapter.check(backbone)
-    if both := set(adapter.conditioners) & set(backbone.conditioners):
+    both = set(adapter.conditioners) & set(backbone.conditioners)
+    if scale and both:
         raise AdapterError("another adapter with such a conditioner is on this base already", given=", ".join(sorted(both)),
-                           allowed="one at a time", next="of classes: adapt classes A --merge B")  # fmt: skip
+                           allowed="one at a time", next="adapt classes A --merge B" if "class" in both else None)  # fmt: skip
     for conditioner in adapter.conditioners.values():
         if isinstance(conditioner, Beside):
             conditioner.put_on(backbone)

@@ -67,6 +67,7 @@ def distill_clashes(s: TrainSettings) -> Iterator[str]:
 
 TEACHER = "the teacher is right at all times and for all words"
 SAME_WORDS = "teacher and student hear the same words"
+NO_PICTURES = "the teacher is shown no pictures, and the student would learn to overlook them"
 CLASHES: Mapping[str, tuple[Any, str]] = {
     "caption_dropout": (0, "nothing is learned from empty captions: guidance leaves the null prediction as it is"),
     "anchor_above": (None, TEACHER),
@@ -76,5 +77,7 @@ CLASHES: Mapping[str, tuple[Any, str]] = {
     "train_text_encoder": (False, SAME_WORDS),
     "new_tokens": ({}, SAME_WORDS),
     "classes": (False, "the teacher knows no classes"),
+    "image_prompts": (False, NO_PICTURES),
+    "control": ("none", NO_PICTURES),
 }
 """Setting → the value that leaves it off, and why it has no place there."""

@@ -54,6 +54,7 @@ CLASHES: Mapping[str, tuple[Any, str]] = {
     "new_tokens": ({}, SAME_WORDS),
     "classes": (False, SAME_WORDS),
     "image_prompts": (False, SAME_WORDS),
+    "control": ("none", "the base is shown no pictures"),
 }
 """Setting → the value that leaves it off, and why it has no place beside a slider."""
 

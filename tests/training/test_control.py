@@ -16,7 +16,7 @@ from adapt.backbones.stem import hinted, stem_of
 from adapt.cli.main import main
 from adapt.config import validate
 from adapt.data.controls import EXTRACTORS, colours, edges
-from adapt.errors import SettingsError
+from adapt.errors import AdapterError, SettingsError
 from conditioning import Condition, ControlConditioner
 
 OWN = {"control": "edges", "control_learning_rate": 3e-2, "previews": (), "ema": 0.0}
@@ -137,6 +137,20 @@ def test_a_control_is_learned_and_decides_the_picture(result, captioned, tiny_ba
     assert base.conditioners == {}
 
 
+def test_an_adapter_at_nothing_leaves_room_for_the_control_of_another(result, captioned, tiny_base, control_net):
+    from adapt.adapter.control_net import ControlNet
+
+    base, first = Backbone.load(str(tiny_base)), min(captioned.rglob("*.png"))
+    asked = {"control": first, "prompt": "a", "steps": 1, "guidance_scale": 2.0}
+    with ControlNet.load(control_net).on(base):
+        alone = adapt.generate(base, **asked)[0]
+        beside = adapt.generate(base, adapters=[(result.adapter, 0.0)], **asked)[0]
+        assert alone.tobytes() == beside.tobytes()
+        with pytest.raises(AdapterError, match="another adapter with such a conditioner") as caught:
+            adapt.generate(base, adapters=[result.adapter], **asked)
+    assert "classes" not in str(caught.value)
+
+
 def test_a_control_is_looked_at_once_a_batch_and_stands_on_both_sides(result, captioned, tiny_base, monkeypatch):
     base, first = Backbone.load(str(tiny_base)), min(captioned.rglob("*.png"))
     look, calls = EXTRACTORS["edges"], []
@@ -183,6 +197,8 @@ def test_settings_that_contradict_each_other_are_refused():
         validate({"control_dropout": 0.3})
     with pytest.raises(SettingsError, match="control does not go with grow_from"):
         validate({"classes": True, "grow_from": "x", "control": "edges"})
+    with pytest.raises(SettingsError, match=r"control .edges.: with slider the base is shown no pictures"):
+        validate({"slider": "young | old", "control": "edges"})
 
 
 # ---------------------------------------------------------------------------------------------- maps of one's own

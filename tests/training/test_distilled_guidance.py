@@ -131,6 +131,8 @@ REFUSED = [
     (["distill=guidance", "ip_noise_gamma=0.1"], "same noise"),
     (["distill=guidance", "train_text_encoder=true"], "hear the same words"),
     (["distill=guidance", "classes=true"], "knows no classes"),
+    (["distill=guidance", "image_prompts=true"], "shown no pictures"),
+    (["distill=guidance", "control=edges"], "shown no pictures"),
     (["distill=guidance", "distill_adapter=x", "quantize=int8-quanto"], "few bits"),
     (["distill=guidance", "distill_adapter=x", "init_from=", "init=pissa"], "splits the weights"),
 ]
