@@ -37,17 +37,18 @@ class Pictures:
     held_out: tuple[Picture, ...]
     warnings: tuple[str, ...]
 
-    def digest(self, classes: bool = False) -> str:
+    def digest(self, classes: bool = False, references: bool = False) -> str:
         """Of all bytes and captions, in order, and of how often and where each picture counts.
 
         Args:
             classes: whether it matters which class each one is of.
+            references: whether it matters by which picture each one is asked for.
         """
-        sums = [_facts(picture, classes) for picture in (*self.train, *self.held_out)]
+        sums = [_facts(picture, classes, references) for picture in (*self.train, *self.held_out)]
         return hashlib.sha256(json.dumps([len(self.train), sums]).encode()).hexdigest()[:16]
 
 
-def _facts(picture: Picture, classes: bool) -> list[Any]:
+def _facts(picture: Picture, classes: bool, references: bool) -> list[Any]:
     """What is the same of all pictures is not written: data of one source has the digest that it always had."""
     bytes_of = picture.digest or hashlib.sha256(picture.read()).hexdigest()
     mask = picture.mask
@@ -58,6 +59,7 @@ def _facts(picture: Picture, classes: bool) -> list[Any]:
         "keep_tags": picture.keep_tags,
         "mask": hashlib.sha256(mask.read()).hexdigest() if isinstance(mask, Picture) else mask,
         "source": hashlib.sha256(picture.source.read()).hexdigest() if picture.source else None,
+        "reference": hashlib.sha256(picture.reference.read()).hexdigest() if references and picture.reference else None,
     }
     told = {name: value for name, value in more.items() if value is not None}
     return [bytes_of, *picture.captions, *([told] if told else [])]

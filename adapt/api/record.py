@@ -63,7 +63,7 @@ def describe(
     return {
         "schema": 1,
         "settings": settings.model_dump(mode="json"),
-        "data": pictures.digest(settings.classes),
+        "data": pictures.digest(settings.classes, settings.image_prompts),
         "base": [backbone.family, backbone.fingerprint(), *(backbone.content_key(c) for c in sorted(backbone.modules))],
         "base_reference": backbone.reference,
         "init_from_digest": digest_of(settings),

@@ -15,7 +15,7 @@ from adapt.backbones import Backbone
 from adapt.backbones.features import features_of
 from adapt.cli.main import main
 from adapt.config import validate
-from adapt.errors import DataError, SettingsError
+from adapt.errors import DataError, RunError, SettingsError
 from adapt.training.step import dropout
 
 OWN = {"image_prompts": True, "image_prompt_learning_rate": 3e-2, "previews": (), "ema": 0.0}
@@ -160,6 +160,25 @@ def test_a_column_says_by_which_picture_another_is_asked_for(captioned, tiny_bas
     torch.testing.assert_close(told[0], expected, atol=1e-5, rtol=0)
     assert torch.equal(told[0], told[1])
     assert torch.equal(told[2], features_of(examples.latents(3, True, 1)[0]))
+
+
+def test_a_run_is_not_resumed_with_other_references(captioned, tiny_base, tmp_path):
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(captioned, data)
+    (data / "photos").mkdir()
+    names = [path.name for path in sorted(data.glob("*.png"))]
+    for name in names:
+        shutil.copy(data / name, data / "photos" / name)
+    rows = [{"file_name": name, "text": "a", "image_prompt": f"photos/{name}"} for name in names]
+    (data / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    for path in data.glob("*.txt"):
+        path.unlink()
+    settings = tiny(**{**SHORT, "validation": 0, "steps": 2, "save_every": 1})
+    adapt.train(data, output=run, base=str(tiny_base), settings=settings)
+    shutil.rmtree(run / "checkpoints" / "step-000002")
+    Image.new("RGB", (16, 16), "red").save(data / "photos" / names[0])
+    with pytest.raises(RunError, match="data"):
+        adapt.train(data, output=run, base=str(tiny_base), settings=settings, existing="resume")
 
 
 def test_references_that_are_not_there_are_named(captioned, tiny_base, tmp_path):
