@@ -197,9 +197,14 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     found["swap ours"] = best(options.repeat, swap)
     found["unload ours"] = timed(end)[0]
     found["swap floor"] = best(options.repeat, bare(unet, both[0]))
-    base = [best(1, lambda: (forward(unet, options), lambda: None)[1]) for _ in range(options.repeat + 1)]
-    with load_ours(unet, paths[0]):
-        merged = [best(1, lambda: (forward(unet, options), lambda: None)[1]) for _ in range(options.repeat + 1)]
+    base, merged = list[float](), list[float]()
+    for _ in range(
+        options.repeat + 1
+    ):  # in turn: what a machine gives changes by more than the difference that is looked for
+        base.append(timed(lambda: forward(unet, options))[0])
+        with load_ours(unet, paths[0]):
+            forward(unet, options)  # unmeasured, as the base's pages have been touched before
+            merged.append(timed(lambda: forward(unet, options))[0])
     found["inference ratio"] = min(merged) / min(base)
     pipeline = loader_of(unet, options.family)
     found["load theirs"] = best(options.repeat, lambda: load_theirs(pipeline, paths[0], fuse=False))

@@ -156,8 +156,13 @@ def _path(job: Job, drawing: Drawing, picture: Drawn) -> Path:
 
 
 def _model(base: str) -> str:
-    """The base's name; of a local folder only the last part, because the rest is nobody's business."""
-    return Path(base).absolute().name if Path(base).exists() else base
+    """The base's name; of what lies here only the last part of its path, because the rest is nobody's business."""
+    from adapt.source import IN_FILE, IN_VARIANT, ON_HUB, bundled, is_here
+
+    if base in bundled() or (ON_HUB.fullmatch(base) and not is_here(base)):
+        return base
+    named = IN_FILE.fullmatch(base) or IN_VARIANT.fullmatch(base)
+    return Path(named[1] if named else base).absolute().name
 
 
 def _slug(prompt: str) -> str:

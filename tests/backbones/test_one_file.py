@@ -87,3 +87,20 @@ def test_a_checkpoint_that_does_not_fit_the_folder(one_file, make_tiny, tmp_path
     save_file({k: v for k, v in values.items() if "middle_block.1" not in k}, tmp_path / "part.safetensors")
     with pytest.raises(BackboneError, match="fit"):
         Backbone.load(f"{tmp_path / 'part.safetensors'}:{one_file / 'model'}")
+
+
+@pytest.mark.parametrize(
+    ("base", "told"),
+    [
+        ("icons", "icons"),
+        ("owner/name", "owner/name"),
+        ("owner/name@v1:fp16", "owner/name@v1:fp16"),
+        ("/home/me/model.safetensors:/home/me/folder", "model.safetensors"),
+        ("/home/me/folder:fp16", "folder"),
+        ("/home/me/folder", "folder"),
+    ],
+)
+def test_a_picture_says_of_a_base_nothing_of_where_it_lies(base, told):
+    from adapt.cli.drawing import _model
+
+    assert _model(base) == told
