@@ -36,7 +36,7 @@ def put_on(adapter: Adapter, backbone: Backbone, scale: float) -> Applied:
     if scale and both:
         raise AdapterError("another adapter with such a conditioner is on this base already", given=", ".join(sorted(both)),
                            allowed="one at a time", next="adapt classes A --merge B" if "class" in both else None)  # fmt: skip
-    for conditioner in adapter.conditioners.values():
+    for conditioner in adapter.conditioners.values() if scale else ():
         if isinstance(conditioner, Beside):
             conditioner.put_on(backbone)
     applied = Applied(backbone.modules, at_share(adapter.layers(), 0.0), scale)

@@ -50,14 +50,18 @@ def _adapter(settings: TrainSettings, backbone: Backbone) -> Adapter | None:
         raise AdapterError(
             f"assistant: {error.message}", given=error.given, allowed=error.allowed, next=error.next
         ) from error
-    beside = sorted({*adapter.weights.modules, *adapter.words, *adapter.conditioners} - set(backbone.denoisers))
-    if beside:
+    require_denoisers_alone(adapter, backbone, "assistant", "which would be missing when the adapter is drawn with")
+    return adapter
+
+
+def require_denoisers_alone(adapter: Adapter, backbone: Backbone, setting: str, why: str) -> None:
+    """Raises `SettingsError` for an adapter, named by a setting, that changes more than denoisers."""
+    if beside := sorted({*adapter.weights.modules, *adapter.words, *adapter.conditioners} - set(backbone.denoisers)):
         raise SettingsError(
-            "assistant changes what the denoiser is told, which would be missing when the adapter is drawn with",
+            f"{setting} changes what the denoiser is told, {why}",
             given=", ".join(beside),
             allowed=f"an adapter of the {' and '.join(backbone.denoisers)} alone",
         )
-    return adapter
 
 
 def told(settings: TrainSettings) -> dict[str, str]:

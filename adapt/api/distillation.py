@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from adapt.api.assistant import require_denoisers_alone
 from adapt.config import TrainSettings
 from adapt.errors import SettingsError
 
@@ -64,13 +65,7 @@ def worn_by_teacher(settings: TrainSettings, backbone: Backbone) -> Adapter | No
 
     adapter = Adapter.load(settings.distill_adapter)
     adapter.check(backbone)
-    beside = sorted({*adapter.weights.modules, *adapter.words, *adapter.conditioners} - set(backbone.denoisers))
-    if beside:
-        raise SettingsError(
-            "distill_adapter changes what the denoiser is told, which this run does not teach",
-            given=", ".join(beside),
-            allowed=f"an adapter of the {' and '.join(backbone.denoisers)} alone",
-        )
+    require_denoisers_alone(adapter, backbone, "distill_adapter", "which this run does not teach")
     if adapter.facts.distilled:
         raise SettingsError(
             "distill_adapter has guidance inside already",

@@ -99,10 +99,10 @@ def memory_of(family: Family) -> dict[str, dict[str, Any]]:
 
 
 def _gib(bytes_of: Mapping[str, int]) -> dict[str, float]:
-    print_ = Footprint(**bytes_of)
+    footprint = Footprint(**bytes_of)
     found = {
-        "bf16": print_.total(),
-        "bf16_checkpointing": print_.total(checkpointing=True),
-        "nf4_checkpointing": print_.total(nf4=True, checkpointing=True),
+        "bf16": footprint.total(),
+        "bf16_checkpointing": footprint.total(checkpointing=True),
+        "nf4_checkpointing": footprint.total(nf4=True, checkpointing=True),
     }
     return {name: round(total / 2**30, 2) for name, total in found.items()}

@@ -36,7 +36,7 @@ def cut_up(backbone: Backbone, accelerator: Accelerator) -> None:
                             next="--num-processes N, or quantize, offload_weights or memory=fit for a large base")  # fmt: skip
     if len(backbone.networks) > 1:
         raise SettingsError("shard does not go with a base of several denoisers, of which processes need different ones",
-                            given=backbone.reference, next="train one at a time, with experts=")  # fmt: skip
+                            given=backbone.reference, next="leave shard out")  # fmt: skip
     backbone.remember()  # digests are of whole weights
     denoiser = backbone.modules[backbone.denoiser_name]
     for module in backbone.modules.values():

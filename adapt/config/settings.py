@@ -157,6 +157,9 @@ class TrainSettings(
         if self.shard and (self.kind not in ("lora", "vera", "tlora") or self.init != "default"):
             what = f"kind={self.kind}" if self.init == "default" else f"init={self.init}"
             raise ValueError(f"shard does not go with {what}, which looks at the base's weights")
+        for name in ("grow_from", "distill_adapter") if self.shard else ():
+            if value := getattr(self, name):
+                raise ValueError(f"shard does not go with {name} ({value}), which is put into the base's weights")
         if self.offload_weights and (self.kind not in ("lora", "vera", "tlora") or self.init in SPLITS):
             what = f"kind={self.kind}" if self.init not in SPLITS else f"init={self.init}"
             raise ValueError(f"offload_weights does not go with {what}, which computes with the base's weights")

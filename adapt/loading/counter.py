@@ -7,12 +7,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapt.loading.shape import row_of
 from adapt.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from adapt.types import TokenCounter
-
-from adapt.loading.shape import row_of
 
 
 def caption_counter(folder: Path) -> TokenCounter:

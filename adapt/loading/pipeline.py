@@ -15,6 +15,7 @@ from adapt.checkpoints import header
 from adapt.checkpoints.contents import DENOISERS
 from adapt.checkpoints.packing import packing_of
 from adapt.errors import BackboneError
+from adapt.loading.index import index_of, read_index
 from adapt.quiet import quiet_libraries
 from adapt.source import Source, source, variant_of
 from adapt.whole import WEIGHTED, unfit
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     import torch
 
     from adapt.backbones import Backbone
-
-from adapt.loading.index import index_of
-from adapt.loading.shape import row_of
 
 
 def load(reference: str, *, dtype: torch.dtype, device: str | torch.device, without: Sequence[str] = ()) -> Backbone:
@@ -73,9 +71,8 @@ LEFT_OUT = ("safety_checker", "feature_extractor", "prior_image_processor")
 """Components that nothing here needs; their weights are not loaded."""
 
 
-def _absent(folder: Path) -> list[str]:
+def _absent(index: Mapping[str, Any]) -> list[str]:
     """Components that the base was saved without (Stable Diffusion 3 without T5)."""
-    index = json.loads((folder / "model_index.json").read_text("utf-8"))
     return [name for name, entry in index.items() if entry == [None, None]]
 
 
@@ -103,15 +100,17 @@ def load_pipeline(
         try:
             kind = getattr(diffusers, class_name)
             takes = inspect.signature(kind.__init__).parameters
-            row = row_of(where.folder)
-            none = {} if row is None else dict(row.load().made(where.folder))
-            none |= {name: None for name in (*LEFT_OUT, *without, *_absent(where.folder)) if name in takes}
+            index = read_index(where.folder, weights=False)
+            row = family_of(index)
+            assert row is not None, "read_index has looked"
+            none = dict(row.load().made(where.folder))
+            none |= {name: None for name in (*LEFT_OUT, *without, *_absent(index)) if name in takes}
             if "requires_safety_checker" in takes:
                 none["requires_safety_checker"] = False
-            texts = _readers_of_text(where.folder)
-            parts = {**dict.fromkeys(texts), **_from_checkpoint(where, dtype, wide, none)}
-            parts |= _encoders(where, dtype, wide, {*none, *parts})
-            _require_named(where.folder, takes, {*none, *parts})
+            texts = _readers_of_text(where.folder, index)
+            parts = {**dict.fromkeys(texts), **_from_checkpoint(where, index, dtype, wide, none)}
+            parts |= _encoders(where, index, dtype, wide, {*none, *parts})
+            _require_named(where.folder, index, takes, {*none, *parts})
             pipeline = kind.from_pretrained(
                 where.folder, dtype=dtypes, use_safetensors=True, local_files_only=True, variant=where.variant,
                 **none, **parts,
@@ -126,9 +125,10 @@ def load_pipeline(
             raise BackboneError(f"the base cannot be loaded: {reason}", given=where.folder) from error
 
 
-def _require_named(folder: Path, takes: Mapping[str, inspect.Parameter], there: Collection[str]) -> None:
+def _require_named(
+    folder: Path, index: Mapping[str, Any], takes: Mapping[str, inspect.Parameter], there: Collection[str]
+) -> None:
     """Raises `BackboneError` for a `model_index.json` that does not name what its pipeline is made of."""
-    index = json.loads((folder / "model_index.json").read_text("utf-8"))
     needed = [
         name for name, p in takes.items() if p.default is p.empty and name != "self" and p.kind is not p.VAR_KEYWORD
     ]
@@ -139,7 +139,11 @@ def _require_named(folder: Path, takes: Mapping[str, inspect.Parameter], there: 
 
 
 def _encoders(
-    where: Source, dtype: torch.dtype, wide: Mapping[str, torch.dtype], without: Collection[str]
+    where: Source,
+    index: Mapping[str, Any],
+    dtype: torch.dtype,
+    wide: Mapping[str, torch.dtype],
+    without: Collection[str],
 ) -> dict[str, Any]:
     """Text encoders of transformers by component: what it finds no weights for, it makes up, and says so in a warning alone.
 
@@ -152,7 +156,6 @@ def _encoders(
     import transformers
 
     found = {}
-    index = json.loads((where.folder / "model_index.json").read_text("utf-8"))
     for name in (name for name in WEIGHTED if name.startswith("text_encoder") and name not in without):
         library, kind = index.get(name) or ("", "")
         if library != "transformers":
@@ -177,19 +180,22 @@ def _further_layers(encoder: Any, names: Collection[str]) -> list[str]:
     return sorted(name for name, kind in alike.items() if kind in own or kind.partition(".")[2] in own)
 
 
-def _readers_of_text(folder: Path) -> dict[str, Any]:
+def _readers_of_text(folder: Path, index: Mapping[str, Any]) -> dict[str, Any]:
     """The tokenizers inside of processors of texts and pictures, by component: these need torchvision, and read a text as their
     tokenizer does (Flux.2 dev)."""
     from transformers import AutoTokenizer
 
-    index = json.loads((folder / "model_index.json").read_text("utf-8"))
     kinds = {name: str(entry[1]) for name, entry in index.items() if name.startswith("tokenizer")}
     names = [name for name, kind in kinds.items() if kind.endswith("Processor")]
     return {name: AutoTokenizer.from_pretrained(folder / name, local_files_only=True) for name in names}
 
 
 def _from_checkpoint(
-    where: Source, dtype: torch.dtype, wide: Mapping[str, torch.dtype], none: Mapping[str, Any]
+    where: Source,
+    index: Mapping[str, Any],
+    dtype: torch.dtype,
+    wide: Mapping[str, torch.dtype],
+    none: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The networks that the one file has, by component; none where there is no such file.
 
@@ -201,7 +207,6 @@ def _from_checkpoint(
     from adapt.checkpoints.network import Reader
     from adapt.checkpoints.values import values_of
 
-    index = json.loads((where.folder / "model_index.json").read_text("utf-8"))
     entries = {name: index[name] for name in WEIGHTED if isinstance(index.get(name), list) and index[name][1]}
     entries = {name: entry for name, entry in entries.items() if name not in none and contents.has(name, entry[1])}
     if not entries:

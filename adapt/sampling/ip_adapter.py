@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,8 +157,6 @@ def _width(projection: Mapping[str, Tensor], path: Path) -> int:
 
 def _encoder(places: Sequence[Path], width: int, file: Path) -> Any:
     """The first CLIP vision model that makes states of this width."""
-    import json
-
     from transformers import CLIPVisionModelWithProjection
 
     seen = []

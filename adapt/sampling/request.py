@@ -396,5 +396,5 @@ def size_of(request: Request, backbone: Backbone) -> tuple[int, int]:
 def unknown_setting(name: str, where: str, known: list[str]) -> SettingsError:
     """The error for a setting that is none of `known`."""
     near = did_you_mean(name, known)
-    return SettingsError(f"unknown setting in {where}", given=name, allowed=", ".join(known),
-                         next=f"did you mean {near}?" if near else None)  # fmt: skip
+    hint = f"did you mean {near}?" if near else None
+    return SettingsError(f"unknown setting in {where}", given=name, allowed=", ".join(known), next=hint)

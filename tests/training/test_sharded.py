@@ -106,7 +106,8 @@ def test_one_process_is_told_that_there_is_nothing_to_share(tiny_base, pictures,
 
 
 @pytest.mark.parametrize("other", [{"quantize": "int8-bnb"}, {"offload_weights": 0.5}, {"compile": True}, {"kind": "dora"},
-                                   {"init": "pissa"}])  # fmt: skip
+                                   {"init": "pissa"}, {"classes": True, "grow_from": "birds"},
+                                   {"distill": "guidance", "distill_adapter": "birds"}])  # fmt: skip
 def test_what_needs_whole_weights_is_refused(other):
     with pytest.raises(ValueError, match="shard does not go with"):
         TrainSettings.model_validate({"shard": True, **other})
