@@ -52,7 +52,7 @@ def stand_in(family: str, network: nn.Module, told: Mapping[str, Any] | None = N
     """The family's interface around a network alone: enough to predict.
 
     Args:
-        told: what else its pipeline knows: scales of its autoencoder.
+        told: what else its pipeline knows: scales of its autoencoder, small networks.
     """
     from diffusers.configuration_utils import FrozenDict
 
@@ -66,7 +66,8 @@ def stand_in(family: str, network: nn.Module, told: Mapping[str, Any] | None = N
 def count(entry: Mapping[str, Any], rank: int = 16) -> Footprint:
     """Of one of the `usual` denoisers with LoRA of this rank in the family's own layers, at its own size."""
     network = on_meta(entry["class"], entry["arguments"])
-    backbone = stand_in(entry["family"], network, entry.get("pipeline"))
+    beside = {name: on_meta(made["class"], made["arguments"]) for name, made in entry.get("networks", {}).items()}
+    backbone = stand_in(entry["family"], network, {**entry.get("pipeline", {}), **beside})
     parameters = sum(p.numel() for p in network.parameters())
     linear = sum(m.weight.numel() for m in network.modules() if isinstance(m, nn.Linear))
     injection = inject(network, rank=rank, alpha=rank, dropout=0.0, targets=backbone.lora_targets, seed=0)
@@ -95,7 +96,10 @@ def _saved(backbone: Backbone, entry: Mapping[str, Any], device: str | torch.dev
         text["mask"] = torch.ones(1, *entry["text"]["mask"], dtype=torch.long)
     side = entry["latents"][-1] * 8
     part = entry.get("part", "text")
-    numbers = {name: torch.tensor([value]) for name, value in entry.get("facts", {}).items()}  # which are looked at
+    numbers = {  # a single one is looked at
+        name: torch.tensor([value], device="cpu" if isinstance(value, float) else device)
+        for name, value in entry.get("facts", {}).items()
+    }
     facts = numbers or backbone.facts([Sizes.whole(side, side)])
     condition = Condition({part: text} if part else {}, facts)
     own = {p.untyped_storage()._cdata for p in backbone.denoiser.parameters()}
