@@ -4,10 +4,11 @@
     python training_scripts/icons/prepare.py OPENMOJI --size 64 --packages openmoji@1.2.29 --plain
     python benchmarks/control.py DATA OPENMOJI --out runs/control
     python benchmarks/control.py DATA OPENMOJI --run runs/control/run --asked 60       # an adapter that is there
+    python benchmarks/control.py DATA OPENMOJI --set control_as=controlnet control_learning_rate=3e-4 --out runs/net
     python benchmarks/control.py DATA OPENMOJI --taught 60 --asked 10 --steps 20        # a quick try
 
-It is taught `--taught` icons with their names, and asked with the names of `--asked` others, from the same noises, along five
-kinds of controls and without any:
+It is taught `--taught` nouns, each as every set of the base draws it, with their names, and asked with the names of `--asked`
+others, from the same noises, along five kinds of controls and without any:
 
     own        the noun's picture in one of the base's own sets: `icons` draws much of it unasked, because it was trained on it
     mirrored   the same mirrored
@@ -49,6 +50,7 @@ from icons.lessons import judged, obtain  # noqa: E402
 from icons.measures import jackknife, mean  # noqa: E402
 
 import adapt  # noqa: E402
+from adapt import config  # noqa: E402
 from adapt.adapter import Adapter  # noqa: E402
 from adapt.data.controls import edges  # noqa: E402
 from adapt.sampling.clip import as_picture  # noqa: E402
@@ -86,8 +88,8 @@ def moved(batch: Tensor) -> Tensor:
 def by_lot(
     data: pictures.Drawn, others: pictures.Drawn, args: argparse.Namespace
 ) -> tuple[Tensor, list[str], Tensor, list[str], Tensor]:
-    """Pictures as drawn, one of each noun, and the nouns: those that are taught; those that are asked for, which OpenMoji has
-    too, and its pictures of them."""
+    """Pictures as drawn, and their nouns: those that are taught, in every set; one of each that is asked for, which OpenMoji
+    has too; its pictures of these."""
     rows = data.where(lambda row: row.category in CATEGORIES and row.kind == "plain" and judged(row))
     order = np.random.default_rng(0).permutation(rows).tolist()
     first = {data.rows[i].name: i for i in reversed(order)}
@@ -96,9 +98,10 @@ def by_lot(
     asked = [i for i in chosen[args.taught :] if data.rows[i].name in also][: args.asked]
     if len(asked) < args.asked:
         raise SystemExit(f"there are {len(asked)} nouns to ask for beside {args.taught} taught ones, not {args.asked}")
-    names = [[data.rows[i].name for i in part] for part in (chosen[: args.taught], asked)]
-    theirs = others.pictures([also[name] for name in names[1]])
-    return data.pictures(chosen[: args.taught]), names[0], data.pictures(asked), names[1], theirs
+    lessons = {data.rows[i].name for i in chosen[: args.taught]}
+    taught = [i for i in order if data.rows[i].name in lessons]
+    names = [[data.rows[i].name for i in part] for part in (taught, asked)]
+    return data.pictures(taught), names[0], data.pictures(asked), names[1], others.pictures([also[n] for n in names[1]])
 
 
 def taught(batch: Tensor, names: list[str], args: argparse.Namespace) -> Adapter:
@@ -107,10 +110,10 @@ def taught(batch: Tensor, names: list[str], args: argparse.Namespace) -> Adapter
         for number, (picture, name) in enumerate(zip(batch, names, strict=True)):
             Image.fromarray(picture.permute(1, 2, 0).numpy()).save(Path(folder) / f"{number:04d}.png")
             (Path(folder) / f"{number:04d}.txt").write_text(caption(name), "utf-8")
-        settings = adapt.TrainSettings(
-            control="edges", steps=args.steps, batch_size=args.batch, learning_rate=args.learning_rate, rank=args.rank,
-            validation=0, flip=0.5, previews=("",),
-        )  # fmt: skip
+        told = {"control": "edges", "steps": args.steps, "batch_size": args.batch, "learning_rate": args.learning_rate}
+        also = {"rank": args.rank, "validation": 0, "flip": 0.5, "preview_every": args.steps, "save_every": 200}
+        words = [*(f"{name}={value}" for name, value in {**told, **also}.items()), *args.set]
+        settings = config.resolve(overrides=words).settings
         return adapt.train(folder, output=args.out / "run", settings=settings, existing="auto").adapter
 
 
@@ -156,6 +159,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="more training settings")
+    parser.add_argument("--only-train", action="store_true", help="stop when the adapter is there")
     parser.add_argument("--scale", type=float, default=1.0, help="control scale")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("runs/control"))
@@ -165,6 +170,8 @@ def main() -> None:
     data = pictures.read(args.data)
     lessons, known, own, words, theirs = by_lot(data, pictures.read(args.openmoji), args)
     adapter = Adapter.load(args.run) if args.run else taught(lessons, known, args)
+    if args.only_train:
+        return
     judge, said = obtain(data, BUNDLED / "vae")
     critic, base = Critic(judge, data), adapt.Backbone.load("icons")
     kinds = {"own": own, "mirrored": own.flip(3), "openmoji": theirs, "moved": moved(own), "other": own.roll(-1, 0)}

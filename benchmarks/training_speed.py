@@ -34,14 +34,15 @@ from typing import Any
 CONTENDERS = ("adapt", "peft", "diffusers", "frozen")
 GOALS = {"diffusers / adapt": 1.6, "peft / adapt": 1.0, "memory, adapt / peft": 0.9}
 """The first two at least; the last, peak memory above that of the loaded base, at most. 1.10 beside peft is the aim."""
-WARM = 3
 PICTURES = 16
+STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 """diffusers' own script's."""
 
 
 def make(folder: Path, width: int, side: int) -> None:
-    """A random base of Stable Diffusion's architecture and pictures with captions."""
+    """A random base of Stable Diffusion 1.5's architecture, as much narrower as `width` is than 320, its autoencoder too, so that
+    the one costs as much beside the other as there; and pictures with captions."""
     import numpy as np
     import torch
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -58,14 +59,14 @@ def make(folder: Path, width: int, side: int) -> None:
         bos_token_id=len(words) - 2, eos_token_id=len(words) - 1, pad_token_id=len(words) - 1,
     )  # fmt: skip
     unet = UNet2DConditionModel(
-        sample_size=side // 8, block_out_channels=(width, 2 * width, 4 * width), layers_per_block=2, cross_attention_dim=256,
-        attention_head_dim=8, norm_num_groups=32,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        sample_size=side // 8, block_out_channels=(width, 2 * width, 4 * width, 4 * width), layers_per_block=2,
+        cross_attention_dim=256, attention_head_dim=8, norm_num_groups=16,
+        down_block_types=(*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
+        up_block_types=("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
     )  # fmt: skip
-    wide = max(32, width // 5 * 2)
+    wide = width * 2 // 5 // 8 * 8
     vae = AutoencoderKL(
-        block_out_channels=(wide, 2 * wide, 4 * wide, 4 * wide), layers_per_block=2, norm_num_groups=32, sample_size=side,
+        block_out_channels=(wide, 2 * wide, 4 * wide, 4 * wide), layers_per_block=2, norm_num_groups=8, sample_size=side,
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
     )  # fmt: skip
     times = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
@@ -233,17 +234,19 @@ STARTS = dict(zip(CONTENDERS, (adapts, pefts, diffusers_own, frozen), strict=Tru
 
 # ---------------------------------------------------------------------------------------------------- measuring
 def worker(folder: Path, words: argparse.Namespace) -> dict[str, float]:
-    """Seconds of each step of one contender, in this process, and its memory: MiB at its highest."""
+    """Seconds of each step of one contender, in this process, and its memory: MiB at its highest in these steps, on a CPU above
+    what the libraries take."""
     import torch
 
     torch.set_num_threads(words.threads)
     gpu = words.device != "cpu"
     clock = time.perf_counter if gpu else time.process_time
+    import_all()
+    libraries = 0 if gpu else resident("VmRSS")
     step = STARTS[words.worker](folder, words)
-    for _ in range(WARM):
+    for _ in range(words.warm):
         step()
-    if gpu:
-        torch.cuda.reset_peak_memory_stats()
+    forget_peak(gpu)
     seconds = []
     for _ in range(words.steps):
         if gpu:
@@ -253,8 +256,34 @@ def worker(folder: Path, words: argparse.Namespace) -> dict[str, float]:
         if gpu:
             torch.cuda.synchronize()
         seconds.append(clock() - started)
-    peak = torch.cuda.max_memory_allocated() if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = torch.cuda.max_memory_allocated() if gpu else resident("VmHWM") - libraries
     return {"median": statistics.median(seconds), "min": min(seconds), "peak": peak / 2**20}
+
+
+def import_all() -> None:
+    """What any of the contenders needs, in each of them."""
+    from accelerate import Accelerator  # noqa: F401
+    from diffusers import StableDiffusionPipeline  # noqa: F401
+    from peft import LoraConfig  # noqa: F401
+
+    from adapt.api.train import settle  # noqa: F401
+
+
+def forget_peak(gpu: bool) -> None:
+    """From here on the peak is counted anew."""
+    import torch
+
+    if gpu:
+        torch.cuda.reset_peak_memory_stats()
+    elif CLEAR_REFS.exists():
+        CLEAR_REFS.write_text("5")
+
+
+def resident(what: str) -> int:
+    """Bytes of this process: `VmRSS` now, `VmHWM` at its highest; where the system has no such file, at its highest."""
+    if not STATUS.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return 1024 * int(next(line.split()[1] for line in STATUS.read_text().splitlines() if line.startswith(what)))
 
 
 def measure(words: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
@@ -318,11 +347,15 @@ def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="of all contenders; every other one backwards")
-    parser.add_argument("--steps", type=int, default=12, help="measured in a process, after three that warm up")
+    parser.add_argument("--steps", type=int, default=12, help="measured in a process")
+    parser.add_argument("--warm", type=int, default=3, help="steps before that")
     parser.add_argument(
-        "--width", type=int, default=64, help="channels of the denoiser's first level (a multiple of 32)"
+        "--width",
+        type=int,
+        default=64,
+        help="channels of the denoiser's first level (a multiple of 16); 320: as published",
     )
-    parser.add_argument("--side", type=int, default=128, help="of the pictures, px")
+    parser.add_argument("--side", type=int, default=256, help="of the pictures, px")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)

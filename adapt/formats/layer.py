@@ -102,9 +102,13 @@ class Layer(ABC):
         added: Tensor = weight.to(wide) + scale * self.delta(weight.shape).to(weight.device)
         return added
 
-    def merge_into(self, weight: Tensor, scale: float) -> None:
-        """The same in place, rounded once to the weight's precision."""
-        weight.copy_(self.merged(weight, scale))
+    def merge_into(self, weight: Tensor, scale: float, base: Tensor | None = None) -> None:
+        """The same in place, rounded once to the weight's precision.
+
+        Args:
+            base: what it is added to, and what `weight` held until now does not matter; None: to `weight`.
+        """
+        weight.copy_(self.merged(weight if base is None else base, scale))
 
     def times(self, scale: float) -> Self:
         """The layer that does at scale 1 what this one does at `scale`.

@@ -11,6 +11,9 @@ from adapt.formats.layer import Layer, listed
 if TYPE_CHECKING:
     from torch import Tensor
 
+PIECE = 1 << 19
+"""Numbers of a weight in half precision that are added to in fp32 at a time: 2 MB, what a core keeps beside it."""
+
 
 @dataclass(frozen=True)
 class Pair(Layer):
@@ -54,15 +57,27 @@ class Pair(Layer):
         product = up.flatten(1) @ down.flatten(1)
         return self.scale * product.view(self.shape)
 
-    def merge_into(self, weight: Tensor, scale: float) -> None:
+    def merge_into(self, weight: Tensor, scale: float, base: Tensor | None = None) -> None:
         """In fp32 without a copy of the weight's size: it is the memory, not the product, that takes the time."""
         import torch
 
-        if weight.dtype != torch.float32 or not weight.is_contiguous() or self.kind != "lora":
-            super().merge_into(weight, scale)
+        base = weight if base is None else base
+        if (
+            self.kind != "lora"
+            or weight.dtype == torch.float64
+            or not (weight.is_contiguous() and base.is_contiguous())
+        ):
+            super().merge_into(weight, scale, base)
             return
-        up, down = (half.to(weight).flatten(1) for half in (self.up, self.down))
-        weight.view(len(weight), -1).addmm_(up, down, alpha=scale * self.scale)
+        up, down = (half.to(weight.device, torch.float32).flatten(1) for half in (self.up, self.down))
+        into, start = weight.view(len(weight), -1), base.view(len(weight), -1)
+        if weight.dtype == torch.float32:
+            torch.addmm(start, up, down, alpha=scale * self.scale, out=into)
+            return
+        rows = max(1, PIECE // down.shape[1]) if weight.device.type == "cpu" else len(weight)
+        wide = torch.empty(min(rows, len(weight)), down.shape[1], device=weight.device)
+        for some, added, result in zip(start.split(rows), up.split(rows), into.split(rows), strict=True):
+            result.copy_(wide[: len(some)].copy_(some).addmm_(added, down, alpha=scale * self.scale))
 
     def norm(self) -> Tensor:
         """‖B A‖² = Σ (BᵀB ∘ AAᵀ): r × r numbers instead of all of ΔW. A ΔW that is tiny beside ‖B‖ ‖A‖, because its components

@@ -171,9 +171,9 @@ class Network:
 
     def rest(self) -> None:
         """What no longer learns gets no gradient: optimizers leave it as it is, to the bit."""
-        for name, found in self._held().items():
+        for name, part in self._all().items():
             if not self.learns(name):
-                for parameter in found.values():
+                for parameter in part.parameters.values():
                     parameter.grad = None
 
     def move(self, step: int, positions: Sequence[int]) -> None:

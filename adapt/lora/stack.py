@@ -30,21 +30,23 @@ class Stack:
 
     def lay(self, weight: Tensor) -> None:
         """All of them anew."""
-        weight.copy_(self.base)
+        if not self.layers:
+            weight.copy_(self.base)
         for number in range(len(self.layers)):
-            self._lay_one(weight, number)
+            self._lay_one(weight, number, self.base if number == 0 else weight)
 
     def lay_last(self, weight: Tensor) -> None:
         """The highest, on a weight that has the others: bit for bit what `lay` makes of all."""
-        self._lay_one(weight, len(self.layers) - 1)
+        self._lay_one(weight, len(self.layers) - 1, weight)
 
-    def _lay_one(self, weight: Tensor, number: int) -> None:
+    def _lay_one(self, weight: Tensor, number: int, below: Tensor) -> None:
+        """One on what is `below` it: the base, or the weight with the others."""
         _, layer, scale = self.layers[number]
         if layer.adds or number == 0:
-            layer.merge_into(weight, scale)
+            layer.merge_into(weight, scale, below)
         else:
             turned = layer.merged(self.base, scale)
-            weight.copy_(weight.to(turned) + (turned - self.base.to(turned)))
+            weight.copy_(below.to(turned) + (turned - self.base.to(turned)))
 
 
 @torch.no_grad()

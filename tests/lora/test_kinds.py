@@ -190,11 +190,11 @@ def test_an_adapter_that_fails_midway_is_not_applied_at_all(plain, put, teach, m
     unet = copy.deepcopy(plain)
     before, merge_into, count = bits(unet), Pair.merge_into, []
 
-    def fails_at_the_fifth(self, weight, scale):
+    def fails_at_the_fifth(self, weight, scale, base=None):
         count.append(1)
         if len(count) == 5:
             raise MemoryError
-        return merge_into(self, weight, scale)
+        return merge_into(self, weight, scale, base)
 
     monkeypatch.setattr(Pair, "merge_into", fails_at_the_fifth)
     with pytest.raises(MemoryError):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from adapt.errors import AdapterError
-from adapt.formats import Dora, LoHa, Pair
+from adapt.formats import Dora, LoHa, Pair, lora_weights
 from adapt.lora import Applied
 from adapt.lora.stack import STACK
 
@@ -142,12 +142,21 @@ def test_scales_that_are_not_finite_and_overflow_leave_the_base_as_it_was(unet):
     assert same(bits(half), before) and not hasattr(half.conv_in.weight, STACK)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_in_place_is_the_formula(dtype):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("piece", [1, 11, 1 << 19], ids=["a row at a time", "two rows", "whole"])
+def test_in_place_is_the_formula_in_pieces_and_whole(dtype, piece, monkeypatch):
+    """Also onto another tensor than that which is added to, whose numbers do not matter then."""
+    monkeypatch.setattr(lora_weights, "PIECE", piece)
     dice = torch.Generator().manual_seed(0)
-    for shape, ones in (((6, 5), ()), ((6, 5, 3, 3), (1, 1))):
-        layer = Pair(torch.randn(2, *shape[1:], generator=dice), torch.randn(6, 2, *ones, generator=dice), 3.0)
-        weight = torch.randn(shape, generator=dice).to(dtype)
-        wanted = layer.merged(weight, 0.7).to(dtype)
+    for shape, ones in (((7, 5), ()), ((7, 5, 3, 3), (1, 1))):
+        layer = Pair(torch.randn(2, *shape[1:], generator=dice), torch.randn(7, 2, *ones, generator=dice), 3.0)
+        base = torch.randn(shape, generator=dice).to(dtype)
+        wanted = layer.merged(base, 0.7).to(dtype)
+        weight, other = base.clone(), torch.full_like(base, torch.nan)
         layer.merge_into(weight, 0.7)
-        assert torch.allclose(weight.float(), wanted.float(), atol=1e-6 if dtype != torch.bfloat16 else 0)
+        layer.merge_into(other, 0.7, base)
+        steps = (
+            0.0 if dtype in (torch.bfloat16, torch.float16) else 1e-6
+        )  # half a step of theirs is far above fp32's rounding
+        assert torch.allclose(weight.float(), wanted.float(), rtol=0, atol=steps)
+        assert torch.equal(other, weight)
