@@ -62,22 +62,16 @@ class Pair(Layer):
         import torch
 
         base = weight if base is None else base
-        if (
-            self.kind != "lora"
-            or weight.dtype == torch.float64
-            or not (weight.is_contiguous() and base.is_contiguous())
-        ):
+        whole = weight.is_contiguous() and base.is_contiguous()
+        if self.kind != "lora" or weight.dtype == torch.float64 or not whole:
             super().merge_into(weight, scale, base)
             return
         up, down = (half.to(weight.device, torch.float32).flatten(1) for half in (self.up, self.down))
         into, start = weight.view(len(weight), -1), base.view(len(weight), -1)
         if weight.dtype == torch.float32:
             torch.addmm(start, up, down, alpha=scale * self.scale, out=into)
-            return
-        rows = max(1, PIECE // down.shape[1]) if weight.device.type == "cpu" else len(weight)
-        wide = torch.empty(min(rows, len(weight)), down.shape[1], device=weight.device)
-        for some, added, result in zip(start.split(rows), up.split(rows), into.split(rows), strict=True):
-            result.copy_(wide[: len(some)].copy_(some).addmm_(added, down, alpha=scale * self.scale))
+        else:
+            add_in_pieces(start, up, down, scale * self.scale, into)
 
     def norm(self) -> Tensor:
         """‖B A‖² = Σ (BᵀB ∘ AAᵀ): r × r numbers instead of all of ΔW. A ΔW that is tiny beside ‖B‖ ‖A‖, because its components
@@ -91,6 +85,19 @@ class Pair(Layer):
         if self.rank == 0 or any(side != 1 for side in self.up.shape[2:]):
             return f"shapes {listed(self.down, self.up)} that are no LoRA"
         return None
+
+
+def add_in_pieces(base: Tensor, up: Tensor, down: Tensor, factor: float, into: Tensor) -> None:
+    """base + factor · up @ down, for base and `into` (out, in) in half precision: in fp32, rounded once, some rows at a time."""
+    import torch
+
+    out, inside = base.shape
+    rows = max(1, PIECE // inside) if base.device.type == "cpu" else out
+    wide = torch.empty(min(rows, out), inside, device=base.device, dtype=torch.float32)
+    for first in range(0, out, rows):
+        some = slice(first, first + rows)
+        sums = wide[: len(base[some])].copy_(base[some]).addmm_(up[some], down, alpha=factor)
+        into[some].copy_(sums)
 
 
 @dataclass(frozen=True)
