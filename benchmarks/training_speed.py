@@ -1,7 +1,7 @@
 """What a LoRA step costs here, beside the loops that others train with: time, and memory at its highest.
 
     python benchmarks/training_speed.py --rounds 5 --steps 12 --json training_speed.json
-    python benchmarks/training_speed.py --width 320 --side 512 --device cuda        (Stable Diffusion's size, on a GPU)
+    python benchmarks/training_speed.py --width 320 --side 512 --warm 1 --steps 2   (Stable Diffusion 1.5's own size)
 
 Every contender trains the same LoRA (rank, layers, AdamW, clipped gradient) in the same random Stable Diffusion on the same made
 pictures, each time in a new process. They take turns there and back (ABBA), so that a machine that warms up or is busy
