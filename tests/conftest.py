@@ -202,3 +202,20 @@ def pictures(tmp_path_factory):
         Image.fromarray(random.integers(0, 256, (16, 16, 3), np.uint8)).save(folder / f"{number:02d}.png")
         (folder / f"{number:02d}.txt").write_text(f"picture {number}", encoding="utf-8")
     return folder
+
+
+@pytest.fixture
+def script(monkeypatch, capsys):
+    """`script(words)`: `training_scripts/train_lora.py` in this process → exit code, standard output and error."""
+    import runpy
+    import sys
+
+    path = str(ROOT / "training_scripts" / "train_lora.py")
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", [path, *map(str, words)])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(path, run_name="__main__")
+        return stopped.value.code, *capsys.readouterr()
+
+    return run

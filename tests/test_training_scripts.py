@@ -2,7 +2,6 @@
 
 import json
 import os
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -14,19 +13,6 @@ from adapt.cli.main import main
 SCRIPT = Path(__file__).parents[1] / "training_scripts" / "train_lora.py"
 TINY = ["steps=3", "batch_size=4", "rank=2", "validation=0.25", "validation_times=2", "sampling_steps=1", "dropout=0.1",
         "flip=0.5", "previews=[one picture]", "save_every=2"]  # fmt: skip
-
-
-@pytest.fixture
-def script(monkeypatch, capsys):
-    """`script(words)` → exit code, standard output and error."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, words)])
-        with pytest.raises(SystemExit) as stopped:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-        return stopped.value.code, *capsys.readouterr()
-
-    return run
 
 
 def contents(folder):

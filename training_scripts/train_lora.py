@@ -14,10 +14,9 @@ from pathlib import Path
 
 from adapt import TrainingResult
 from adapt.api.assemble import assemble
-from adapt.api.gather import completed, gather
-from adapt.api.machine import load_base, make_accelerator
-from adapt.api.train import begin, conclude, counted, fit, resume, settle, writing
-from adapt.config import resolve
+from adapt.api.machine import make_accelerator
+from adapt.api.train import begin, conclude, fit, gathered, loaded, resume, writing
+from adapt.cli.train import prepare  # command line > file > the data's own > the run that goes on > defaults
 from adapt.errors import AdaptError
 from adapt.training import folder
 from adapt.training.launch import together
@@ -42,19 +41,17 @@ def parser() -> argparse.ArgumentParser:
 def train(words: argparse.Namespace) -> TrainingResult:
     """From a folder of pictures to an adapter that is proved to work."""
     run: Path = words.output
+    resolved, base = prepare(run, words.existing, words.config, words.settings, words.base, data=words.data)
     resuming = folder.check_output(run, words.existing)
-    stored = folder.read(run)["settings"] if resuming else None
-    settings = resolve(words.config, words.settings, stored).settings  # command line > file > the run > defaults
-    settings = completed(words.data, settings)  # what kohya's dataset_config says besides its pictures
-    pictures = gather(words.data, settings)  # found, judged, some held out
-    settings = counted(settings, pictures)  # epochs, as steps
+    settings, pictures = gathered(words.data, resolved.settings, base, run)  # found, judged, some held out
     accelerator = make_accelerator(settings)  # device, precision, processes
-    settings = fit(settings, run, resuming, words.base, pictures, accelerator)  # memory=fit: the measures that it takes
-    backbone = load_base(folder.base_of(run, resuming, words.base), settings, accelerator)
-    settings = settle(settings, backbone)  # the base's own values where none were given
+    settings = fit(settings, run, resuming, base, pictures, accelerator)  # memory=fit: the measures that it takes
+    settings, backbone = loaded(
+        base, settings, pictures, accelerator
+    )  # with the base's own values where none were given
 
     with together(accelerator.num_processes), writing(run, accelerator, words.existing):
-        since = begin(run, backbone, pictures, settings, accelerator, resuming, words.allow)
+        since = begin(run, backbone, pictures, settings, accelerator, resuming, words.allow, resolved.origins)
         trainer = assemble(run, backbone, pictures.train, pictures.held_out, settings, accelerator)
         if since:
             resume(trainer, since)  # to the newest whole checkpoint

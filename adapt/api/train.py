@@ -116,19 +116,13 @@ def train(
         origins = dict.fromkeys(settings.model_fields_set, "the run")
     settings = settings or TrainSettings()
     origins = said_of(settings) if origins is None else origins
-    settings = completed(data, settings)
-    if isinstance(settings.validation, str):
-        require_outside(run, settings.validation)
-    pictures = gather(data, settings, folder.base_of(run, resuming, base))
-    settings = counted(settings, pictures)
-    from adapt.api.machine import load_base, make_accelerator
+    base = folder.base_of(run, resuming, base)
+    settings, pictures = gathered(data, settings, base, run)
+    from adapt.api.machine import make_accelerator
 
     accelerator = make_accelerator(settings)
     settings = fit(settings, run, resuming, base, pictures, accelerator)
-    backbone = load_base(folder.base_of(run, resuming, base), settings, accelerator)
-    settings = settle(settings, backbone)
-    for caption in sorted({text for picture in (*pictures.train, *pictures.held_out) for text in picture.texts}):
-        backbone.require_caption(caption)
+    settings, backbone = loaded(base, settings, pictures, accelerator)
     from adapt.api.assemble import assemble
 
     with together(accelerator.num_processes), writing(run, accelerator, existing):
@@ -152,6 +146,39 @@ def require_outside(run: Path, data: str | Path) -> None:
 
 # ---------------------------------------------------------------------------------------------------- parts of a run
 # In the order in which `train` and training_scripts/train_lora.py call them.
+def gathered(data: str | Path, settings: TrainSettings, base: str, run: Path) -> tuple[TrainSettings, Pictures]:
+    """Pictures, sounds or clips, found and judged for the base, some held out; the settings with what the data brings along and
+    with `epochs` told in steps. Loads no model.
+
+    Raises:
+        SettingsError, DataError: see `completed` and `gather`.
+        RunError: the run would write among its pictures.
+    """
+    require_outside(run, data)
+    settings = completed(data, settings)
+    if isinstance(settings.validation, str):
+        require_outside(run, settings.validation)
+    pictures = gather(data, settings, base)
+    return counted(settings, pictures), pictures
+
+
+def loaded(
+    base: str, settings: TrainSettings, pictures: Pictures, accelerator: Accelerator
+) -> tuple[TrainSettings, Backbone]:
+    """The base, and the settings with its own values where none were given.
+
+    Raises:
+        SettingsError, BackboneError: see `load_base` and `settle`; a caption that the base cannot take.
+    """
+    from adapt.api.machine import load_base
+
+    backbone = load_base(base, settings, accelerator)
+    settings = settle(settings, backbone)
+    for caption in sorted({text for picture in (*pictures.train, *pictures.held_out) for text in picture.texts}):
+        backbone.require_caption(caption)
+    return settings, backbone
+
+
 @contextmanager
 def writing(run: Path, accelerator: Accelerator, existing: Existing) -> Iterator[None]:
     """The run's folder is the main process's alone inside the `with`; `fresh` empties it first.
