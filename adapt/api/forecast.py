@@ -16,6 +16,7 @@ from adapt.api.controls import along_nothing
 from adapt.api.gather import Pictures
 from adapt.api.kernels import require_same_gradients, tune
 from adapt.api.machine import Resting, load_base, make_accelerator
+from adapt.api.memory import forget_peak, highest
 from adapt.api.network import put_in, readers
 from adapt.api.objective import make_objective
 from adapt.api.offload import keeping_of
@@ -46,7 +47,7 @@ class Forecast:
     measure_seconds: one measurement of the held-out loss.
     preview_seconds: one round of previews.
     total_seconds: the whole run, without loading.
-    memory_gib: highest memory of the process (GPU memory on a GPU).
+    memory_gib: the most that was held at once from loading on: GPU memory on a GPU, else of the process.
     trainable: parameters of the adapter.
     loads_in: programs that will be able to take it.
     """
@@ -76,6 +77,7 @@ def forecast(base: str, pictures: Pictures, settings: TrainSettings) -> tuple[Tr
     from adapt.api.fit import fitted
 
     settings = fitted(base, settings, pictures, accelerator)
+    forget_peak(accelerator.device)
     backbone = load_base(base, settings.model_copy(update={"shard": False}), accelerator)
     settings = settle(settings, backbone)
     assert settings.resolution is not None and settings.sampling_steps is not None, "settled"
@@ -100,7 +102,6 @@ def forecast(base: str, pictures: Pictures, settings: TrainSettings) -> tuple[Tr
     update = Update(settings, injection, accelerator.device)
     if settings.unload:
         Resting(backbone).rest()
-        _forget_peak(accelerator.device)
     predicted = asking(forward, settings)
     micro = _timed(lambda: torch.autograd.backward(update.scaled(predicted().float().square().mean())))
     applied = _timed(lambda: applying(update))
@@ -118,7 +119,7 @@ def forecast(base: str, pictures: Pictures, settings: TrainSettings) -> tuple[Tr
         pictures=count, held_out=held_out, epochs=settings.steps * settings.batch_size / draws(pictures.train, settings),
         buckets=len(buckets), largest=largest, encode_seconds=encoded,
         step_seconds=step, measure_seconds=measure, preview_seconds=preview, total_seconds=total,
-        memory_gib=_memory(accelerator.device), trainable=sum(p.numel() for p in injection.parameters.values()),
+        memory_gib=highest(accelerator.device), trainable=sum(p.numel() for p in injection.parameters.values()),
         loads_in=loads_in,
     )  # fmt: skip
 
@@ -173,17 +174,3 @@ def _timed(work: Callable[[], object], repeats: int = 2) -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return (time.perf_counter() - started) / repeats
-
-
-def _forget_peak(device: torch.device) -> None:
-    """Counts GPU memory from here on: encoding is over when training begins."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def _memory(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    import psutil
-
-    return float(psutil.Process().memory_info().rss) / 2**30

@@ -1,9 +1,12 @@
-"""The most memory that some work holds in tensors at once: real on a GPU, counted elsewhere."""
+"""The most memory that some work holds at once: in tensors (real on a GPU, counted elsewhere), and by the whole process."""
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +14,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from adapt.training.gauge import memory
+
 GIB = 2**30
+STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+FORGET = "5"
+"""What makes Linux take what a process holds now for the most that it has held (`man 5 proc`)."""
 ROOM = {"cuda": 0.95, "cpu": 0.8}
 """Share of the free memory that a run may plan with: the rest is for what no tensor shows."""
 
@@ -91,3 +99,32 @@ def free(device: torch.device) -> float:
     import psutil
 
     return ROOM["cpu"] * float(psutil.virtual_memory().available) / GIB
+
+
+# ---------------------------------------------------------------------------------------------------- the process
+def forget_peak(device: torch.device) -> None:
+    """`highest` counts from here on: on CUDA devices and Linux. Elsewhere it goes on counting from the start of the process."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with suppress(OSError):  # not Linux, or a container that keeps it to itself
+        CLEAR_REFS.write_text(FORGET)
+
+
+def highest(device: torch.device) -> float:
+    """GiB, the most since `forget_peak`: in tensors on a CUDA device; on another accelerator what is held now, since none of
+    them keeps a peak; else by the process."""
+    return memory(device) if device.type != "cpu" else _most_resident() / GIB
+
+
+def _most_resident() -> int:
+    """Bytes."""
+    lines = STATUS.read_text("utf-8").splitlines() if STATUS.is_file() else []
+    if found := [line.split()[1] for line in lines if line.startswith("VmHWM:")]:
+        return 1024 * int(found[0])
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
