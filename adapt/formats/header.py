@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path, PurePath, PureWindowsPath
 
+from adapt.formats.private import peft_header, says_a_path
+
 HEADER = "lora_adapter_metadata"
 _KEPT = """format adapt.component adapt.token sshs_model_hash sshs_legacy_hash
     ss_v2 ss_base_model_version ss_network_module ss_network_dim ss_network_alpha ss_network_args ss_output_name ss_sd_model_name
@@ -36,21 +38,23 @@ PATH = re.compile(r"[\\/]")
 
 
 def kept(metadata: Mapping[str, str]) -> dict[str, str]:
-    """The entries that may be shared; of a base's path only its name, of tags only our own trigger."""
+    """The entries that may be shared; of a base's path only its name, of tags only our own trigger, of peft's configuration what
+    loading needs. One that says a path is not among them."""
     found = {key: value for key, value in metadata.items() if key in KEPT}
     if name := found.get("ss_sd_model_name"):
         found["ss_sd_model_name"] = _last(name)
+    found = {key: value for key, value in found.items() if not says_a_path(value)}
     if "ss_tag_frequency" in found and not _is_own(found["ss_tag_frequency"]):
         del found["ss_tag_frequency"]
-    if HEADER in metadata:
-        found[HEADER] = metadata[HEADER]
+    if config := peft_header(metadata.get(HEADER, "")):
+        found[HEADER] = config
     return found
 
 
 def carried(metadata: Mapping[str, str]) -> dict[str, str]:
     """The entries that stay true when an adapter is saved again, in whatever dialect: who made it and what it is called.
     Digests, ranks and how it was made belong to the file that they stood in."""
-    return {key: metadata[key] for key in CARRIED if key in metadata}
+    return {key: metadata[key] for key in CARRIED if key in metadata and not says_a_path(metadata[key])}
 
 
 def _last(name: str) -> str:

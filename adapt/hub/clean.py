@@ -14,6 +14,8 @@ from adapt import files
 from adapt.errors import AdapterError
 from adapt.fetch.reference import REFERENCE
 from adapt.formats.header import header_bytes, kept
+from adapt.formats.peft_folder import CONFIG_NAME
+from adapt.formats.private import NAME, peft_entries, says_a_path
 from adapt.sampling.png import png_bytes
 
 SIDECAR = ("activation text", "description", "negative text", "notes", "preferred weight", "sd version")
@@ -76,7 +78,8 @@ def _tells_more(thumbnail: str) -> bool:
 
 
 def settings(path: Path) -> bytes:
-    """A JSON file, its base named only where that is a Hub id; a sidecar with the entries that are read.
+    """A JSON file, where networks came from named only where that is a Hub id; a sidecar and peft's configuration with the
+    entries that are read.
 
     Raises:
         AdapterError: no JSON object.
@@ -86,10 +89,16 @@ def settings(path: Path) -> bytes:
     except (OSError, ValueError, RecursionError) as error:
         raise AdapterError("a file beside the adapter is no JSON", given=path.name, next="remove it") from error
     if isinstance(values, dict) and path.parent.name == "kohya":
-        values = {key: values[key] for key in SIDECAR if key in values}
-    if isinstance(values, dict) and not REFERENCE.match(str(values.get("base_model_name_or_path") or "")):
-        values = {key: None if key == "base_model_name_or_path" else value for key, value in values.items()}
+        values = {key: values[key] for key in SIDECAR if key in values and not says_a_path(values[key])}
+    if isinstance(values, dict):
+        origins = {key: _public(value) for key, value in values.items() if NAME.search(key)}
+        values = (peft_entries(values) if path.name == CONFIG_NAME else values) | origins
     return files.dump_json(values).encode()
+
+
+def _public(origin: object) -> object:
+    """The Hub's name of a network, and no other."""
+    return origin if isinstance(origin, str) and REFERENCE.match(origin) else None
 
 
 CLEANERS: dict[str, Callable[[Path], bytes]] = {

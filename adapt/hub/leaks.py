@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from adapt.formats.private import names_a_path, parsed, says_a_path
+
 TOKEN = re.compile(
     rb"\b(?:hf_[A-Za-z0-9]{16,}|hf_oauth_[\w.-]{16,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[A-Z0-9]{16})\b"
 )
@@ -40,5 +42,12 @@ def leaks(content: bytes, hidden: list[bytes], paths: list[bytes]) -> Iterator[s
         yield "something that looks like an access token"
     if any(secret in content for secret in hidden):
         yield "a secret of this machine's environment"
-    if any(path in content for path in paths) or HOME.search(content):
-        yield "a folder of this machine"
+    if any(path in content for path in paths) or HOME.search(content) or _says_a_path(content):
+        yield "a folder of this machine or of another"
+
+
+def _says_a_path(content: bytes) -> bool:
+    """Whether a text names an absolute path, or a JSON text holds one."""
+    text = content.decode("utf-8", "replace")
+    told = parsed(text)
+    return names_a_path(text) if told is None else says_a_path(told)

@@ -4,13 +4,21 @@ the base's path. None of them is in any file that is exported or pushed, nor in 
 import base64
 import json
 import re
+import shutil
 import zlib
+from dataclasses import replace
 
 import pytest
+import torch
 from PIL import Image, PngImagePlugin
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import adapt
+from adapt.adapter import Adapter
 from adapt.cli.main import main
+from adapt.formats import FILE_NAME, Dora, LoHa, LoraWeights
+from adapt.formats.header import HEADER
 
 PICTURES = 12
 EXIF = {
@@ -27,11 +35,11 @@ ENVIRONMENT = 40
 class Planter:
     """Hands out strings that are found again; none occurs by chance."""
 
-    def __init__(self):
-        self.planted = []
+    def __init__(self, prefix="pl"):
+        self.planted, self.prefix = [], prefix
 
     def __call__(self, where):
-        self.planted.append(f"pl{len(self.planted):04d}q{zlib.crc32(where.encode()) % 10**6:06d}")
+        self.planted.append(f"{self.prefix}{len(self.planted):04d}q{zlib.crc32(where.encode()) % 10**6:06d}")
         return self.planted[-1]
 
 
@@ -132,3 +140,157 @@ def test_the_search_would_find_them(planted):
     (data,) = {path.parent for path in run.parents[1].rglob("*.jpg")}
     seen = {string for _, string in found(strings, {path.name: path.read_bytes() for path in data.iterdir()})}
     assert len(seen) >= PICTURES * 9
+
+
+# ------------------------------------------------------------------------------------------------ what others wrote
+PRIVATE = [
+    "ss_dataset_dirs",
+    "ss_datasets",
+    "ss_reg_dataset_dirs",
+    "ss_bucket_info",
+    "ss_training_comment",
+    "ss_session_id",
+    "ss_vae_name",
+    "ss_tag_frequency",
+    "ss_full_command",
+    "config",
+    "training_info",
+    "software",
+    "file_path",
+    "sd_merge_recipe",
+    "sd_merge_models",
+    "name",
+    "host",
+    "version",
+    "author_note",
+]
+PATHS = [
+    "ss_sd_model_name",
+    "ss_network_module",
+    "ss_network_args",
+    "ss_optimizer",
+    "ss_output_name",
+    "modelspec.description",
+    "modelspec.usage_hint",
+    "modelspec.merged_from",
+]
+PEFT = [
+    "base_model_name_or_path",
+    "revision",
+    "auto_mapping",
+    "note",
+    "corda_config",
+    "loftq_config",
+    "megatron_core",
+    "peft_secret",
+]
+DIALECTS = ("diffusers", "kohya", "comfyui", "simpletuner")
+
+
+def in_a_path(plant, where):
+    return f"/{plant(where)}/{plant(where)}/v1-5"
+
+
+def header(plant, told):
+    """What other trainers write, each entry with a planted string or a path of planted parts; and peft's configuration."""
+    more = {key: json.dumps({plant(key): 1}) for key in PRIVATE} | {key: in_a_path(plant, key) for key in PATHS}
+    config = json.loads(told.get(HEADER, "{}"))
+    config |= {
+        f"unet.{key}": in_a_path(plant, key) if number % 2 else {"x": plant(key)} for number, key in enumerate(PEFT)
+    }
+    return {**told, **more, HEADER: json.dumps(config)}
+
+
+def rewrite(path, target, plant):
+    with safe_open(path, "pt") as file:
+        told = file.metadata() or {}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    save_file(load_file(path), target, header(plant, told))
+
+
+def as_kind(adapter, kind):
+    """The same adapter as another kind of layer, with planted strings in peft's configuration."""
+    made = {}
+    for name, pair in adapter.weights.modules["unet"].items():
+        halves = (pair.up, pair.down, torch.ones_like(pair.up), torch.ones_like(pair.down))
+        lengths = torch.ones(len(pair.up), 1)
+        made[name] = LoHa(*halves, 3.0) if kind == "loha" else Dora(pair.down, pair.up, 3.0, lengths)
+    reader = "peft" if kind == "loha" else "diffusers"
+    return replace(
+        adapter, weights=LoraWeights({"unet": made}), facts=replace(adapter.facts, lora={}, loads_in=("adapt", reader))
+    )
+
+
+@pytest.fixture(scope="module")
+def foreign(planted, tmp_path_factory):
+    """Files and folders as others would hand them on: planted strings, places."""
+    plant, place = Planter("fo"), tmp_path_factory.mktemp("foreign")
+    run = planted[1]
+    for format in DIALECTS:
+        assert (
+            main(
+                ["export", str(run), "--format", format, "--no-proof", "--output", str(place / f"{format}.safetensors")]
+            )
+            == 0
+        )
+        rewrite(place / f"{format}.safetensors", place / "theirs" / f"{format}.safetensors", plant)
+    whole = Adapter.load(run)
+    for kind in ("lora", "dora", "loha"):
+        folder = place / kind / "adapter"
+        (whole if kind == "lora" else as_kind(whole, kind)).save(folder)
+        for path in sorted(folder.rglob("*.safetensors")):
+            rewrite(path, path, plant)
+        if kind == "loha":
+            config = folder / "peft" / "adapter_config.json"
+            more = {key: in_a_path(plant, key) for key in PEFT}
+            config.write_text(json.dumps(json.loads(config.read_text()) | more))
+        (folder / "kohya").mkdir()
+        shutil.copy(place / "theirs" / "kohya.safetensors", folder / "kohya" / "a.safetensors")
+        sidecar = {"activation text": "zqx", "notes": in_a_path(plant, "notes"), "civitai": {"user": plant("user")}}
+        (folder / "kohya" / "a.json").write_text(json.dumps(sidecar))
+    return plant.planted, place
+
+
+def test_what_others_planted_in_their_files_is_not_handed_on(hub, planted, foreign, tmp_path):
+    strings, place = foreign
+    strings = strings + planted[0]
+    assert len(strings) >= 500 and len(set(strings)) == len(strings)
+    files = sorted((place / "theirs").iterdir())
+    folders = [place / kind / "adapter" for kind in ("lora", "dora", "loha")]
+    assert len(files) == len(DIALECTS)
+    for number, path in enumerate([*files, *folders]):
+        adapt.push(path, f"alice/number-{number}")
+    for path in files:
+        for format in ("kohya", "diffusers", "comfyui"):
+            name = str(tmp_path / "out" / f"{path.stem}-{format}.safetensors")
+            assert main(["export", str(path), "--format", format, "--no-proof", "--output", name]) == 0
+    assert main(["merge", *map(str, files[:2]), str(folders[0]), "--output", str(tmp_path / "out" / "merged")]) == 0
+    assert main(["merge", str(files[0]), "--output", str(tmp_path / "out" / "merged.safetensors")]) == 0
+    for kind, folder in zip(("lora", "dora"), folders, strict=False):
+        words = ["--rank", "1", "--output", str(tmp_path / "out" / f"{kind}-1")]
+        assert main(["resize", str(folder), *words]) == 0
+    shared = {str(p.relative_to(tmp_path)): p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    pushed = {
+        f"{number} {name}": content
+        for number in range(len(files) + len(folders))
+        for name, content in hub[f"alice/number-{number}"].files.items()
+    }
+    assert len(shared) >= 20 and {"6 peft/adapter_config.json", "6 kohya/a.json", f"5 {FILE_NAME}"} < set(pushed)
+    requests = {str(number): body for number, body in enumerate(hub.bodies)}
+    assert found(strings, shared | pushed | requests) == []
+
+
+def test_what_is_taken_out_is_not_what_loading_needs(hub, foreign, tmp_path):
+    for number, kind in enumerate(("lora", "dora", "loha")):
+        folder = foreign[1] / kind / "adapter"
+        adapt.push(folder, f"alice/whole-{number}")
+        for name, content in hub[f"alice/whole-{number}"].files.items():
+            (tmp_path / kind / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / kind / name).write_bytes(content)
+        assert Adapter.load(tmp_path / kind).weights.equals(Adapter.load(folder).weights)
+
+
+def test_the_search_would_find_what_others_planted(foreign):
+    strings, place = foreign
+    held = {str(path): path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    assert len({string for _, string in found(strings, held)}) == len(strings)
