@@ -84,7 +84,8 @@ def evidence(swept: Swept, setting: Setting) -> dict[str, Any]:
     row = next(row for row in swept.rows if row.setting == setting)
     names = ("style", "style_error", "prompt", "diversity", "score")
     figures = {name: round(value, 4) for name in names if (value := getattr(row, name)) is not None}
-    return {"settings": len(swept.grid), "pictures": swept.pictures, "references": swept.references, **figures}
+    return {"settings": len(swept.grid), "pictures": swept.pictures, "references": swept.references,
+            **swept.beside, **figures}  # fmt: skip
 
 
 def _card(folder: Path, before: Facts, after: Facts) -> str | None:

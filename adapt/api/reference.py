@@ -9,8 +9,8 @@ from pathlib import Path
 from PIL.Image import Image
 
 from adapt.api.judging import spread
-from adapt.data import decode, find
-from adapt.data.captions import holds
+from adapt.data import Picture, decode, find
+from adapt.data.captions import caption_of_label, holds
 from adapt.errors import DataError
 from adapt.evaluation.quality import FEWEST
 
@@ -23,10 +23,12 @@ class Reference:
     """Attributes:
     pictures: RGB.
     captions: the first of each picture that has one.
+    subjects: of each picture that has a class: what its caption says beside that, and the class.
     """
 
     pictures: tuple[Image, ...]
     captions: tuple[str, ...]
+    subjects: tuple[tuple[str, str], ...] = ()
 
     def prompts(self, count: int, triggers: Sequence[str]) -> tuple[str, ...]:
         """So many different captions, evenly spread, each with a word that calls the adapter."""
@@ -55,7 +57,14 @@ def read_reference(source: str | Path) -> Reference:
             pictures.append(decode(picture.read()))
         except DataError as error:
             raise DataError(f"a reference picture {error.message}", given=picture.name, next=error.next) from error
-    return Reference(tuple(pictures), tuple(p.captions[0] for p in chosen if p.captions and p.captions[0].strip()))
+    captions = tuple(p.captions[0] for p in chosen if p.captions and p.captions[0].strip())
+    return Reference(tuple(pictures), captions, tuple((_beside(p), p.label) for p in chosen if p.label))
+
+
+def _beside(picture: Picture) -> str:
+    """The first caption that says more than the class."""
+    said = caption_of_label(picture.label or "")
+    return next((caption for caption in picture.captions if caption != said), "")
 
 
 def _called(caption: str, triggers: Sequence[str]) -> str:

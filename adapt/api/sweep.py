@@ -12,16 +12,20 @@ from PIL.Image import Image
 from adapt import files
 from adapt.adapter import Adapter
 from adapt.api.reference import NONE, Reference, read_reference
-from adapt.api.sweeping import Axes, Drawer, Plan, Report, planned, prompts_of, unheard
+from adapt.api.subjects import Classes, subjects_of
+from adapt.api.sweeping import Axes, Drawer, Plan, Report, planned, unheard
 from adapt.backbones import Backbone
 from adapt.evaluation.advice import advise
 from adapt.evaluation.eye import Eye
 from adapt.evaluation.grid import Setting
 from adapt.evaluation.quality import Measured, Quality
 from adapt.evaluation.swept import Row, Swept
+from adapt.prompts import PLAIN
 from adapt.report.contact import Strips, contact_sheet, side_of, strip
 from adapt.report.sweep import render_sweep
+from adapt.sampling.pictures import if_given, load_image
 from adapt.sampling.png import save_png
+from adapt.sampling.request import Request
 
 SHEET, PAGE, FIGURES = "sheet.png", "sweep.html", "sweep.json"
 
@@ -64,11 +68,19 @@ def sweep(
     adapter: Adapter,
     *,
     prompt: str | Sequence[str] = (),
+    class_name: Classes = None,
+    class_scale: float | None = None,
+    image_prompt: Image | str | Path | None = None,
+    image_prompt_scale: float | None = None,
+    control: Image | str | Path | None = None,
+    control_scale: float = 1.0,
     scales: Sequence[float] | None = None,
     guidance_scales: Sequence[float] | None = None,
     steps: Sequence[int] | None = None,
     count: int | None = None,
     seed: int = 0,
+    height: int | None = None,
+    width: int | None = None,
     batch_size: int = 4,
     reference: Reference | str | Path = NONE,
     progress: Report = unheard,
@@ -78,6 +90,10 @@ def sweep(
     Args:
         prompt: one or several; none: captions of the reference, else the prompts of the adapter's samples, else the word
             that calls it.
+        class_name: of an adapter that knows classes, as in `generate`: each with each prompt; None: those of the reference's
+            class folders.
+        class_scale, image_prompt, image_prompt_scale, control, control_scale, height, width: as in `generate`, the same in
+            all settings. The base alone is told classes by their names, and no picture.
         scales: of the adapter, 1 as trained; None: 0.7, 1 and 1.3 times the recommended one.
         guidance_scales: from 1, which is off; None: the recommended one, half the push and half as much again.
         steps: inference steps; None: half the recommended, those, half as many again.
@@ -89,24 +105,43 @@ def sweep(
         progress: `progress(done, total, seconds left)`, in pictures.
 
     Raises:
-        SettingsError: a setting out of range, no prompt, or a base that makes no pictures.
+        SettingsError: a setting out of range, no prompt, a base that makes no pictures, or an adapter that is taught classes,
+            reference pictures or controls and is given none.
         AdapterError: an adapter for another base.
         DataError: reference pictures that cannot be read, or fewer than four.
     """
+    common = Request(
+        prompt="", prompt_syntax=PLAIN, class_name="" if adapter.labels else None, class_scale=class_scale,
+        image_prompt=if_given(load_image, image_prompt), image_prompt_scale=image_prompt_scale,
+        control=if_given(load_image, control), control_scale=control_scale, seed=seed, height=height, width=width,
+    )  # fmt: skip
+    axes = Axes(scales, guidance_scales, steps)
     compared = reference if isinstance(reference, Reference) else read_reference(reference)
-    plan = planned(backbone, adapter, prompts_of(prompt, adapter, compared), count, seed,
-                   Axes(scales, guidance_scales, steps))  # fmt: skip
-    drawer = Drawer(backbone, adapter, batch_size, progress, plan.drawings)
+    subjects = subjects_of(prompt, class_name, common, adapter, compared)
+    plan = planned(backbone, adapter, subjects, common, count, axes)
+    drawer = Drawer(backbone, adapter, batch_size, progress, plan)
     first = plan.drawings[plan.base][0]
-    eye = Eye(backbone, plan.prompts, plan.own, compared.pictures, first.height, first.width)
+    eye = Eye(backbone, plan.words, plan.own, compared.pictures, first.height, first.width)
     rows, strips = list[Row](), dict[Setting, Image]()
     for setting in plan.order:
         pictures, seconds = drawer(setting)
         eye.look(pictures)
-        rows.append(Row(setting, seconds))
+        rows.append(Row(setting, seconds, passes=plan.passes(setting)))
         strips[setting] = strip(pictures, side_of(backbone.resolution))
     drawer.tell()
-    return Sweep(_told(backbone, adapter, plan, rows, eye), strips)
+    told = _told(backbone, adapter, plan, rows, eye)
+    return Sweep(replace(told, beside=_beside(common)), strips)
+
+
+def _beside(common: Request) -> dict[str, float]:
+    """How strongly parts of the condition guided by themselves."""
+    control = common.control_scale if common.control is not None else None
+    scales = {
+        "class_scale": common.class_scale,
+        "image_prompt_scale": common.image_prompt_scale,
+        "control_scale": control,
+    }
+    return {name: float(scale) for name, scale in scales.items() if scale is not None}
 
 
 def _told(backbone: Backbone, adapter: Adapter, plan: Plan, rows: Sequence[Row], eye: Eye) -> Swept:

@@ -1,4 +1,4 @@
-"""`--class` of `adapt generate`: judged by the adapters' label maps before torch is imported."""
+"""`--class` of `adapt generate` and `adapt sweep`: judged by the adapters' label maps before torch is imported."""
 
 from __future__ import annotations
 
@@ -40,9 +40,33 @@ def rows_of(rows: Sequence[Row], asked: Sequence[str] | None, scale: float | Non
     """
     from adapt.sampling.classes import judged
 
-    classes = [label for text in asked or () for label in (labels if text == EACH and labels else [text])]
+    classes = _each(asked, labels)
     rows = list(rows) or ([{"prompt": ""}] if classes else [])
     told = [{"class_name": label, **row} for row in rows for label in classes] if classes else rows
     for row in told:
         judged(row.get("class_name"), row.get("class_scale", scale), labels)
     return list(told)
+
+
+def classes_of(path: Path, asked: Sequence[str] | None, scale: float | None, told: bool) -> list[str] | None:
+    """The classes of one adapter that are asked for; `*` is every class.
+
+    Args:
+        told: they may be told by something else, so that none need be given.
+
+    Raises:
+        SettingsError: see `sampling.classes.judged`.
+        AdapterError: see `Adapter.labels_of`.
+    """
+    from adapt.sampling.classes import judged
+
+    labels = known_classes([(path, None)])
+    classes = _each(asked, labels)
+    nobody: list[str | None] = [] if told and labels else [None]
+    for label in classes or nobody:
+        judged(label, scale, labels)
+    return classes or None
+
+
+def _each(asked: Sequence[str] | None, labels: Sequence[str]) -> list[str]:
+    return [label for text in asked or () for label in (labels if text == EACH and labels else [text])]

@@ -29,6 +29,12 @@ def sweep(
             help="What is drawn; may be given several times. Default: captions of --reference, else the samples'."
         ),
     ] = None,
+    class_name: options.ClassNames = None,
+    class_scale: options.ClassScale = None,
+    image_prompt: options.ImagePrompt = None,
+    image_prompt_scale: options.ImagePromptScale = None,
+    control: options.Control = None,
+    control_scale: options.ControlScale = 1.0,
     reference: Annotated[
         Path | None,
         typer.Option(help="Pictures of the style, best ones not trained on: what it is compared with and judged by."),
@@ -47,6 +53,7 @@ def sweep(
         int | None, typer.Option(help="Pictures of each prompt at every setting; default: sixteen or more in all.")
     ] = None,
     seed: options.Seed = 0,
+    size: options.Size = None,
     base: Annotated[str | None, typer.Option(help="Backbone; default: the adapter's.")] = None,
     output: Annotated[Path, typer.Option(help="Folder of sheet.png, sweep.html and sweep.json.")] = Path("sweep"),
     store: Annotated[
@@ -67,9 +74,12 @@ def sweep(
 
         adapt sweep runs/my-style --prompt "a fox" --prompt "a hut" --guidance-scale 1,3,5 --steps 10,20
     """
+    from adapt.cli.classes_asked import classes_of
     from adapt.cli.device import judge_device, judge_precision
+    from adapt.cli.size import size_of
     from adapt.loading import require
 
+    width, height = size_of(size)
     axes: dict[str, Any] = {
         "scales": _numbers("--scale", scale, float),
         "guidance_scales": _numbers("--guidance-scale", guidance_scale, float),
@@ -79,6 +89,7 @@ def sweep(
     judge_device(device)
     judge_precision(precision)
     path, name = _named(adapter, base)
+    classes = classes_of(path, class_name, class_scale, told=reference is not None)
     require(name)
     _judge_output(output)
     _judge_store(path, store)
@@ -93,7 +104,9 @@ def sweep(
     loaded, backbone = Adapter.load(path), base_of(name, device, precision)
     with Progress("drawing", 0) as bar:
         found = api.sweep(
-            backbone, loaded, prompt=prompt or (), count=count, seed=seed, batch_size=batch_size, reference=compared,
+            backbone, loaded, prompt=prompt or (), class_name=classes, class_scale=class_scale,
+            image_prompt=image_prompt, image_prompt_scale=image_prompt_scale, control=control, control_scale=control_scale,
+            count=count, seed=seed, height=height, width=width, batch_size=batch_size, reference=compared,
             progress=lambda done, total, left: bar(done, total, left=left), **axes,
         )  # fmt: skip
     _tell(found, path, backbone, store, output, json)

@@ -53,8 +53,8 @@ def advise(grid: Grid, measured: Measured, quality: Quality) -> Advice:
     behind = smooth[best] - smooth
     as_good = [i for i in range(len(grid)) if bool(alive[i]) and float(behind[i]) <= TIE * float(error[i])]
     settings = grid.settings
-    chosen = min(as_good, key=lambda i: (settings[i].evaluations, -float(smooth[i])))
-    return Advice(settings[chosen], _reason(settings, quality, chosen, best, len(as_good)))
+    chosen = min(as_good, key=lambda i: (settings[i].work(grid.passes), -float(smooth[i])))
+    return Advice(settings[chosen], _reason(grid, quality, chosen, best, len(as_good)))
 
 
 def _behind(score: Tensor, grid: Grid, best: int) -> Tensor:
@@ -93,11 +93,12 @@ def _untold(quality: Quality) -> str | None:
     return None
 
 
-def _reason(settings: list[Setting], quality: Quality, chosen: int, best: int, as_good: int) -> str:
+def _reason(grid: Grid, quality: Quality, chosen: int, best: int, as_good: int) -> str:
+    settings = grid.settings
     told = f"{settings[chosen]}: {_figures(quality, chosen)}"
     if chosen == best:
         return f"{told}; the best of {len(settings)} with its neighbours, and none cheaper is as good"
-    more = settings[best].evaluations / settings[chosen].evaluations
+    more = settings[best].work(grid.passes) / settings[chosen].work(grid.passes)
     return (
         f"{told}; the cheapest of {as_good} within half a standard error of the best of {len(settings)} "
         f"({settings[best]}: {_figures(quality, best)}; {more:.1f} × the work)"

@@ -14,6 +14,11 @@ MOST = 400
 """Settings of one grid: more is a slip of the keyboard, and no sheet that anybody looks at."""
 
 
+Passes = tuple[int, int]
+"""Evaluations of the network in one step: with guidance of the words off, and on."""
+USUAL: Passes = (1, 2)
+
+
 class Setting(NamedTuple):
     """What one cell is drawn with.
 
@@ -30,7 +35,11 @@ class Setting(NamedTuple):
     @property
     def evaluations(self) -> int:
         """Of the network, for one picture: what it costs, on every machine. Guidance doubles them."""
-        return self.steps * (1 if self.guidance_scale == 1 else 2)
+        return self.work()
+
+    def work(self, passes: Passes = USUAL) -> int:
+        """The same, where a step takes so many `passes`."""
+        return self.steps * passes[self.guidance_scale != 1]
 
     def __str__(self) -> str:
         return f"adapter scale {self.scale:g}, guidance scale {self.guidance_scale:g}, {self.steps} steps"
@@ -40,6 +49,9 @@ class Setting(NamedTuple):
 class Grid:
     """Every combination. Axes rise and hold nothing twice.
 
+    Attributes:
+        passes: what a step costs; more where parts of the condition guide by themselves.
+
     Raises:
         SettingsError: an axis is empty, holds something out of range, or there are too many combinations.
     """
@@ -47,6 +59,7 @@ class Grid:
     scales: tuple[float, ...]
     guidance_scales: tuple[float, ...]
     steps: tuple[int, ...]
+    passes: Passes = USUAL
 
     def __post_init__(self) -> None:
         for name, low in (("scales", None), ("guidance_scales", 1), ("steps", 1)):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from adapt.evaluation.grid import Grid, Setting
+from adapt.evaluation.grid import USUAL, Grid, Passes, Setting
 
 INDICATIVE = 16
 """Pictures below which figures only indicate."""
@@ -24,6 +24,7 @@ class Row:
         prompt: share of pictures in which the base recognises their prompt; None: there is only one prompt.
         diversity: effective number of different pictures ÷ the base's.
         score: style + prompt + diversity up to 1.
+        passes: what a step costs.
     """
 
     setting: Setting
@@ -33,10 +34,16 @@ class Row:
     prompt: float | None = None
     diversity: float | None = None
     score: float | None = None
+    passes: Passes = USUAL
+
+    @property
+    def evaluations(self) -> int:
+        """Of the network, for one picture."""
+        return self.setting.work(self.passes)
 
     def as_dict(self) -> dict[str, Any]:
-        values = {name: value for name, value in asdict(self).items() if name != "setting"}
-        return {**self.setting._asdict(), "evaluations": self.setting.evaluations, **values}
+        values = {name: value for name, value in asdict(self).items() if name not in ("setting", "passes")}
+        return {**self.setting._asdict(), "evaluations": self.evaluations, **values}
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ class Swept:
     adapter: its name.
     digest: of its weights.
     reference: the base's name.
-    prompts: each drawn `count` times.
+    prompts: what is drawn, each `count` times: the words, of an adapter with classes the class before them.
     seed: of the first picture of each prompt.
     count: pictures of each prompt in every setting.
     grid: what was drawn.
@@ -57,6 +64,7 @@ class Swept:
     references: number of reference pictures.
     candidates: prompts that a picture is compared with, its own among them: chance is 1 in so many.
     separation: how well the features tell reference pictures from the base's (area under the curve); None without reference.
+    beside: how strongly parts of the condition guided by themselves in all settings, `class_scale` say.
     """
 
     adapter: str
@@ -74,6 +82,7 @@ class Swept:
     references: int = 0
     candidates: int = 1
     separation: float | None = None
+    beside: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def pictures(self) -> int:
@@ -92,6 +101,7 @@ class Swept:
             **told,
             "prompts": list(self.prompts),
             "pictures": self.pictures,
+            **self.beside,
             **{
                 name: getattr(self, name) for name in ("references", "candidates", "separation", "indicative", "reason")
             },

@@ -49,13 +49,13 @@ def _lines(grid: Grid, scale: float, uris: dict[Setting, str]) -> list[Line]:
 # ---------------------------------------------------------------------------------------------------- charts
 def cost_chart(swept: Swept) -> Markup:
     """The score over the work, and the line of those that nothing beats."""
-    points = sorted((row.setting.evaluations, row.score) for row in swept.rows if row.score is not None)
+    points = sorted((row.evaluations, row.score) for row in swept.rows if row.score is not None)
     best = frontier(points)
     series = [
         Series(points, "a setting", "c2", dots=True, line=False),
         Series(best, "none better at this work", "c1", dots=True),
     ]
-    marks = [Mark(swept.recommended.evaluations, "recommended")] if swept.recommended else []
+    marks = [Mark(swept.recommended.work(swept.grid.passes), "recommended")] if swept.recommended else []
     return chart([s for s in series if s.points], "Score by work", "evaluations a picture", "score", marks)
 
 

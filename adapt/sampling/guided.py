@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from adapt.backbones import Backbone
 from adapt.backbones.sources import PART as SOURCE
@@ -59,16 +59,41 @@ def guidance_of(drawing: Drawing, backbone: Backbone, further: Sequence[tuple[Co
 def _by_parts(drawing: Drawing, backbone: Backbone, words: Contrast, asked: Named) -> list[Contrast]:
     """Parts that have a scale guide on their own, one after the other, and the words with the rest at the end; without words or
     rest, the last of these parts is the end."""
-    scales = {part: s for part, s in drawing.part_scales.items() if s is not None and part in backbone.conditioners}
+    scales = _scales(drawing, backbone.conditioners)
     dials, parts = {part: _dial(asked, scale) for part, scale in scales.items()}, tuple(scales)
     chain = [ChainedGuidance(part, dials[part], parts[:k]) for k, part in enumerate(parts)]
-    if (
-        drawing.wordless
-        and backbone.null_kind == "empty"
-        and scales.keys() == backbone.conditioners.keys() - {"control"} != set()
-    ):
+    if _only_parts(drawing, backbone, backbone.conditioners):
         return [*chain[:-1], PartGuidance(parts[-1], dials[parts[-1]])]
     return [WithParts(words, parts) if parts else words, *chain]
+
+
+def _scales(drawing: Drawing, taught: Collection[str]) -> dict[str, float]:
+    """Parts that guide by themselves, in the order of their chain."""
+    return {part: scale for part, scale in drawing.part_scales.items() if scale is not None and part in taught}
+
+
+def _only_parts(drawing: Drawing, backbone: Backbone, taught: Collection[str]) -> bool:
+    """Whether nothing is left that words could guide."""
+    parts = _scales(drawing, taught).keys()
+    return drawing.wordless and backbone.null_kind == "empty" and parts == set(taught) - {"control"} != set()
+
+
+def passes_of(drawing: Drawing, backbone: Backbone, taught: Collection[str]) -> tuple[int, int]:
+    """How many different predictions classifier-free guidance asks for in one step: at guidance scale 1, and above.
+
+    Args:
+        taught: parts that adapters make, which need not be on the base.
+    """
+    scales, asked = _scales(drawing, taught), set[frozenset[str]]()
+    parts, only = tuple(scales), _only_parts(drawing, backbone, taught)
+    for number, part in enumerate(parts):
+        last = only and number == len(parts) - 1
+        if scales[part] != 1:
+            asked |= (
+                {frozenset({"all but this"})} if last else {frozenset(parts[:number]), frozenset(parts[: number + 1])}
+            )
+    words = set() if only else {frozenset(parts)}
+    return 1 + len(asked), 1 + len(asked | words)
 
 
 def _of_source(drawing: Drawing, asked: Named) -> Contrast:
