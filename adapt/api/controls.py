@@ -36,9 +36,16 @@ def _require_unet(backbone: Backbone, settings: TrainSettings) -> None:
         raise SettingsError("a ControlNet is a copy of a UNet's first half, and the base has none that it fits",
                             given=backbone.reference, allowed="Stable Diffusion 1.x, 2.x, XL, icons",
                             next="control_as=layer")  # fmt: skip
-    for name, plain in (("quantize", "none"), ("shard", False), ("memory", "as_set")):
+    for name, plain in (("quantize", "none"), ("shard", False)):
         if (value := getattr(settings, name)) != plain:
             raise SettingsError(f"control_as=controlnet does not go with {name}", given=value, next="leave it out")
+
+
+def standing_beside(backbone: Backbone) -> list[Any]:
+    """Networks of diffusers that are taught beside the denoiser: a ControlNet."""
+    from adapt.adapter.control_net import ControlNet
+
+    return [each.network for each in backbone.conditioners.values() if isinstance(each, ControlNet)]
 
 
 def along_nothing(backbone: Backbone, condition: Condition, height: int, width: int) -> Condition:
@@ -73,6 +80,8 @@ def put_in_control(backbone: Backbone, settings: TrainSettings) -> Taught | None
         from adapt.adapter.control_net import ControlNet
 
         net = ControlNet.new(backbone, settings.control, settings.seed % 2**63)
+        if settings.gradient_checkpointing:
+            net.network.enable_gradient_checkpointing()
         backbone.conditioners["control"] = net
         return teach(net, settings.control_learning_rate, tuple(net.learned), backbone.device)
     stem = stem_of(backbone)

@@ -14,7 +14,8 @@ from accelerate import Accelerator
 from torch import nn
 
 from adapt.api.assemble import hearing_of
-from adapt.api.forecast import applying, asking, forward_of
+from adapt.api.controls import standing_beside
+from adapt.api.forecast import applying, asking, forward_of, still
 from adapt.api.gather import Pictures
 from adapt.api.kernels import attend
 from adapt.api.machine import Resting, held, load_base
@@ -41,11 +42,8 @@ MEASURES = (
     "quantize",
     "offload_weights",
 )
-STILL: dict[str, Any] = {
-    **{"dropout": 0.0, "rank_dropout": 0.0, "module_dropout": 0.0, "init": "default", "init_from": None},
-    **{"classes": False, "grow_from": None, "image_prompts": False, "control": "none"},
-}
-"""There is no Plan here to ask, a start takes no memory of its own that stays, and classes take next to none."""
+NEW: dict[str, Any] = {"init": "default", "init_from": None}
+"""A start takes no memory of its own that stays."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,8 @@ def _precisions(settings: TrainSettings, accelerator: Accelerator) -> Iterator[d
     if half:
         yield half
     gpu = accelerator.device.type == "cuda"
-    if gpu and settings.kind == "lora" and not settings.compile and find_spec("bitsandbytes"):
+    bits = settings.kind == "lora" and not settings.compile and settings.control_as != "controlnet"
+    if gpu and bits and find_spec("bitsandbytes"):
         yield {**half, "quantize": "nf4-bnb"}
     if gpu and not settings.offload_weights and _may_wait(settings, accelerator.num_processes):
         for share in (0.5, 1.0):
@@ -140,7 +139,7 @@ def _trials(
     """In every way that there is for activations: as many rows at once as are wanted, then half of them …, until it fits."""
     backbone = load_base(base, settings, accelerator)
     settings = settle(settings, backbone)
-    injection = put_in(backbone, settings.model_copy(update=STILL))
+    injection = put_in(backbone, still(settings).model_copy(update=NEW))
     for network in backbone.networks:
         attend(network, settings)
     resting = Resting(backbone)
@@ -150,7 +149,7 @@ def _trials(
     for way in _ways(settings, accelerator.device):
         as_this = settings.model_copy(update=way)
         if as_this.gradient_checkpointing:
-            for network in backbone.networks:
+            for network in (*backbone.networks, *standing_beside(backbone)):
                 network.enable_gradient_checkpointing()  # type: ignore[operator]
         for accumulation in _pieces(settings, accelerator.num_processes):
             own = {"accumulation": accumulation} if accumulation != settings.accumulation else {}
@@ -224,7 +223,8 @@ def _tried(
 
     for network in backbone.networks:
         network.train()
-    beside = [injection.assistant.branches] if injection.assistant is not None else []
+    beside = standing_beside(backbone)
+    beside += [injection.assistant.branches] if injection.assistant is not None else []
     gib = peak_of(step, [*_there(backbone, settings, accelerator), *beside], accelerator.device)
     for parameter in injection.parameters.values():
         parameter.grad = None

@@ -88,11 +88,7 @@ def forecast(base: str, pictures: Pictures, settings: TrainSettings) -> tuple[Tr
         lambda: backbone.encode_media(torch.zeros(1, backbone.medium.channels, *backbone.medium.dims(width, height)))
     )
     loads_in = readers(settings, backbone)
-    # There is no Plan here to ask, and conditioners cost next to nothing, but for a ControlNet.
-    still: dict[str, Any] = dict.fromkeys(("dropout", "rank_dropout", "module_dropout"), 0.0)
-    still |= {"classes": False, "grow_from": None, "image_prompts": False}
-    still |= {} if settings.control_as == "controlnet" else {"control": "none"}
-    injection = put_in(backbone, settings.model_copy(update=still))
+    injection = put_in(backbone, still(settings))
     for network in backbone.networks:
         tune(network, settings, accelerator.device)
     require_same_gradients(backbone, injection, settings, accelerator)
@@ -122,6 +118,15 @@ def forecast(base: str, pictures: Pictures, settings: TrainSettings) -> tuple[Tr
         memory_gib=highest(accelerator.device), trainable=sum(p.numel() for p in injection.parameters.values()),
         loads_in=loads_in,
     )  # fmt: skip
+
+
+def still(settings: TrainSettings) -> TrainSettings:
+    """Settings of a network that is only measured: there is no Plan here to ask for dropout, and conditioners cost next to
+    nothing, but for a ControlNet."""
+    none: dict[str, Any] = dict.fromkeys(("dropout", "rank_dropout", "module_dropout"), 0.0)
+    none |= {"classes": False, "grow_from": None, "image_prompts": False}
+    none |= {} if settings.control_as == "controlnet" else {"control": "none"}
+    return settings.model_copy(update=none)
 
 
 def _taught(settings: TrainSettings) -> float:
@@ -154,13 +159,12 @@ def forward_of(
     shape = (rows, *backbone.latent_shape(size[1], size[0]))
     x = normal(0, "forecast", 0, 0, shape).to(backbone.device, backbone.dtype)
     t = (objective or backbone.objective()).times(torch.full((rows,), 0.5), shape[2:]).to(x.device)
-    condition = with_blank(backbone, backbone.null(1).expand(rows), *shape[2:])
-    condition = along_nothing(backbone, condition, *size[::-1])
+    nothing = backbone.null(1).expand(rows)
 
     def forward() -> torch.Tensor:
         with accelerator.autocast(), keeping():
-            told = condition if hearing is None else with_blank(backbone, hearing.learn([""] * rows), *shape[2:])
-            return backbone.predict(x, t, told)
+            told = with_blank(backbone, nothing if hearing is None else hearing.learn([""] * rows), *shape[2:])
+            return backbone.predict(x, t, along_nothing(backbone, told, *size[::-1]))
 
     return forward
 

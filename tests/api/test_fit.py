@@ -11,6 +11,7 @@ from adapt.api.fit import Trial, fitted
 from adapt.api.gather import gather
 from adapt.api.machine import make_accelerator
 from adapt.api.memory import GIB, Counted, peak_of
+from adapt.backbones import Backbone
 from adapt.cli.main import main
 from adapt.config import TrainSettings, validate
 from adapt.errors import SettingsError
@@ -86,6 +87,23 @@ def test_measures_take_less_memory_each(trials):
     assert by[()] > by[(("base_precision", "bf16"),)]
     assert [trial.changes.get("accumulation", 1) for trial in trials[:4]] == [1, 2, 4, 8]
     assert len(trials) == 16 and all(trial.seconds > 0 for trial in trials)
+
+
+def needed(data, tiny_base, **changes):
+    """GiB of the tries as it is set and computed again, which fit into nothing."""
+    settings = TrainSettings(**{**SMALL, "batch_size": 1, **changes}, memory="fit", memory_limit=1e-9)
+    found, accelerator = gather(data, settings), make_accelerator(settings)
+    plain, again = fit._trials(str(tiny_base), settings, {}, found, accelerator, 1e-9)
+    return plain.gib, again.gib
+
+
+def test_a_control_net_is_counted_with_its_gradients_and_moments(data, tiny_base):
+    layer, plain = needed(data, tiny_base, control="edges")
+    whole, again = needed(data, tiny_base, control="edges", control_as="controlnet")
+    net = adapt.ControlNet.new(Backbone.load(str(tiny_base)), "edges", 0)
+    own = 4 * sum(p.numel() for p in net.learned.values()) / GIB
+    assert whole - layer > 3.8 * own, "weights, gradients, and two moments of each; what layers keep is gone by then"
+    assert again < whole and plain < layer
 
 
 # ---------------------------------------------------------------------------------------------- choosing

@@ -313,8 +313,8 @@ def test_a_control_net_is_for_unets_and_said_before(tiny_base, captioned, tmp_pa
     with pytest.raises(SettingsError, match="control_as"):
         validate({"control_as": "controlnet"})
     words = ["train", str(captioned), "--base", str(tiny_base), "--output", str(tmp_path / "run"), "--dry-run"]
-    assert main([*words, "control=edges", "control_as=controlnet", "memory=fit"]) == 2
-    assert "does not go with memory" in capsys.readouterr().err
+    assert main([*words, "control=edges", "control_as=controlnet", "shard=true"]) == 2
+    assert "does not go with shard" in capsys.readouterr().err
 
 
 def test_a_dry_run_counts_the_control_net(tiny_base, captioned, tmp_path, capsys):
