@@ -65,7 +65,7 @@ def assemble(
         make_prior_target(objective, backbone, injection, settings), hearing, keeping_of(settings, backbone),
     )  # fmt: skip
     start_from_data(course)
-    judge = make_judge(course, held_out_examples) if held_out else None
+    judge = make_judge(course, held_out_examples, accelerator.num_processes) if held_out else None
     preview, resting = drawer(run, backbone, settings, pictures, keep=accelerator.is_main_process), Resting(backbone)
     if injection.assistant is not None:
         preview = injection.assistant.around(preview)

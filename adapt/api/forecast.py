@@ -32,6 +32,7 @@ from adapt.data.plan import normal
 from adapt.objectives import Objective
 from adapt.training.hearing import Hearing
 from adapt.training.schedule import forwards, rounds
+from adapt.training.step import at_once
 from adapt.training.update import Update
 
 
@@ -83,7 +84,7 @@ def forecast(base: str, pictures: Pictures, settings: TrainSettings) -> tuple[Tr
     assert settings.resolution is not None and settings.sampling_steps is not None, "settled"
     buckets = in_use(pictures.train, shelves(settings, backbone.multiple, backbone.medium.kind))
     width, height = largest = max(buckets, key=lambda size: size[0] * size[1])
-    rows = settings.batch_size // accelerator.num_processes // settings.accumulation
+    rows = at_once(settings, accelerator.num_processes)
     encode = _timed(
         lambda: backbone.encode_media(torch.zeros(1, backbone.medium.channels, *backbone.medium.dims(width, height)))
     )

@@ -16,7 +16,7 @@ from adapt.lora.taught import Taught
 from adapt.objectives import TimeSampling
 from adapt.training.hearing import Hearing
 from adapt.training.raw import RAW
-from adapt.training.step import Course
+from adapt.training.step import Course, at_once
 from adapt.training.validation import Judge, Measured, measure_base
 from adapt.types import Sizes
 from conditioning import Condition
@@ -24,20 +24,24 @@ from conditioning import Condition
 NOTHING: Mapping[str, Taught] = {}
 
 
-def make_judge(course: Course, held_out: EncodedPictures) -> Judge:
+def make_judge(course: Course, held_out: EncodedPictures, processes: int = 1) -> Judge:
     """Held-out pictures against the same target as in training, over the same range of times, with even weights.
 
     The base is measured here, with the adapter disabled.
+
+    Args:
+        processes: that share a batch: a forward pass of a measurement has as many rows as one of training, whose memory is there.
     """
     settings, backbone = course.settings, course.backbone
     even = TimeSampling(backbone.time_sampling, low=settings.time_low, high=settings.time_high)
     objective = backbone.objective(even, zero_terminal_snr=settings.zero_terminal_snr)
     target = course.target.under(objective)
     wanted = len(held_out) if settings.validation_members is None else settings.validation_members
+    rows = at_once(settings, processes)
     members = spread(taught(course.examples), wanted)
 
     def measured(examples: EncodedPictures, indices: Sequence[int]) -> Measured:
-        pictures = grid(backbone, examples, indices, settings, course.hearing, course.injection.taught)
+        pictures = grid(backbone, examples, indices, settings, rows, course.hearing, course.injection.taught)
         return measure_base(pictures, backbone, objective, target, settings.anchor_above)
 
     with course.injection.disabled():
@@ -61,12 +65,14 @@ def grid(
     examples: EncodedPictures,
     indices: Sequence[int],
     settings: TrainSettings,
+    batch: int,
     hearing: Hearing | None = None,
     taught: Mapping[str, Taught] = NOTHING,
 ) -> HeldOut:
     """These pictures at fixed times and noise: means of their posteriors, first captions, nothing dropped or mirrored.
 
     Args:
+        batch: rows a forward pass.
         hearing: encodes the captions anew at each measurement, where encoders are trained.
         taught: tell what else is taught of each picture: its class, itself as a reference.
     """
@@ -82,9 +88,7 @@ def grid(
         raw = RAW[part](examples, [(i, False, 0) for i in indices])
         hear = partial(_told, each, raw, backbone, hear or partial(_rows, condition, backbone))
     before = [examples.source(i) for i in indices] if backbone.takes_source else []
-    return HeldOut(
-        x, condition, settings.validation_times, settings.batch_size, settings.validation_pairs, areas, hear, before
-    )
+    return HeldOut(x, condition, settings.validation_times, batch, settings.validation_pairs, areas, hear, before)
 
 
 def _heard(hearing: Hearing, captions: Sequence[str], sizes: Sequence[Sizes], rows: Sequence[int]) -> Condition:

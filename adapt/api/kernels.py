@@ -19,6 +19,7 @@ from adapt.data.plan import normal
 from adapt.errors import SettingsError, did_you_mean
 from adapt.lora import Network
 from adapt.quiet import quiet_libraries
+from adapt.training.step import at_once
 
 FULL, HALF = 1e-3, 0.1
 """Relative distance of gradients, in full and in half precision, that two ways to compute the same may have."""
@@ -112,7 +113,7 @@ def require_same_gradients(
     if not settings.compile:
         return
     assert settings.resolution is not None, "settled settings have a resolution"
-    shape = (settings.batch_size // accelerator.num_processes // settings.accumulation,
+    shape = (at_once(settings, accelerator.num_processes),
              *backbone.latent_shape(settings.resolution, settings.resolution))  # fmt: skip
     x_t = normal(0, "compile", 0, 0, shape).to(backbone.device, backbone.dtype)
     t = backbone.objective().times(torch.linspace(0.1, 0.9, len(x_t))).to(x_t.device)

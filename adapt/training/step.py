@@ -198,9 +198,13 @@ def targets(course: Course, rows: Rows, x: Tensor, noise: Tensor, t: Tensor, con
     return target.index_copy(0, index, taught)
 
 
+def at_once(settings: TrainSettings, processes: int) -> int:
+    """Rows of one forward pass of a process."""
+    return settings.batch_size // processes // settings.accumulation
+
+
 def pieces(settings: TrainSettings, process: int, processes: int) -> list[Sequence[int]]:
     """The positions of the global batch that a process takes, cut into `accumulation` pieces."""
-    share = settings.batch_size // processes
-    size = share // settings.accumulation
-    first = process * share
+    size = at_once(settings, processes)
+    first = process * size * settings.accumulation
     return [range(first + k * size, first + (k + 1) * size) for k in range(settings.accumulation)]

@@ -13,7 +13,7 @@ from tiny_runs import tiny
 from adapt import files, progress
 from adapt.api.assemble import assemble
 from adapt.api.gather import gather
-from adapt.api.judging import spread, taught
+from adapt.api.judging import make_judge, spread, taught
 from adapt.api.machine import make_accelerator
 from adapt.api.train import settle
 from adapt.backbones import Backbone
@@ -50,6 +50,19 @@ def test_saves_and_previews_are_due_at_their_steps_and_at_the_end():
     settings = tiny(steps=10, save_every=4, preview_every=3)
     assert [step for step in range(11) if "save" in due(settings, step)] == [4, 8, 10]
     assert [step for step in range(11) if "sample" in due(settings, step)] == [3, 6, 9, 10]
+
+
+def test_a_measurement_takes_no_more_rows_at_once_than_a_step(course):
+    """However a batch is cut up; and what it finds is the same."""
+    found = {}
+    for processes, accumulation in ((1, 1), (1, 2), (2, 2)):
+        run, seen = course(batch_size=4, accumulation=accumulation, validation_times=2), []
+        run.backbone.listen(lambda t, seen=seen: seen.append(len(t)))
+        judge = make_judge(run, run.examples, processes)
+        found[processes, accumulation] = judge.losses(judge.held_out, run.backbone)
+        assert max(seen) == 4 // processes // accumulation
+    first, *others = found.values()
+    assert all(torch.allclose(other, first, rtol=1e-6, atol=0) for other in others)
 
 
 def test_members_are_spread_over_the_training_pictures():
