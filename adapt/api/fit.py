@@ -150,7 +150,7 @@ def _trials(
         as_this = settings.model_copy(update=way)
         if as_this.gradient_checkpointing:
             for network in (*backbone.networks, *standing_beside(backbone)):
-                network.enable_gradient_checkpointing()  # type: ignore[operator]
+                network.enable_gradient_checkpointing()
         for accumulation in _pieces(settings, accelerator.num_processes):
             own = {"accumulation": accumulation} if accumulation != settings.accumulation else {}
             one = _tried(backbone, injection, as_this, accumulation, pictures, accelerator)
