@@ -29,6 +29,7 @@ from adapt.formats.export import export
 from adapt.formats.header import read_metadata
 from adapt.formats.peft_folder import FOLDER, of_one_adapter
 from adapt.formats.readers import LOADER
+from adapt.formats.strength import as_told
 from adapt.formats.tlora import TimeLora
 from adapt.licences import Licence
 
@@ -270,6 +271,10 @@ class Adapter:
             advised["scale"] = advised["scale"] / strength
         facts = replace(self.facts, recommended=advised)
         return replace(self, weights=LoraWeights(layers, self.weights.metadata), facts=facts)
+
+    def as_trained(self) -> Adapter:
+        """With the alphas of its training, which `adapter.json` says, where its file has the strength inside the numbers."""
+        return replace(self, weights=replace(self.weights, modules=as_told(self.weights.modules, self.facts.lora)))
 
     def check(self, backbone: Backbone) -> None:
         """Raises `AdapterError` when it was made for another base."""

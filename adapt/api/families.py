@@ -78,7 +78,7 @@ def row_of(family: Family) -> dict[str, Any]:
         "medium": family.medium,
         "trained": seen.get("trained", []),
         "guidance": seen.get("guidance"),
-        "loads_in": [*seen.get("loads_in", []), *(("UIs",) if family.kohya else ())],
+        "loads_in": [*seen.get("loads_in", []), *(("UIs",) if family.kohya is not None else ())],
         "memory": memory_of(family),
         "tokens": family.max_tokens,
         "licence": family.licence,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,14 @@ from adapt.api.record import versions
 from adapt.backbones import Backbone
 from adapt.config import TrainSettings
 from adapt.data import Picture
+from adapt.errors import AdapterError
 from adapt.evaluation.proof import Proof, prove
 from adapt.formats import LoraWeights, read_lora
 from adapt.formats.described import slug
 from adapt.formats.diffusers_lora import portable
 from adapt.formats.embeddings import file_of, read_embeddings
-from adapt.formats.readers import IN_UIS
+from adapt.formats.readers import UIS as BY_FAMILY
+from adapt.formats.strength import inside
 from adapt.progress import say
 from adapt.sampling.classes import written
 from adapt.sampling.clip import as_picture
@@ -36,6 +38,9 @@ from adapt.sampling.png import save_png
 from adapt.sampling.request import Drawing, Request, settle
 from adapt.source import find, identity
 from adapt.training.loop import Trainer
+
+KOHYA = "kohya"
+UIS = {name for names in BY_FAMILY.values() for name in names}
 
 
 def finish(trainer: Trainer, chosen: int) -> Proof:
@@ -65,7 +70,7 @@ def finish(trainer: Trainer, chosen: int) -> Proof:
 def _write(folder: Path, trainer: Trainer, chosen: int) -> Proof:
     course, name = trainer.course, trainer.folder.name
     snapshot = read_lora(trainer.snapshot_path(chosen))
-    layers = in_precision(snapshot.modules, course.settings.save_precision)
+    layers = in_precision(inside(snapshot.modules), course.settings.save_precision)
     beside = trainer.beside_path(chosen)
     words, conditioners = read_embeddings(beside), read_conditioners(beside)
     found = facts(trainer, chosen)
@@ -78,15 +83,26 @@ def _write(folder: Path, trainer: Trainer, chosen: int) -> Proof:
     drawing = whole if course.backbone.quantised else course.backbone  # nothing can be added to weights in few bits
     shown = _publishable(course.backbone, asked)
     samples = _samples(folder, written, drawing, shown, public=bool(course.settings.previews))
-    width = text_width(course.backbone)
-    if width and course.settings.kind in IN_UIS and not (words or conditioners):
-        path = folder / "kohya" / f"{slug(name)}.safetensors"
-        picture = folder / samples[0]["file"] if samples else None
-        written.export(path, "kohya", text_width=width, picture=picture)
     told = replace(adapter.facts, proof=proof.as_dict(), samples=samples)
+    uis = set(found.loads_in) & UIS
+    if uis and not _for_uis(folder, replace(written, name=name), course.backbone, samples):
+        told = replace(told, loads_in=tuple(name for name in told.loads_in if name not in uis))
     files.write_json(folder / FACTS_NAME, told.as_dict())
     files.write(folder / "README.md", card.render(name, told))
     return proof
+
+
+def _for_uis(folder: Path, adapter: Adapter, backbone: Backbone, samples: Sequence[Mapping[str, Any]]) -> bool:
+    """The file in `kohya/`, and whether there is one: hours of training are not lost for layers that have no name there."""
+    path = folder / KOHYA / f"{slug(adapter.name)}.safetensors"
+    picture = folder / samples[0]["file"] if samples else None
+    try:
+        adapter.export(path, "kohya", text_width=text_width(backbone), picture=picture)
+    except AdapterError as error:
+        say(f"note: no file for UIs: {error}")
+        shutil.rmtree(folder / KOHYA, ignore_errors=True)
+        return False
+    return True
 
 
 def wanted(

@@ -16,7 +16,7 @@ from adapt.api.image_prompts import put_in_image_prompts
 from adapt.config import TrainSettings
 from adapt.config.network import ONE_SIZE
 from adapt.errors import SettingsError
-from adapt.formats.names.families import WIDTHS
+from adapt.formats.names.families import BACKBONES, WIDTHS
 from adapt.formats.readers import loads_in
 
 if TYPE_CHECKING:  # settings are judged before torch is imported
@@ -224,7 +224,7 @@ def start_of(path: str, backbone: Backbone, trained: Sequence[str]) -> Adapter:
     from adapt.errors import AdapterError
     from adapt.lora import weight_of
 
-    adapter = Adapter.load(path)
+    adapter = Adapter.load(path).as_trained()
     adapter.check(backbone)
     for name, layer in adapter.layers().items():
         weight_of(backbone.modules, name, layer)
@@ -253,17 +253,22 @@ def text_width(backbone: Backbone) -> int | None:
     return width if backbone.entry.kohya is not None and width in WIDTHS else None
 
 
+def known_to_uis(backbone: Backbone) -> str | None:
+    """What programs that read kohya's format know it as (`formats/names/families.py`); None: they have no bases of its kind."""
+    if backbone.entry.kohya is None:
+        return None
+    if backbone.denoiser_name == "unet":
+        return WIDTHS.get(text_width(backbone) or 0)
+    return BACKBONES.get(backbone.family)
+
+
 def readers(settings: TrainSettings, backbone: Backbone) -> tuple[str, ...]:
     """Programs that will be able to take the adapter."""
     from adapt.lora import text_encoders
 
     encoders = text_encoders.trained(settings, backbone.modules)
     clip = all(text_encoders.is_clip(backbone.modules[name]) for name in encoders)
-    kohya = (
-        text_width(backbone) is not None
-        and set(encoders) <= set(backbone.entry.kohya or ())
-        and not (settings.new_tokens or settings.taught_parts)
-    )
+    named = set(encoders) <= set(backbone.entry.kohya or ()) and not (settings.new_tokens or settings.taught_parts)
     if settings.boft_factors > 1:
         return "adapt", "peft with its CUDA extension"  # without, peft makes one factor of them and cannot load it
-    return loads_in(settings.kind, kohya, clip and backbone.loader == "diffusers")
+    return loads_in(settings.kind, known_to_uis(backbone) if named else None, clip and backbone.loader == "diffusers")

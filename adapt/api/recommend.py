@@ -105,11 +105,13 @@ def _card(folder: Path, before: Facts, after: Facts) -> str | None:
 def _kohya(folder: Path, backbone: Backbone) -> str | None:
     """Writes the file for UIs anew where there is one: the strength stands in it and beside it."""
     adapter = Adapter.load(folder)
-    path, width = folder / KOHYA / f"{slug(adapter.name)}.safetensors", text_width(backbone)
-    if not path.is_file() or width is None:
+    path = folder / KOHYA / f"{slug(adapter.name)}.safetensors"
+    if not all(file.is_file() for file in adapter.files(path)):
         return None
     samples = [folder / str(sample.get("file")) for sample in adapter.facts.samples]
-    adapter.export(path, "kohya", text_width=width, picture=next((file for file in samples if file.is_file()), None))
+    adapter.export(
+        path, "kohya", text_width=text_width(backbone), picture=next((file for file in samples if file.is_file()), None)
+    )
     return f"{KOHYA}/{path.name} says so too"
 
 

@@ -88,7 +88,7 @@ class Family:
         sample_size: latents a side of the family's own pictures, where the denoiser's configuration says none, or another.
         tokenizer: the one whose cut is felt, where there are several.
         max_tokens: text tokens that a caption is padded or cut to; None: as the tokenizer says.
-        kohya: text encoders that kohya's format holds LoRA of; None: no program that reads it is written for this family's UNet.
+        kohya: text encoders that kohya's format holds LoRA of; None: no program that reads it is written for this family.
         refused: variants that are not trained.
         medium: what it makes.
         frames, fps: of the clips that it makes by default.
@@ -180,12 +180,14 @@ FAMILIES: dict[str, Family] = {
             "stable-diffusion-3", "Stable Diffusion 3, 3.5", "stable_diffusion_3:StableDiffusion3",
             {"StableDiffusion3Pipeline": "text-to-image"}, patch=2, tokenizer="tokenizer_3", max_tokens=256,
             licence="Stability AI Community Licence: gated, commercial use limited by revenue",
+            kohya=("text_encoder", "text_encoder_2", "text_encoder_3"),
         ),
         Family(
             "flux", "Flux.1", "flux:Flux", {
                 "FluxPipeline": "text-to-image", "FluxKontextPipeline": "edit", "FluxFillPipeline": "inpainting",
             }, patch=2, sample_size=128, tokenizer="tokenizer_2", max_tokens=512, free_guidance="true_cfg_scale",
             licence="dev: FLUX.1 dev Non-Commercial Licence, gated; schnell: Apache-2.0",
+            kohya=("text_encoder", "text_encoder_2"),
             refused=(
                 Refusal(
                     "schnell",
@@ -260,7 +262,7 @@ FAMILIES: dict[str, Family] = {
         ),
         Family(
             "wan", "Wan 2.1, 2.2", "wan:Wan", {"WanPipeline": "video"}, patch=2, sample_size=60,
-            max_tokens=512, medium="video", frames=81, fps=16.0, licence="Apache-2.0",
+            max_tokens=512, medium="video", frames=81, fps=16.0, licence="Apache-2.0", kohya=(),
         ),
         Family(
             "ltx-video", "LTX-Video 0.9 to 0.9.1", "ltx:LTXVideo", {"LTXPipeline": "video"}, sample_size=16, max_tokens=128,

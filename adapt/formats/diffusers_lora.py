@@ -205,7 +205,7 @@ def described_layer(
     try:
         given = int(by_pattern(config.get("rank_pattern"), module, config.get("r", 0)))
         layer = layer_of(
-            parts, lambda rank: _alpha(config, module, rank), dialect=PEFT, rank=given, label=label, path=path
+            parts, lambda rank: alpha_of(config, module, rank), dialect=PEFT, rank=given, label=label, path=path
         )
     except (TypeError, ValueError, AttributeError, re.error) as error:
         raise AdapterError(f"the adapter's {HEADER} gives {label} no alpha", given=path) from error
@@ -214,7 +214,7 @@ def described_layer(
     return layer
 
 
-def _alpha(config: Mapping[str, Any], module: str, rank: int) -> float:
+def alpha_of(config: Mapping[str, Any], module: str, rank: int) -> float:
     """peft's rule: the first pattern that matches the end of the name, else alpha; rsLoRA divides by √r."""
     alpha = float(by_pattern(config.get("alpha_pattern"), module, config.get("lora_alpha", config.get("alpha", rank))))
     return alpha * rank**0.5 if config.get("use_rslora") else alpha

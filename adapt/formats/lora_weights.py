@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from adapt.formats.layer import Layer, listed
 
@@ -78,6 +79,19 @@ class Pair(Layer):
         cancel, is seen only down to about 3e-4 of them."""
         down, up = self.down.float().flatten(1), self.up.float().flatten(1)
         return abs(self.scale) * ((up.T @ up) * (down @ down.T)).sum().clamp(min=0).sqrt()
+
+    def with_alpha(self, alpha: float) -> Self:
+        """The same ΔW at another alpha, the difference shared by A and B: bit for bit where it is a power of two, there and back.
+        Sharing it keeps small numbers within half precision.
+
+        Args:
+            alpha: > 0.
+        """
+        factor = self.alpha / alpha
+        if factor in (0, 1):
+            return self
+        share = 2.0 ** round(math.log2(abs(factor)) / 2)
+        return replace(self, down=self.down * share, up=self.up * (factor / share), alpha=alpha)
 
     def misfit(self) -> str | None:
         if self.down.ndim not in (2, 3, 4, 5) or self.up.ndim != self.down.ndim or self.up.shape[1] != self.rank:

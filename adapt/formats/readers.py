@@ -10,24 +10,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-UIS = ("ComfyUI", "A1111", "Forge", "InvokeAI", "stable-diffusion.cpp")
-"""Programs that take the file in `kohya/`."""
+_UNETS = ("ComfyUI", "A1111", "Forge", "InvokeAI", "stable-diffusion.cpp")
+UIS: Mapping[str, tuple[str, ...]] = {
+    "sd1": _UNETS,
+    "sd2": _UNETS,
+    "sdxl": _UNETS,
+    "sd3": ("ComfyUI",),
+    "flux": ("ComfyUI", "Forge", "InvokeAI", "stable-diffusion.cpp"),
+    "wan": ("ComfyUI",),
+}
+"""Family (`names/families.py`) → programs that take the file in `kohya/`: those whose sources have its names."""
 LOADER: Mapping[str, str] = {"lora": "diffusers", "dora": "diffusers", "loha": "peft", "lokr": "peft",
                               "oft": "peft", "boft": "peft", "vera": "peft", "tlora": "adapt"}  # fmt: skip
 """Which library loads the adapter's own file: diffusers by `load_lora_weights`, peft by `PeftModel.from_pretrained`, or adapt
 alone."""
 IN_UIS = ("lora", "loha", "lokr")
+FUSED = ("sd3", "flux")
+"""Families that compute q, k and v with one weight: no LoKr of three is one of that."""
 
 
-def loads_in(kind: str, speaks_kohya: bool, by_diffusers: bool = True) -> tuple[str, ...]:
+def loads_in(kind: str, family: str | None, by_diffusers: bool = True) -> tuple[str, ...]:
     """Programs that can take an adapter of this kind.
 
     Args:
-        speaks_kohya: whether the programs that read kohya's dialect have bases of this family.
+        family: which the programs that read kohya's dialect know it as; None: they have no bases of its kind.
         by_diffusers: whether diffusers' loader takes all components of it: of text encoders, it takes CLIP only.
     """
-    if not by_diffusers and LOADER[kind] != "adapt":
-        return ("adapt", "peft")
     if LOADER[kind] == "adapt":
         return ("adapt",)
-    return ("adapt", LOADER[kind], *(UIS if speaks_kohya and kind in IN_UIS else ()))
+    if not by_diffusers:
+        return ("adapt", "peft")
+    return ("adapt", LOADER[kind], *uis(kind, family))
+
+
+def uis(kind: str, family: str | None) -> tuple[str, ...]:
+    """Those of them that take the file in `kohya/`."""
+    if family is None or kind not in IN_UIS or (kind == "lokr" and family in FUSED):
+        return ()
+    return UIS[family]

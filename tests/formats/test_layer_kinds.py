@@ -275,7 +275,7 @@ def test_the_nearest_lora_has_no_more_rank_than_there_is():
 
 def test_every_kind_has_a_reader():
     assert {name for name, kind in KINDS.items() if kind.in_peft} == LOADER.keys()
-    assert loads_in("lora", True) == (
+    assert loads_in("lora", "sd1") == (
         "adapt",
         "diffusers",
         "ComfyUI",
@@ -284,5 +284,11 @@ def test_every_kind_has_a_reader():
         "InvokeAI",
         "stable-diffusion.cpp",
     )
-    assert loads_in("dora", True) == loads_in("lora", False) == ("adapt", "diffusers")
-    assert loads_in("loha", True)[:2] == ("adapt", "peft") and "ComfyUI" in loads_in("lokr", True)
+    assert loads_in("dora", "sdxl") == loads_in("lora", None) == ("adapt", "diffusers")
+    assert loads_in("loha", "sd2")[:2] == ("adapt", "peft") and "ComfyUI" in loads_in("lokr", "sdxl")
+    assert loads_in("lora", "flux") == ("adapt", "diffusers", "ComfyUI", "Forge", "InvokeAI", "stable-diffusion.cpp")
+    assert loads_in("loha", "sd3") == ("adapt", "peft", "ComfyUI")
+    assert loads_in("lokr", "flux") == ("adapt", "peft"), (
+        "three LoKr are none of the one weight that computes q, k and v"
+    )
+    assert loads_in("lora", "flux", by_diffusers=False) == ("adapt", "peft")
