@@ -19,7 +19,7 @@ from adapt.objectives import Loss, Objective, TimeSampling, Weighting, objective
 from adapt.objectives.shift import LinearShift, by_size
 from adapt.types import Sizes
 from conditioning import Condition, Conditioner, Part, Predictor, TextConditioner
-from conditioning.guidance.classifier_free import Normalise
+from conditioning.guidance.arithmetic import Normalise
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -51,6 +51,8 @@ class Backbone(OfMedia):
     guidance_scale: ClassVar[float] = 7.5
     guidance_offset: ClassVar[float] = 0.0
     """What the family's pipeline calls guidance s is s + offset here, where 1 is always off (Z-Image: 1)."""
+    nullable: ClassVar[bool] = True
+    """Whether a caption becomes something that can be left out, so that there is something to guide by."""
     sampling_steps: ClassVar[int] = 30
     prompt_syntax: ClassVar[str] = "plain text"
     full_precision: ClassVar[tuple[str, ...]] = ()

@@ -24,6 +24,7 @@ class DDPM(Backbone):
     media_components: ClassVar[tuple[str, ...]] = ()
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2")
     guidance_scale: ClassVar[float] = 1.0
+    nullable: ClassVar[bool] = False
     sampling_steps: ClassVar[int] = 50
     prompt_syntax: ClassVar[str] = "nothing, or a class number"
 

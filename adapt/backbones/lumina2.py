@@ -12,7 +12,7 @@ from torch import Tensor
 from adapt.backbones.base import Backbone
 from adapt.quiet import quiet_libraries
 from conditioning import Condition, Part
-from conditioning.guidance.classifier_free import Normalise
+from conditioning.guidance.arithmetic import Normalise
 
 
 class Lumina2(Backbone):

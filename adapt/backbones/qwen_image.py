@@ -18,7 +18,7 @@ from adapt.backbones.qwen_processor import read_processor
 from adapt.backbones.sources import latents_of, to_pil
 from adapt.quiet import quiet_libraries
 from conditioning import Condition, Part
-from conditioning.guidance.classifier_free import Normalise
+from conditioning.guidance.arithmetic import Normalise
 
 
 class QwenImage(Backbone):

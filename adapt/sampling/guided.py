@@ -28,7 +28,7 @@ from conditioning import (
     WithParts,
     ZeroStarGuidance,
 )
-from conditioning.guidance.classifier_free import Normalise
+from conditioning.guidance.arithmetic import Normalise
 
 BASE = "base"
 """Name of the predictor without any adapter."""
@@ -108,10 +108,10 @@ def _dial(named: Named, scale: float) -> Dial:
 def _free(named: Named, scale: float, flow: bool, normalise: Normalise | None) -> Contrast:
     dial = _dial(named, scale)
     if named.name == "apg":
-        return ProjectedGuidance(dial, named["eta"], named["momentum"], named["norm"])
+        return ProjectedGuidance(dial, named["eta"], named["momentum"], named["norm"], normalise)
     if named.name == "cfg-zero":
         steps = named["zero_steps"]
-        return ZeroStarGuidance(dial, int(flow) if steps is None else steps)
+        return ZeroStarGuidance(dial, int(flow) if steps is None else steps, normalise)
     plain = ClassifierFreeGuidance(scale, start=dial.start, stop=dial.stop, schedule=dial.schedule, normalise=normalise)
     return AdaptiveGuidance(plain, named["threshold"]) if named.name == "adaptive" else plain
 

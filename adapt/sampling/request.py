@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapt.errors import SettingsError, did_you_mean
 from adapt.prompts import SYNTAXES, WEIGHTS, Reading
-from adapt.sampling import classes, guidances, schedulers, sources
+from adapt.sampling import classes, guidances, schedulers, sources, takes_guidance
 from adapt.sampling.classes import Mixture
 from adapt.sampling.guidances import Named
 from adapt.sampling.known import Known
@@ -313,6 +313,7 @@ def settle(
         zero_terminal_snr=bool(advice.get("zero_terminal_snr", False)),
     )
     _judge(drawing, backbone)
+    takes_guidance.judge(request, drawing, backbone, known)
     return drawing
 
 
@@ -356,17 +357,6 @@ def _judge(drawing: Drawing, backbone: Backbone) -> None:
     require_whole("steps", drawing.steps, 1, int(config.get("num_train_timesteps", 1000)))
     if drawing.scheduler is not None:
         schedulers.check(schedulers.find(drawing.scheduler), config, drawing.zero_terminal_snr)
-    _judge_guidance(named_in(drawing.guidance), backbone)
-
-
-def _judge_guidance(named: Sequence[Named], backbone: Backbone) -> None:
-    for one in named:
-        if one.name == "cfg-zero" and one["zero_steps"] and not schedulers.is_flow(backbone.scheduler_config):
-            given = f"{backbone.reference} predicts {backbone.scheduler_config.get('prediction_type')}"
-            raise SettingsError("zero_steps are for flow matching: elsewhere a prediction of zero is no standstill",
-                                given=given, allowed="cfg-zero:zero_steps=0")  # fmt: skip
-        if one.name in ("pag", "slg"):
-            backbone.perturbed(one.name, one["layers"].split("+"))
 
 
 def check_size(width: int, height: int, factor: int) -> None:

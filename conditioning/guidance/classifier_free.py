@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from conditioning.condition import Condition
-from conditioning.guidance.arithmetic import pushed, rescaled
+from conditioning.guidance.arithmetic import Normalise, normalised, pushed, rescaled
 from conditioning.guidance.base import Branch, Contrast, Moment
 from conditioning.guidance.dial import Dial
-
-Normalise = Callable[[Tensor, Tensor], Tensor]
-"""`normalise(guided, conditional) -> guided'`, all (B, C, *dims): what some families do to a guided prediction."""
 
 
 @dataclass(frozen=True)
@@ -43,5 +40,4 @@ class ClassifierFreeGuidance(Contrast):
 
     def combined(self, moment: Moment, conditional: Tensor, found: Sequence[Tensor]) -> Tensor:
         guided = pushed(found[0], conditional, self.dial.at(moment))
-        own = guided if self.normalise is None else self.normalise(guided, conditional)
-        return rescaled(own, conditional, self.rescale)
+        return rescaled(normalised(guided, conditional, self.normalise), conditional, self.rescale)

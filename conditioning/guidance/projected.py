@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from conditioning.condition import Condition
+from conditioning.guidance.arithmetic import Normalise, normalised
 from conditioning.guidance.base import Branch, Contrast, Moment
 from conditioning.guidance.dial import Dial
 
@@ -29,12 +30,14 @@ class ProjectedGuidance(Contrast):
         eta: weight of the part along the conditional prediction; 0 leaves it out.
         momentum: weight of the running difference; negative ones push against the last steps.
         norm: a difference that is longer is shortened to this length; 0: never. It depends on the size of the latents.
+        normalise: the family's own, as in `ClassifierFreeGuidance`.
     """
 
     dial: Dial = field(default_factory=Dial)
     eta: float = 0.0
     momentum: float = -0.5
     norm: float = 0.0
+    normalise: Normalise | None = None
 
     def branches(self, moment: Moment, condition: Condition, negative: Condition) -> Sequence[Branch] | None:
         return None if self.dial.at(moment) == 1 else [Branch(negative)]
@@ -42,7 +45,8 @@ class ProjectedGuidance(Contrast):
     def combined(self, moment: Moment, conditional: Tensor, found: Sequence[Tensor]) -> Tensor:
         difference = shortened(self._running(moment, conditional - found[0]), self.norm)
         parallel, orthogonal = projected(difference, conditional)
-        return conditional + (self.dial.at(moment) - 1) * (orthogonal + self.eta * parallel)
+        guided = conditional + (self.dial.at(moment) - 1) * (orthogonal + self.eta * parallel)
+        return normalised(guided, conditional, self.normalise)
 
     def _running(self, moment: Moment, difference: Tensor) -> Tensor:
         if self.momentum == 0:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from conditioning.condition import Condition
-from conditioning.guidance.arithmetic import pushed
+from conditioning.guidance.arithmetic import Normalise, normalised, pushed
 from conditioning.guidance.base import Branch, Contrast, Moment
 from conditioning.guidance.dial import Dial
 
@@ -20,22 +20,26 @@ class ZeroStarGuidance(Contrast):
 
     Attributes:
         dial: the scale over the loop.
-        zero_steps: so many first predictions are zero. Only velocities of flow matching mean "stay" by zero: leave it at 0
-            for every other model.
+        zero_steps: so many first predictions are zero, as far as the dial is not neutral there: diffusers' guider zeroes them at
+            scale 1 and before `start` too, unless it is switched off. Only velocities of flow matching mean "stay" by zero:
+            leave it at 0 for every other model.
+        normalise: the family's own, as in `ClassifierFreeGuidance`.
     """
 
     dial: Dial = field(default_factory=Dial)
     zero_steps: int = 0
+    normalise: Normalise | None = None
 
     def branches(self, moment: Moment, condition: Condition, negative: Condition) -> Sequence[Branch] | None:
-        if moment.index < self.zero_steps:
-            return []
-        return None if self.dial.at(moment) == 1 else [Branch(negative)]
+        if self.dial.at(moment) == 1:
+            return None
+        return [] if moment.index < self.zero_steps else [Branch(negative)]
 
     def combined(self, moment: Moment, conditional: Tensor, found: Sequence[Tensor]) -> Tensor:
         if moment.index < self.zero_steps:
             return conditional.new_zeros(conditional.shape)
-        return pushed(found[0] * fit(conditional, found[0]), conditional, self.dial.at(moment))
+        guided = pushed(found[0] * fit(conditional, found[0]), conditional, self.dial.at(moment))
+        return normalised(guided, conditional, self.normalise)
 
 
 def fit(conditional: Tensor, null: Tensor) -> Tensor:

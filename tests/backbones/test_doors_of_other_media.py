@@ -97,6 +97,27 @@ def test_a_ddpm_with_classes(of_ten, classes, tmp_path, monkeypatch, capsys):
         refused(words(of_ten, label), capsys, "no such class", "0 to 9")
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [["--guidance-scale", "4"], ["--guidance", "apg:eta=0"], ["--negative-prompt", "3"], ["--compose", "3:0.5"]],
+)
+def test_guidance_of_a_base_without_a_null_is_one_line(asked, of_ten, folders, tmp_path, capsys):
+    """Nothing that is kept away from could be told it: it would be a drawing without guidance."""
+    for base, prompt in ((of_ten, "3"), (str(folders("ddpm")), "")):
+        refused([*words(base, prompt), *asked, "--output", str(tmp_path / "a.png")], capsys, "no null condition")
+        assert not (tmp_path / "a.png").exists()
+
+
+def test_other_guidance_of_a_base_without_a_null_is_taken(of_ten, tmp_path):
+    for text, scale in (("pag:layers=mid,scale=3", "1"), (None, "1")):
+        given = ["--guidance", text] if text else []
+        assert (
+            main([*words(of_ten, "3"), *given, "--guidance-scale", scale, "--output", f"{tmp_path}/{bool(text)}.png"])
+            == 0
+        )
+    assert (tmp_path / "True.png").read_bytes() != (tmp_path / "False.png").read_bytes()
+
+
 def test_wan_learns_clips_and_draws_them(folders, clips, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     base = str(folders("wan"))

@@ -64,3 +64,37 @@ def test_a_score_moves_the_clean_picture_that_is_predicted(backbone, name, throu
             prediction = guidance({"main": backbone.predict}, x_t, Moment(3, 10, t[0]), condition, backbone.null(2))
         found.append(likes(objective.clean(x_t, prediction, t)))
     assert (found[1] > found[0]).all()
+
+
+def lengths(name, x):
+    """What the family's pipeline brings back: the length of every row (Lumina 2), of every token (Qwen-Image: 2 × 2 latents)."""
+    if name == "lumina2":
+        return torch.linalg.vector_norm(x, dim=-1)
+    b, c, h, w = x.shape
+    return x.view(b, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).flatten(3).norm(dim=-1)
+
+
+@pytest.mark.parametrize("name", ["lumina2", "qwen-image"])
+@pytest.mark.parametrize(
+    "guidance", ["cfg", "adaptive", "apg", "apg:eta=1,momentum=0", "cfg-zero:zero_steps=0", "cfg-zero"]
+)
+def test_families_that_renormalise_do_so_whatever_guides_the_words(backbone, name, guidance):
+    x, noise, t, condition = asked(backbone, name)
+    null = Condition(backbone.null(2).parts, condition.facts)
+    x_t, prompt = backbone.objective().noised(x, noise, t), CASES[name].prompts[0]
+    found = {}
+    with torch.no_grad():
+        for text in (guidance, "cfg"):
+            drawing = settle(Request(prompt=prompt, guidance_scale=5.0, guidance=text), backbone)
+            guide = guidance_of(drawing, backbone)
+            found[text] = guide({"main": backbone.predict}, x_t, Moment(1, 10, t[0]), condition, null)
+        plain = backbone.predict(x_t, t, condition)
+    torch.testing.assert_close(lengths(name, found[guidance]), lengths(name, plain), atol=1e-5, rtol=1e-4)
+    assert (found[guidance] - plain).abs().max() > 1e-4
+    if guidance == "apg:eta=1,momentum=0":  # which is classifier-free guidance
+        torch.testing.assert_close(found[guidance], found["cfg"], atol=1e-4, rtol=1e-3)
+
+
+@families
+def test_a_base_that_says_it_has_no_null_has_none(backbone):
+    assert backbone.nullable == bool(backbone.slots)
