@@ -107,6 +107,24 @@ def test_numbers_are_finite(name, text, tmp_path):
             resolve(**origin)
 
 
+SIGNED = {
+    "logit_mean": "time_sampling=logit_normal",
+    "mode_scale": "time_sampling=mode",
+    "adaptive_noise_scale": "noise_offset=0.1",
+}
+"""Numbers that may be below zero, with the setting that they need."""
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if _is_number(name)])
+def test_negative_numbers_are_refused_by_name(name):
+    for text in ("-1", "-0.5", "-1e9") if name not in SIGNED else ():
+        with pytest.raises(SettingsError, match=f"{name}: "):
+            resolve(overrides=[f"{name}={text}"])
+    if name in SIGNED:
+        found = resolve(overrides=[f"{name}=-0.5", SIGNED[name]]).settings
+        assert getattr(found, name) == -0.5
+
+
 def test_there_are_numbers_to_check():
     assert len([name for name in NAMES if _is_number(name)]) > 25
 

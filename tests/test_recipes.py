@@ -1,6 +1,7 @@
 """Recipes for many devices: read by those whose they are; what adapt cannot do is refused before anything is loaded."""
 
 import os
+import re
 import runpy
 import shlex
 import subprocess
@@ -11,7 +12,7 @@ from accelerate.commands.config.config_args import ClusterConfig
 from accelerate.utils import DistributedType
 
 from adapt.api.machine import SHARDING, make_accelerator, require_whole_networks
-from adapt.config import TrainSettings
+from adapt.config import TrainSettings, resolve
 from adapt.errors import SettingsError
 
 SCRIPTS = Path(__file__).parents[1] / "training_scripts"
@@ -56,7 +57,8 @@ def test_the_batch_job_starts_one_launcher_a_machine(tmp_path):
 
 def test_the_commands_in_the_recipes_are_words_that_the_script_takes():
     parser = runpy.run_path(str(SCRIPTS / "train_lora.py"))["parser"]()
-    for path, after in ((SBATCH, "slurm.sbatch"), (RECIPES / "several_gpus.yaml", "train_lora.py")):
+    named = (RECIPES / "several_gpus.yaml", RECIPES / "sharded.yaml")
+    for path, after in ((SBATCH, "slurm.sbatch"), *((path, "train_lora.py") for path in named)):
         line = next(line for line in path.read_text("utf-8").splitlines() if after in line and line.startswith("# "))
         words = shlex.split(line.removeprefix("# "))
         place = next(k for k, word in enumerate(words) if word.endswith(after))
@@ -69,6 +71,28 @@ def test_networks_that_are_cut_up_are_refused_before_a_process_group(monkeypatch
     with pytest.raises(SettingsError, match="networks that a launcher cuts up") as refused:
         make_accelerator(TrainSettings())
     assert SHARDING[variable] in str(refused.value)
+
+
+@pytest.mark.parametrize(("stage", "said"), [("2", "plain processes"), ("3", "shard=true"), ("", "shard=true")])
+def test_who_comes_from_deepspeed_is_told_what_does_the_same(stage, said):
+    with pytest.raises(SettingsError) as refused:
+        require_whole_networks({"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": stage})
+    next_step = str(refused.value).split("Next: ")[1]
+    assert next_step.startswith(said) and "DeepSpeed" in str(refused.value)
+    for recipe in re.findall(r"recipes/[\w.]+", next_step):
+        assert (SCRIPTS / recipe).is_file()
+    table = (SCRIPTS / "README.md").read_text("utf-8").split("## If you come from DeepSpeed")[1]
+    for name in re.findall(
+        r"`(\w+)(?:=\S+)?`", "".join(line.split("|")[2] for line in table.splitlines() if line.startswith("| "))
+    ):
+        assert name in TrainSettings.model_fields
+
+
+@pytest.mark.parametrize("recipe", ["openmoji.yaml", "sharded.yaml"])
+def test_a_recipe_of_settings_is_one_that_training_takes(recipe):
+    found = resolve(RECIPES / recipe)
+    assert found.settings.model_fields_set and set(found.origins.values()) >= {str(RECIPES / recipe)}
+    assert found.settings.shard == (recipe == "sharded.yaml")
 
 
 def test_plain_launches_are_not():

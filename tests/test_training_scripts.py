@@ -76,6 +76,40 @@ def test_a_run_that_is_there_is_refused(script, tiny_base, pictures, tmp_path):
     assert contents(tmp_path / "run") == before
 
 
+def accelerate(processes, *words):
+    """`accelerate launch`, as a user calls it; several processes by its only launcher of them, on GPUs or not."""
+    many = ["--multi_gpu", "--main_process_port", "0"] if processes > 1 else ["--cpu"]
+    environment = {**{k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE_")}, "OMP_NUM_THREADS": "1"}
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes), *many]
+    return subprocess.run(
+        [*launcher, str(SCRIPT), *map(str, words)], check=True, env=environment, capture_output=True, text=True
+    )
+
+
+def test_accelerate_launch_writes_what_adapt_train_writes(tiny_base, pictures, tmp_path, capsys):
+    words = [str(pictures), "--base", str(tiny_base), *TINY, "steps=2"]
+    done = accelerate(1, *words, "--output", tmp_path / "launched" / "run")
+    assert json.loads(done.stdout)["steps"] == 2 and "proving" in done.stderr
+    assert main(["train", *words, "--output", str(tmp_path / "command" / "run")]) == 0
+    capsys.readouterr()
+    theirs, ours = (contents(tmp_path / name / "run" / "adapter") for name in ("command", "launched"))
+    assert theirs and ours == theirs
+
+
+@pytest.mark.slow
+def test_accelerate_launches_two_processes_as_adapt_train_does(tiny_base, pictures, tmp_path):
+    words = [str(pictures), "--base", str(tiny_base), *TINY]
+    done = accelerate(2, *words, "--output", tmp_path / "launched" / "run")
+    assert done.stdout.count("\n") == 1 and json.loads(done.stdout)["steps"] == 3  # one process speaks
+    own = [sys.executable, "-m", "adapt", "train", *words, "--output", str(tmp_path / "command" / "run")]
+    subprocess.run([*own, "--num-processes", "2"], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    theirs, ours = (contents(tmp_path / name / "run" / "adapter") for name in ("command", "launched"))
+    assert theirs and ours == theirs
+    for name in ("command", "launched"):
+        record = json.loads((tmp_path / name / "run" / "run.json").read_text("utf-8"))
+        assert record["machine"]["processes"] == 2
+
+
 @pytest.mark.slow
 def test_two_processes_are_one_run(tiny_base, pictures, tmp_path):
     """torchrun without a word to Accelerate: the processes join, and the weights are those of one process."""

@@ -45,19 +45,17 @@ def train(words: argparse.Namespace) -> TrainingResult:
     resuming = folder.check_output(run, words.existing)
     settings, pictures = gathered(words.data, resolved.settings, base, run)  # found, judged, some held out
     accelerator = make_accelerator(settings)  # device, precision, processes
-    settings = fit(settings, run, resuming, base, pictures, accelerator)  # memory=fit: the measures that it takes
-    settings, backbone = loaded(
-        base, settings, pictures, accelerator
-    )  # with the base's own values where none were given
-
-    with together(accelerator.num_processes), writing(run, accelerator, words.existing):
-        since = begin(run, backbone, pictures, settings, accelerator, resuming, words.allow, resolved.origins)
-        trainer = assemble(run, backbone, pictures.train, pictures.held_out, settings, accelerator)
-        if since:
-            resume(trainer, since)  # to the newest whole checkpoint
-        with StopRequest() as stop:
-            trainer.run(stop, "the same command with --resume")
-        return conclude(trainer)  # export, proof in diffusers, samples, card
+    with together(accelerator.num_processes):  # when one dies, the others end with one line
+        settings = fit(settings, run, resuming, base, pictures, accelerator)  # memory=fit: the measures that it takes
+        settings, backbone = loaded(base, settings, pictures, accelerator)  # with its own values where none are given
+        with writing(run, accelerator, words.existing):
+            since = begin(run, backbone, pictures, settings, accelerator, resuming, words.allow, resolved.origins)
+            trainer = assemble(run, backbone, pictures.train, pictures.held_out, settings, accelerator)
+            if since:
+                resume(trainer, since)  # to the newest whole checkpoint
+            with StopRequest(alone=accelerator.num_processes == 1) as stop:
+                trainer.run(stop, "the same command with --resume")
+            return conclude(trainer)  # export, proof in diffusers, samples, card
 
 
 def main() -> int:

@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapt.api.classes import leaving_some, with_classes
+from adapt.api.classes import with_classes
+from adapt.api.holding_out import hold_out, told_twice
 from adapt.api.media import with_settings
 from adapt.api.pairs import needs_sources, paired
 from adapt.api.previews import rows
@@ -19,7 +20,7 @@ from adapt.config import TrainSettings, require_settled, validate
 from adapt.data import Found, Picture
 from adapt.data.tags import Tags
 from adapt.errors import DataError, SettingsError
-from adapt.evaluation.hold_out_size import hold_out_share
+from adapt.evaluation.hold_out_size import AUTO
 from adapt.medium import PICTURES, Medium
 from adapt.progress import Progress
 from adapt.training import trackers
@@ -105,9 +106,6 @@ def gather(data: str | Path, settings: TrainSettings, base: str | None = None) -
         SettingsError: a held-out fraction that leaves one side empty, a list of sources that is wrong, or a new word that no
             caption has.
     """
-    from adapt.data import split
-    from adapt.data.whole import groups
-
     trackers.require(settings.trackers)
     rows(settings)  # the prompt file of the previews
     medium = medium_for(base, settings)
@@ -118,19 +116,15 @@ def gather(data: str | Path, settings: TrainSettings, base: str | None = None) -
     pictures = judgement.require(settings.skip_bad)
     _require_masks(pictures, judgement, settings)
     _require_prior(pictures, settings)
-    held_out: tuple[Picture, ...] = ()
-    taught = [picture for picture in pictures if not picture.prior]
-    share, note = hold_out_share(settings.validation, len(taught))
-    warnings += [note] if note else []
-    if isinstance(share, float):
-        held_out = split(taught, share, settings.seed, groups(judgement))[1]
-        held_out = leaving_some(taught, held_out) if settings.classes else held_out
+    if isinstance(settings.validation, str) and settings.validation != AUTO:
+        other, more = _judged(settings.validation, settings, medium, pair)
+        held_out = tuple(picture for picture in other.require(settings.skip_bad) if not picture.prior)
+        warnings += [*more, *told_twice(judgement, other)]
+    else:
+        held_out, note = hold_out(judgement, settings.validation, settings.seed, settings.classes)
         aside = {picture.name for picture in held_out}
         pictures = tuple(picture for picture in pictures if picture.name not in aside)
-    elif share is not None:
-        other, more = _judged(share, settings, medium, pair)
-        held_out = tuple(picture for picture in other.require(settings.skip_bad) if not picture.prior)
-        warnings += [*more, *_shared(judgement, other)]
+        warnings += [note] if note else []
     pictures, held_out = with_classes(pictures, held_out, settings)
     train = _triggered(pictures, settings.trigger)
     _require_said(train, settings)
@@ -191,18 +185,6 @@ def _crop(settings: TrainSettings, medium: Medium) -> Crop:
         return SQUARE
     step = settings.bucket_step or default_step(side, scale)
     return SQUARE if side % step else buckets(side, step, settings.bucket_aspect).cut_away
-
-
-def _shared(train: Judgement, held_out: Judgement) -> list[str]:
-    """Held-out pictures that are trained on say nothing about others."""
-    both = set(train.digests.values()) & set(held_out.digests.values())
-    names = [name for name, digest in held_out.digests.items() if digest in both]
-    few = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
-    return (
-        [f"Held-out pictures that are trained on as well ({len(names)}): {few}; remove them on one side"]
-        if names
-        else []
-    )
 
 
 def _judging() -> Any:

@@ -30,7 +30,9 @@ from adapt.training.optimizer import rehearse
 from adapt.training.validation import Preview
 
 PATIENCE = timedelta(hours=6)
-"""For which processes wait for one that exports or draws; one that dies is noticed at once."""
+"""For which processes wait for one that exports or draws. One that dies is noticed long before: gloo's connections close at once,
+and where NCCL only waits, launchers (ours, torchrun's, Accelerate's) end the others of a machine within 30 s, and srun's
+`--kill-on-bad-exit` those of other machines."""
 Modules = Mapping[str, Mapping[str, Layer]]
 """Layers by component and name."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -72,16 +74,24 @@ SHARDING = {
 
 
 def require_whole_networks(environment: Mapping[str, str]) -> None:
-    """Raises `SettingsError` where a launcher asks for networks cut up over processes: a LoRA's checkpoints, averages and proofs
-    hold whole tensors."""
+    """Raises `SettingsError` where a launcher asks for networks cut up over processes, or for what learns: DeepSpeed's engine and
+    Accelerate's FSDP also own the step and its checkpoints, and a LoRA's exact resume, averages and proofs hold whole tensors."""
     off = {key: ("", "false", "no", "0", *("1" if key.endswith("_SIZE") else "")) for key in SHARDING}
     asked = [name for key, name in SHARDING.items() if environment.get(key, "").lower() not in off[key]]
     if asked:
         raise SettingsError(
             "adapt does not take networks that a launcher cuts up over processes: it cuts up the frozen base itself",
             given=", ".join(asked),
-            next="shard=true with training_scripts/recipes/several_gpus.yaml, or quantize or memory=fit",
+            next=_instead(environment),
         )
+
+
+def _instead(environment: Mapping[str, str]) -> str:
+    """What does the same here."""
+    stage = environment.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "")
+    plain = "plain processes (recipes/several_gpus.yaml): what ZeRO-1 and 2 share is small of a LoRA"
+    large = "shard=true (recipes/sharded.yaml), or quantize or memory=fit"
+    return f"{plain if stage in ('0', '1', '2') else large}; training_scripts/README.md has the table"
 
 
 def require_alone(settings: TrainSettings, processes: int) -> None:

@@ -121,18 +121,19 @@ def train(
     from adapt.api.machine import make_accelerator
 
     accelerator = make_accelerator(settings)
-    settings = fit(settings, run, resuming, base, pictures, accelerator)
-    settings, backbone = loaded(base, settings, pictures, accelerator)
-    from adapt.api.assemble import assemble
+    with together(accelerator.num_processes):
+        settings = fit(settings, run, resuming, base, pictures, accelerator)
+        settings, backbone = loaded(base, settings, pictures, accelerator)
+        from adapt.api.assemble import assemble
 
-    with together(accelerator.num_processes), writing(run, accelerator, existing):
-        since = begin(run, backbone, pictures, settings, accelerator, resuming, allow, origins)
-        trainer = assemble(run, backbone, pictures.train, pictures.held_out, settings, accelerator)
-        if since:
-            resume(trainer, since)
-        with StopRequest() as stop:
-            trainer.run(stop, resume_command)
-        return conclude(trainer)
+        with writing(run, accelerator, existing):
+            since = begin(run, backbone, pictures, settings, accelerator, resuming, allow, origins)
+            trainer = assemble(run, backbone, pictures.train, pictures.held_out, settings, accelerator)
+            if since:
+                resume(trainer, since)
+            with StopRequest(alone=accelerator.num_processes == 1) as stop:
+                trainer.run(stop, resume_command)
+            return conclude(trainer)
 
 
 def require_outside(run: Path, data: str | Path) -> None:

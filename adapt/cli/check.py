@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from adapt.medium import Medium
     from adapt.types import TokenCounter
 
-FRACTION, FEWEST = 0.1, 20
-"""Of so many pictures on, a tenth is proposed to be held out."""
-
 
 @dataclass(frozen=True)
 class Report:
@@ -30,7 +27,8 @@ class Report:
     Attributes:
         found: the pictures.
         findings: what is wrong with them or worth knowing.
-        held_out: names that could be held out.
+        held_out: names that `validation=auto` would hold out.
+        note: what must be said about their number, or None.
         cut: name of each picture → share of it that is cut off.
         noun: what is judged: pictures, sounds, clips.
     """
@@ -38,6 +36,7 @@ class Report:
     found: Found
     findings: tuple[Finding, ...]
     held_out: list[str]
+    note: str | None
     cut: dict[str, float]
     noun: str = "pictures"
 
@@ -86,7 +85,7 @@ def check(
         judgement = judge(found, medium.side, counter, verdicts=verdicts, reader=reader)
     findings = (*judgement.faults, *judgement.warnings, *judge_whole(found, judgement, trigger, cut))
     found = replace(found, warnings=(*found.warnings, *left_open(data)))
-    report = Report(found, findings, propose(judgement), shares_cut(judgement, cut), reader.noun)
+    report = Report(found, findings, *propose(judgement), shares_cut(judgement, cut), reader.noun)
     typer.echo(json_.dumps(as_dict(report), ensure_ascii=False) if json else "\n".join(told(report)))
     return 1 if findings and not exit_zero else 0
 
@@ -120,15 +119,17 @@ def crop(medium: Medium, buckets: bool) -> Crop:
     return of_area(side, default_step(side, scale)).cut_away
 
 
-def propose(judgement: Judgement) -> list[str]:
-    """Names that could be held out: a tenth, near duplicates on one side; none of a small set."""
-    from adapt.data import split
-    from adapt.data.whole import groups
+def propose(judgement: Judgement) -> tuple[list[str], str | None]:
+    """Names that `validation=auto` would hold out, and what must be said about their number."""
+    from adapt.api.holding_out import hold_out
+    from adapt.errors import DataError
+    from adapt.evaluation.hold_out_size import AUTO
 
-    taught = [picture for picture in judgement.usable if not picture.prior]
-    if len(taught) < FEWEST:
-        return []
-    return [picture.name for picture in split(taught, FRACTION, 0, groups(judgement))[1]]
+    try:
+        aside, note = hold_out(judgement, AUTO)
+    except DataError as error:  # all are alike: nothing to propose
+        return [], str(error)
+    return [picture.name for picture in aside], note
 
 
 def as_dict(report: Report) -> dict[str, Any]:
@@ -141,7 +142,7 @@ def as_dict(report: Report) -> dict[str, Any]:
         "draws": shares(found),
         "findings": [asdict(finding) for finding in report.findings],
         "cut": {name: round(share, 4) for name, share in report.cut.items()},
-        "held_out": {"setting": f"validation={FRACTION}", "names": report.held_out},
+        "held_out": {"setting": "validation=auto", "names": report.held_out, "note": report.note},
     }
 
 
@@ -150,7 +151,8 @@ def told(report: Report) -> list[str]:
     from adapt.data.judge import lines
 
     found, findings = report.found, report.findings
-    advice = f"validation={FRACTION} holds out {len(report.held_out)} of them, so that the best step can be chosen"
+    advice = [f"validation=auto holds out {len(report.held_out)} of them, so that the best step can be chosen"]
+    advice = [*(advice if report.held_out else []), *([report.note] if report.note and found.pictures else [])]
     return [
         f"{len(found.pictures)} {report.noun}, captions from: {found.kind}",
         *(f"draws    {share:.1%} from {name}" for name, share in shares(found).items()),
@@ -161,7 +163,7 @@ def told(report: Report) -> list[str]:
             if report.cut and report.noun != "sounds"
             else []
         ),
-        *([f"advice   {advice}"] if report.held_out else []),
+        *(f"advice   {line}" for line in advice),
         f"{len(findings)} findings" if findings else "nothing was found",
     ]
 

@@ -64,11 +64,22 @@ def groups(judgement: Judgement) -> dict[str, str]:
     return {name: root(name) for name in first}
 
 
+def near_across(train: Judgement, held_out: Judgement) -> dict[str, str]:
+    """Name of each picture of the second that looks (nearly) like one of the first → the first such one."""
+    sides = (("train", train), ("held out", held_out))
+    hashes = {f"{side}/{name}": value for side, judged in sides for name, value in _hashes(judged).items()}
+    pairs = (tuple(name.split("/", 1) for name in pair) for pair in near_pairs(hashes))
+    return {b: a for (side, a), (other, b) in pairs if side != other}
+
+
 def _pairs(judgement: Judgement) -> list[tuple[str, str]]:
+    return near_pairs(_hashes(judgement))
+
+
+def _hashes(judgement: Judgement) -> dict[str, int]:
     # A plain surface has no likeness to speak of: its hash is 0, whatever its colour.
-    return near_pairs(
-        {name: look.likeness for name, look in judgement.looks.items() if look.sharpness is None or look.sharpness > 1}
-    )
+    looks = judgement.looks.items()
+    return {name: look.likeness for name, look in looks if look.sharpness is None or look.sharpness > 1}
 
 
 def _siblings(judgement: Judgement) -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@ find in their environment is torchrun's and Accelerate's, so a run does not know
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import socket
@@ -36,6 +37,8 @@ LOST = 75
 """Exit code of a process that ends because another one has: what there is to say, the launcher says."""
 PATIENCE, GRACE, TICK = 10.0, 10.0, 0.05
 """Seconds until the others are asked to end after one has failed, until they are killed, and between two looks."""
+TOLD_WITHIN = 5.0
+"""Seconds in which a store answers."""
 GOES_ON = "the same command with --resume goes on from the last checkpoint"
 
 
@@ -225,7 +228,7 @@ def follow_launcher() -> None:
 
 @contextmanager
 def together(processes: int) -> Iterator[None]:
-    """What torch says when another process is gone becomes one line, or none where the launcher says it.
+    """What torch says when another process is gone becomes one line of one process, or none where the launcher says it.
 
     Raises:
         TrainingError: another process of the run has ended.
@@ -235,8 +238,11 @@ def together(processes: int) -> Iterator[None]:
     except RuntimeError as error:
         if processes == 1 or not _of_a_peer(error):
             raise
-        if launched():
-            raise SystemExit(LOST) from error
+        _hear_no_launcher()
+        code = LOST if launched() or not _first_to_tell() else TrainingError.exit_code
+        atexit.register(_leave, code)
+        if code == LOST:
+            raise SystemExit(code) from error
         raise TrainingError("another process of this run has ended", next=GOES_ON) from error
 
 
@@ -245,3 +251,34 @@ def _of_a_peer(error: RuntimeError) -> bool:
 
     words = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
     return isinstance(error, torch.distributed.DistError) or any(word in str(error) for word in words)
+
+
+def _hear_no_launcher() -> None:
+    """This process is ending; a launcher's SIGTERM shall not come before it has said why."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _leave(code: int) -> None:
+    """Without Python's own end, in which torch waits for what other processes still owe, as long as the group's timeout: so that
+    they hear of it, too."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _first_to_tell() -> bool:
+    """Whether no other process that is left has said so yet: they ask torch's store, which outlives them under torchrun."""
+    from datetime import timedelta
+
+    from torch import distributed
+
+    group = distributed.group.WORLD
+    if group is None:
+        return True
+    try:
+        store = group.get_group_store()
+        store.set_timeout(timedelta(seconds=TOLD_WITHIN))
+        return int(store.add("adapt/told", 1)) == 1
+    except RuntimeError:  # it was the one that is gone: better twice than never
+        return True

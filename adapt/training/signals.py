@@ -11,10 +11,15 @@ CAUGHT = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """`number` is the signal that asked to stop, or 0. Outside the main thread it never does."""
+    """`number` is the signal that asked to stop, or 0. Outside the main thread it never does.
 
-    def __init__(self) -> None:
-        self.number = 0
+    Args:
+        alone: False for one of several processes: after a failure one more signal is survived, because when one process dies,
+            launchers send the others SIGTERM, before they could say why they end.
+    """
+
+    def __init__(self, alone: bool = True) -> None:
+        self.number, self.alone = 0, alone
         self._old: dict[int, Any] = {}
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
@@ -34,4 +39,5 @@ class StopRequest:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._restore()
+        if kind is None or self.alone:
+            self._restore()

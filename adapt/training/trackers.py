@@ -8,6 +8,7 @@ created there is private where that is ours to say.
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 PROJECT = "adapt"
+UNTOLD = "a training caption, which is not told"
+"""In place of the prompt of a final picture that was drawn by one."""
 PACKAGES = {
     "tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "trackio": ("trackio",), "mlflow": ("mlflow",)
 }  # fmt: skip
@@ -78,15 +81,22 @@ class Trackers:
         from PIL import Image
 
         if event == "preview":
-            folder, prompts = self.run / "previews" / f"step-{values['step']:06d}", values["prompts"]
+            folder = self.run / "previews" / f"step-{values['step']:06d}"
+            shown = [(folder / f"{number:02d}.png", prompt) for number, prompt in enumerate(values["prompts"], 1)]
         elif event == "finished":
-            folder = self.run / "adapter" / "samples"
-            prompts = [""] * len(list(folder.glob("*.png")))  # what they show is in the card, as far as it is public
+            shown = samples(self.run / "adapter")
         else:
             return
-        for number, prompt in enumerate(prompts, 1):
-            with Image.open(folder / f"{number:02d}.png") as picture:
-                yield f"{number - 1}: {prompt}", picture.convert("RGB")
+        for number, (path, prompt) in enumerate(shown):
+            with Image.open(path) as picture:
+                yield f"{number}: {prompt}", picture.convert("RGB")
+
+
+def samples(adapter: Path) -> list[tuple[Path, str]]:
+    """The final pictures of an adapter's folder, each with its prompt or class, as far as `adapter.json` tells it."""
+    told = json.loads((adapter / "adapter.json").read_text("utf-8")).get("samples", ())
+    words = ((each["file"], each["prompt"] or each.get("class"), each["prompt"]) for each in told)
+    return [(adapter / file, word or ("" if prompt == "" else UNTOLD)) for file, word, prompt in words]
 
 
 def metrics(event: str, values: Mapping[str, Any]) -> Metrics:

@@ -100,6 +100,21 @@ def test_held_out_pictures_keep_their_captions_and_are_never_prior(place):
     assert len(aside) == 6 and all(text.startswith("zxc, ") for p in aside for text in p.texts)
 
 
+def test_a_validation_folder_shares_no_picture_with_training_unsaid(place):
+    """The same one, and one that was only brightened: both would make the held-out loss lie."""
+    aside = place / "aside"
+    save(aside / "same.png", 2)
+    save(aside / "new.png", 99)
+    with Image.open(place / "dog" / "4.png") as picture:
+        picture.point(lambda value: min(255, value + 6)).save(aside / "brighter.png")
+    told = "\n".join(gather(place / "dog", TrainSettings(validation=str(aside))).warnings)
+    assert "Held-out pictures that are trained on as well (1): same.png" in told
+    assert "look almost like some that are trained on (1): brighter.png (like 4.png)" in told
+    (aside / "same.png").unlink()
+    (aside / "brighter.png").unlink()
+    assert not [w for w in gather(place / "dog", TrainSettings(validation=str(aside))).warnings if "Held-out" in w]
+
+
 def test_marks_in_captions_are_seen_by_no_one(place):
     """Neither the encoder, nor who measures, nor who draws previews meets the fence."""
     for i in range(6):

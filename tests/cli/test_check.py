@@ -36,7 +36,27 @@ def digests(folder):
 def test_a_clean_set_is_0_and_gets_advice(capsys):
     assert main(["check", str(OPENMOJI)]) == 0
     out = capsys.readouterr().out
-    assert "48 pictures" in out and "nothing was found" in out and "validation=0.1 holds out 5" in out
+    assert "48 pictures" in out and "nothing was found" in out and "validation=auto holds out 10 of them" in out
+
+
+def test_what_is_proposed_is_what_a_run_with_auto_holds_out(tmp_path, capsys):
+    """Of 12 pictures on, as the run; of fewer, the line that the run says too."""
+    from adapt.api.gather import gather
+    from adapt.config import TrainSettings
+
+    for number, said in ((13, "their figures only indicate"), (11, "No picture is held out")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for path in sorted(OPENMOJI.glob("*.png"))[:number]:
+            shutil.copy(path, folder)
+            shutil.copy(path.with_suffix(".txt"), folder)
+        assert main(["check", str(folder), "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)["held_out"]
+        run = gather(folder, TrainSettings(validation="auto"), "icons")
+        assert told["names"] == [picture.name for picture in run.held_out]
+        assert said in told["note"] and told["note"] in run.warnings
+        assert main(["check", str(folder)]) == 0
+        assert said in capsys.readouterr().out
 
 
 def test_findings_are_1_each_with_what_to_do_and_nothing_is_changed(flawed, capsys):

@@ -1,6 +1,7 @@
 """What is said of a set as a whole: likeness, sharpness, crops, captions, classes."""
 
 import random
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image, ImageFilter
 from adapt.data import Found, Picture, judge, split
 from adapt.data.buckets import buckets
 from adapt.data.likeness import NEAR, difference_hash, near_pairs, sharpness
-from adapt.data.whole import groups, judge_whole, shares_cut
+from adapt.data.whole import groups, judge_whole, near_across, shares_cut
 
 
 @pytest.fixture
@@ -113,6 +114,33 @@ def test_near_duplicates_stay_on_one_side_of_a_split(encoded, scene):
     for seed in range(10):
         train, held_out = split(judgement.usable, 0.34, seed, same)
         assert held_out and not {same[p.name] for p in train} & {same[p.name] for p in held_out}
+
+
+def test_of_every_class_about_the_same_share_is_held_out(encoded, scene):
+    labels = ["fox"] * 20 + ["owl"] * 10 + ["bee"] * 5
+    pictures = judge(found(encoded, [scene(i) for i in range(35)], labels=labels, kind="classes"), 0).usable
+    seen = set()
+    for seed in range(10):
+        aside = split(pictures, 0.2, seed)[1]
+        assert Counter(picture.label for picture in aside) == {"fox": 4, "owl": 2, "bee": 1}
+        seen.add(tuple(picture.name for picture in aside))
+    assert len(seen) > 5  # which of a class, is up to the seed
+
+
+def test_one_class_is_split_as_if_there_were_none(encoded, scene):
+    images = [scene(i) for i in range(12)]
+    plain, marked = (judge(found(encoded, images, labels=labels), 0).usable for labels in (None, ["fox"] * 12))
+    for seed in range(5):
+        one, other = (split(pictures, 0.25, seed)[1] for pictures in (plain, marked))
+        assert [p.name for p in one] == [p.name for p in other]
+
+
+def test_pictures_that_are_alike_across_two_sets_are_found(encoded, scene):
+    """Also where both sets have the same names."""
+    train = judge(found(encoded, [scene(0), scene(1), scene(2)]), 0)
+    held_out = judge(found(encoded, [scene(7), scene(8), scene(1).resize((48, 48), Image.Resampling.LANCZOS)]), 0)
+    assert near_across(train, held_out) == {"p2": "p1"}
+    assert near_across(train, judge(found(encoded, [scene(9)]), 0)) == {}
 
 
 def test_the_share_that_is_cut_off_follows_the_crop(encoded, scene):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -19,7 +20,9 @@ from adapt.cli.main import main
 from adapt.config import TrainSettings
 from adapt.errors import SettingsError, TrainingError
 from adapt.training import checkpoint, launch
+from adapt.training.signals import StopRequest
 
+SCRIPTS = Path(__file__).parents[2] / "training_scripts"
 SAY = "import os, sys, time, signal; rank = os.environ['RANK']; "
 
 
@@ -159,7 +162,16 @@ def wait_until(true, seconds=60):
 
 
 # ---------------------------------------------------------------------------------------------- in the processes
-def test_what_torch_says_of_a_lost_process(monkeypatch):
+@pytest.fixture
+def ends(monkeypatch):
+    """A process that has lost another does not hear SIGTERM any more and ends at once; this one shall not. Yields the codes."""
+    before, codes = signal.getsignal(signal.SIGTERM), []
+    monkeypatch.setattr(launch.atexit, "register", lambda leave, code: codes.append(code))
+    yield codes
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_what_torch_says_of_a_lost_process(monkeypatch, ends):
     lost = RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:3456")
     with pytest.raises(TrainingError, match="another process of this run has ended"), launch.together(2):
         raise lost
@@ -172,6 +184,40 @@ def test_what_torch_says_of_a_lost_process(monkeypatch):
     with pytest.raises(SystemExit) as ended, launch.together(2):
         raise lost
     assert ended.value.code == launch.LOST and launch.launched() == 2
+
+
+def test_of_the_processes_that_are_left_one_says_it(ends):
+    """They ask torch's store who is the first; a store that is gone leaves each to say it."""
+    from torch import distributed
+
+    lost = RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:3456")
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        with pytest.raises(TrainingError, match="another process"), launch.together(2):
+            raise lost
+        for _ in range(2):
+            with pytest.raises(SystemExit) as ended, launch.together(3):
+                raise lost
+            assert ended.value.code == launch.LOST
+    finally:
+        distributed.destroy_process_group()
+    with pytest.raises(TrainingError, match="another process"), launch.together(2):
+        raise lost
+    assert ends == [2, launch.LOST, launch.LOST, 2]  # none waits for what others owe
+
+
+def test_the_launchers_signal_does_not_come_before_the_reason(ends):
+    """When one process dies, torchrun sends the others SIGTERM within 0.1 s."""
+    lost = RuntimeError("Connection closed by peer")
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with pytest.raises(TrainingError), launch.together(2), StopRequest(alone=False):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise lost
+    os.kill(os.getpid(), signal.SIGTERM)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with pytest.raises(RuntimeError), StopRequest():
+        raise lost
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # alone, everything is as it was
 
 
 def test_shares_that_are_not_even(pictures, tiny_base, tmp_path, capsys, monkeypatch):
@@ -252,3 +298,50 @@ def test_a_killed_rank_ends_the_run_within_30_seconds(captioned, tiny_base, tmp_
     assert len(errors) == 1 and f"process {rank} of 2 was ended by SIGKILL" in errors[0]
     assert "Traceback" not in err and not any(c.is_running() for c in children.values())
     assert checkpoint.newest(run).step >= 2 and content(run, "checkpoints")
+
+
+LAUNCHERS = {
+    "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"],
+    "accelerate": [
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        "3",
+        "--main_process_port",
+        "0",
+    ],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("launcher", "rank"), [("torchrun", 0), ("torchrun", 1), ("accelerate", 2)])
+def test_other_launchers_processes_end_with_one_line_of_ours(captioned, tiny_base, tmp_path, launcher, rank):
+    """torchrun and Accelerate add a summary of their own: of two processes that are left, one says what to do."""
+    run, script = tmp_path / "run", SCRIPTS / "train_lora.py"
+    settings = {**TINY, "steps": 10_000, "batch_size": 6, "validation": 0.25, "save_every": 2}
+    words = [
+        script,
+        captioned,
+        "--base",
+        tiny_base,
+        "--output",
+        run,
+        *(f"{k}={json.dumps(v)}" for k, v in settings.items()),
+    ]
+    running = subprocess.Popen(
+        [sys.executable, *LAUNCHERS[launcher], *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    wait_until(lambda: steps_of(run) >= 5 or running.poll() is not None, 300)
+    assert running.poll() is None, running.communicate()[1]
+    below = [c for c in psutil.Process(running.pid).children(recursive=True) if str(script) in c.cmdline()]
+    children = {int(c.environ()["RANK"]): c for c in below}
+    children[rank].kill()
+    began = time.monotonic()
+    out, err = running.communicate(timeout=60)
+    assert time.monotonic() - began < 30 and running.returncode != 0 and out == ""
+    ours = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(ours) == 1 and "another process of this run has ended" in ours[0] and "--resume" in ours[0], err
+    assert len(children) == 3 and not any(c.is_running() and c.status() != "zombie" for c in children.values())
+    assert checkpoint.newest(run).step >= 2

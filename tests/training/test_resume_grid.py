@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_runs import content, tiny
+from tiny_runs import TINY, content
 
 import adapt
 from adapt.api import train as api
@@ -25,6 +25,8 @@ LEARNED = {
     "new words": {"new_tokens": {"<me>": "picture"}, "trigger": "<me>", "new_token_learning_rate": 1e-2, "new_token_stop": 0.8},
 }  # fmt: skip
 """What is trained besides LoRA in the denoiser, by name: settings."""
+LENGTH = {"denoiser": {"epochs": 2}, "text encoder": {"steps": STEPS}, "new words": {"steps": STEPS}}
+"""How long a run is: told in epochs in some cells, in steps in the others; it comes to the same."""
 BUCKETS = {"buckets": True, "crop": "random", "colour": 0.5, "variants": 3}
 GRID = [
     pytest.param(accumulation, ema, buckets, learned, id=f"{accumulation}-{ema}-{'buckets' if buckets else 'square'}-{learned}")
@@ -54,7 +56,9 @@ def run_of(shaped, tiny_base):
         patch.setattr(api, "conclude", lambda trainer: trainer.course.injection.remove())
 
         def run(folder, existing="refuse", **changes):
-            settings = tiny(**{"batch_size": 3, "save_every": 1, "validation": None, "steps": STEPS, **changes})
+            values = {**TINY, "batch_size": 3, "save_every": 1, "validation": None}
+            del values["steps"]  # or epochs: the cell says
+            settings = adapt.TrainSettings(**{**values, **changes})
             adapt.train(shaped, output=folder, base=str(tiny_base), settings=settings, existing=existing)
             return folder
 
@@ -71,7 +75,13 @@ def cut_off(run, folder, step):
 
 
 def assert_same_from(run_of, tmp_path, steps, accumulation, ema, buckets, learned):
-    changes = {"accumulation": accumulation, "ema": ema, **(BUCKETS if buckets else {}), **LEARNED[learned]}
+    changes = {
+        "accumulation": accumulation,
+        "ema": ema,
+        **(BUCKETS if buckets else {}),
+        **LEARNED[learned],
+        **LENGTH[learned],
+    }
     whole = run_of(tmp_path / "whole", **changes)
     states = content(whole, "checkpoints")
     assert len({states[f"checkpoints/{checkpoint.name(k)}/adapter.safetensors"] for k in range(1, STEPS + 1)}) == STEPS

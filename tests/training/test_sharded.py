@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 
 from adapt.config.settings import TrainSettings
 
+RECIPE = Path(__file__).parents[2] / "training_scripts" / "recipes" / "sharded.yaml"
 SCRIPT = """
 import sys
 from adapt.api.machine import load_base, make_accelerator
@@ -39,9 +41,10 @@ def adapt(*words, **more):
 
 @pytest.fixture(scope="module")
 def runs(tiny_base, pictures, tmp_path_factory):
-    """By name: the run of one process, and that of two which hold half of the base each."""
+    """By name: the run of one process, and that of two which hold half of the base each: by the recipe, in float32."""
     place = tmp_path_factory.mktemp("sharded")
-    for name, options in {"one": [], "two": ["--num-processes", 2, "shard=true"]}.items():
+    sharded = ["--num-processes", 2, "--config", RECIPE, "precision=no"]
+    for name, options in {"one": [], "two": sharded}.items():
         done = adapt("train", pictures, "--base", tiny_base, "--output", place / name, *WORDS, *options)
         assert done.returncode == 0, done.stderr[-3000:]
     return place

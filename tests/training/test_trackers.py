@@ -1,6 +1,7 @@
 """Trackers: diffusers' names, nothing of this machine, nothing public, and a failure ends no training."""
 
 import importlib.util
+import json
 import sys
 import types
 
@@ -88,7 +89,8 @@ def test_a_run_tells_all_four(train, fakes, tmp_path):
     assert values["validation"].shape == (2, 16, 16, 3) and more == {"dataformats": "NHWC"}
     drawn = [values["validation"] for _, values in wandb.logged if "validation" in values]
     assert [caption for caption, _ in drawn[0]] == ["0: a fox", "1: a <b>"] and len(drawn) == 2
-    assert sum("test" in values for _, values in trackio.logged) == 1
+    (final,) = [values["test"] for _, values in trackio.logged if "test" in values]
+    assert [caption for caption, _ in final] == ["0: a fox", "1: a <b>"]
     assert sys.modules["mlflow"].pictures[0] == ("validation/0", 2, (16, 16))
 
 
@@ -118,6 +120,16 @@ def test_pictures_of_several_sizes_are_logged_one_by_one(tmp_path):
         "validation/1": (1, 16, 8, 3),
     }
     assert np.array_equal(values["validation/0"][0, 0, 0], [255, 0, 0])
+
+
+def test_a_final_picture_tells_its_prompt_or_class_and_no_training_caption(tmp_path):
+    (tmp_path / "samples").mkdir()
+    told = [{"prompt": "a fox"}, {"prompt": None}, {"prompt": "", "class": "owl"}, {"prompt": ""}]
+    told = [{"file": f"samples/{k:02d}.png", **words} for k, words in enumerate(told, 1)]
+    (tmp_path / "adapter.json").write_text(json.dumps({"samples": told}), "utf-8")
+    shown = trackers.samples(tmp_path)
+    assert [words for _, words in shown] == ["a fox", trackers.UNTOLD, "owl", ""]
+    assert shown[0][0] == tmp_path / "samples" / "01.png"
 
 
 def test_a_tracker_that_fails_is_left_aside_and_the_others_go_on(tmp_path, capsys):
