@@ -29,6 +29,7 @@ from adapt.formats.export import export
 from adapt.formats.header import read_metadata
 from adapt.formats.peft_folder import FOLDER, of_one_adapter
 from adapt.formats.readers import LOADER
+from adapt.formats.spec import header, layers_of, model_for
 from adapt.formats.strength import as_told
 from adapt.formats.tlora import TimeLora
 from adapt.licences import Licence
@@ -151,13 +152,22 @@ class Adapter:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         if self.loader == "diffusers":
-            write_folder(folder, self.weights, self.facts.lora)
+            write_folder(folder, self.weights, self.facts.lora, self._said if self.facts.training else None)
         else:
             write_peft(folder / FOLDER, self.weights, self.facts.lora)
         write_embeddings(folder, self.words)
         write_conditioners(folder, self.conditioners)
         files.write_json(folder / FACTS_NAME, self.facts.as_dict())
         return replace(self, digest=Adapter.digest_of(folder)[:10])
+
+    def _said(self, part: LoraWeights) -> dict[str, str]:
+        """What its own file says about itself, under the name of its trigger: equal runs in any folders give equal bytes. The
+        recommended scale stands in `adapter.json` alone, where a sweep may change it."""
+        told = self.described()
+        title = told.trigger or (f"LoRA for {told.base}" if told.base else "LoRA")
+        told = replace(told, title=title, recommended={})
+        model = model_for(part.modules, told, self.facts.base.get("family"))
+        return header(layers_of(part.modules), model, told, part.metadata)
 
     @property
     def loader(self) -> str:
@@ -233,6 +243,7 @@ class Adapter:
             title=self.name,
             triggers=self.triggers,
             base=facts.base.get("reference"),
+            model=facts.base.get("model"),
             licence=str(licence) if licence else None,
             objective=facts.objective,
             recommended=facts.recommended,
@@ -270,7 +281,8 @@ class Adapter:
         if "scale" in advised:
             advised["scale"] = advised["scale"] / strength
         facts = replace(self.facts, recommended=advised)
-        return replace(self, weights=LoraWeights(layers, self.weights.metadata), facts=facts)
+        told = {key: value for key, value in self.weights.metadata.items() if key != "modelspec.usage_hint"}
+        return replace(self, weights=LoraWeights(layers, told), facts=facts)
 
     def as_trained(self) -> Adapter:
         """With the alphas of its training, which `adapter.json` says, where its file has the strength inside the numbers."""

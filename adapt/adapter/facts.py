@@ -35,8 +35,8 @@ class Facts:
 
     Attributes:
         base: `reference` (`icons` or a Hub id; None for a local folder, whose path is nobody's business), of a
-            Hub id the `revision` and `variant` that were asked for and the `commit`, `family`,
-            `fingerprint` (class, configuration and shapes of the denoiser), `pipeline` (diffusers' class), `license` …
+            Hub id the `revision` and `variant` that were asked for and the `commit`, `family`, `model` (of families of
+            several), `fingerprint` (class, configuration and shapes of the denoiser), `pipeline` (diffusers' class), `license` …
         lora: peft's configuration by component.
         objective: prediction type that it was trained with.
         null: what an empty condition was in training.

@@ -183,6 +183,7 @@ def facts(trainer: Trainer, chosen: int) -> Facts:
         base={
             **known,
             "family": backbone.family,
+            **({"model": backbone.model} if backbone.model else {}),
             "fingerprint": backbone.fingerprint(),
             "pipeline": backbone.pipeline_class,
             **(licence.as_dict() if licence else {}),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from adapt.backbones.identity import Shapes, contents_of, fingerprint_of, relatives_of
 from adapt.backbones.packed import way_of
-from adapt.backbones.registry import FAMILIES, Family, Refusal, refusal_of
+from adapt.backbones.registry import FAMILIES, Family, Refusal, model_of, refusal_of
 from adapt.errors import BackboneError
 
 if TYPE_CHECKING:
@@ -114,8 +114,16 @@ class Held(ABC):
     @property
     def untrainable(self) -> Refusal | None:
         """Why this base can be drawn with but not be trained; None: it can."""
-        told = {self.denoiser_name: self.config, "scheduler": self.scheduler_config, "pipeline": self.pipeline.config}
-        return refusal_of(self.entry, told)
+        return refusal_of(self.entry, self._configs)
+
+    @property
+    def model(self) -> str | None:
+        """Which of its family's models it is, where other programs tell them apart (`registry.Model`)."""
+        return model_of(self.entry, self._configs)
+
+    @property
+    def _configs(self) -> Mapping[str, Mapping[str, Any]]:
+        return {self.denoiser_name: self.config, "scheduler": self.scheduler_config, "pipeline": self.pipeline.config}
 
     @property
     def loader(self) -> str:

@@ -68,6 +68,26 @@ class Pace:
     marks: Mapping[tuple[str, str], Any]
 
 
+@dataclass(frozen=True)
+class Model:
+    """One of a family's models, where other programs tell them apart.
+
+    Attributes:
+        name: what an adapter of it says; `formats/spec.py` has theirs.
+        marks: as in `Refusal`.
+    """
+
+    name: str
+    marks: Mapping[tuple[str, str], Any]
+
+
+SCHNELL: Mapping[tuple[str, str], Any] = {
+    ("transformer", "guidance_embeds"): False,
+    ("scheduler", "use_dynamic_shifting"): False,
+}
+"""Flux.1 schnell; its undistilled relatives shift as dev does."""
+
+
 def _marked(marks: Mapping[tuple[str, str], Any], configs: Mapping[str, Mapping[str, Any]]) -> bool:
     return all((configs.get(name, {}).get(key) or False) == value for (name, key), value in marks.items())
 
@@ -90,6 +110,7 @@ class Family:
         max_tokens: text tokens that a caption is padded or cut to; None: as the tokenizer says.
         kohya: text encoders that kohya's format holds LoRA of; None: no program that reads it is written for this family.
         refused: variants that are not trained.
+        models: those of other programs' names; the first that fits.
         medium: what it makes.
         frames, fps: of the clips that it makes by default.
         paces: variants that make others.
@@ -111,6 +132,7 @@ class Family:
     max_tokens: int | None = None
     kohya: tuple[str, ...] | None = None
     refused: tuple[Refusal, ...] = ()
+    models: tuple[Model, ...] = ()
     medium: Kind = "picture"
     frames: int = 1
     fps: float = 24.0
@@ -140,6 +162,11 @@ class Family:
 def refusal_of(family: Family, configs: Mapping[str, Mapping[str, Any]]) -> Refusal | None:
     """Why a base with these configurations, by component, cannot be trained; None: it can."""
     return next((refusal for refusal in family.refused if refusal.fits(configs)), None)
+
+
+def model_of(family: Family, configs: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Which of its models a base with these configurations, by component, is; None: other programs do not ask."""
+    return next((model.name for model in family.models if _marked(model.marks, configs)), None)
 
 
 def _class_of(index: Mapping[str, Any], component: str) -> str | None:
@@ -181,18 +208,23 @@ FAMILIES: dict[str, Family] = {
             {"StableDiffusion3Pipeline": "text-to-image"}, patch=2, tokenizer="tokenizer_3", max_tokens=256,
             licence="Stability AI Community Licence: gated, commercial use limited by revenue",
             kohya=("text_encoder", "text_encoder_2", "text_encoder_3"),
+            models=(
+                Model("3.5 large", {("transformer", "qk_norm"): "rms_norm", ("transformer", "dual_attention_layers"): False}),
+                Model("3.5 medium", {("transformer", "qk_norm"): "rms_norm"}),
+                Model("3 medium", {}),
+            ),
         ),
         Family(
             "flux", "Flux.1", "flux:Flux", {
                 "FluxPipeline": "text-to-image", "FluxKontextPipeline": "edit", "FluxFillPipeline": "inpainting",
             }, patch=2, sample_size=128, tokenizer="tokenizer_2", max_tokens=512, free_guidance="true_cfg_scale",
             licence="dev: FLUX.1 dev Non-Commercial Licence, gated; schnell: Apache-2.0",
-            kohya=("text_encoder", "text_encoder_2"),
+            kohya=("text_encoder", "text_encoder_2"), models=(Model("schnell", SCHNELL), Model("dev", {})),
             refused=(
                 Refusal(
                     "schnell",
                     "it is distilled to a few steps, which training undoes; adapters of Flux.1 dev work on it: train on dev",
-                    {("transformer", "guidance_embeds"): False, ("scheduler", "use_dynamic_shifting"): False},
+                    SCHNELL,
                     assisted=True, steps=4,
                 ),
             ),

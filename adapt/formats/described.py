@@ -32,6 +32,7 @@ class Description:
     title: shown name.
     triggers: words that call what it has learned.
     base: the base's name (bundled, or a Hub id), or None.
+    model: which of its family's models the base is (`backbones/registry.py`), or None.
     licence: of the adapter.
     objective: prediction type.
     recommended: `scale`, `guidance_scale`, `steps`.
@@ -42,6 +43,7 @@ class Description:
     title: str
     triggers: tuple[str, ...] = ()
     base: str | None = None
+    model: str | None = None
     licence: str | None = None
     objective: str | None = None
     recommended: Mapping[str, float] = field(default_factory=dict)
@@ -56,6 +58,8 @@ class Description:
     @property
     def text(self) -> str:
         """In one sentence."""
+        if not self.training:  # somebody else's, or made of several
+            return f"{self.title}: written with adapt."
         pictures = self.training.get("pictures")
         return f"{self.title}: trained with adapt" + (f" on {pictures} pictures" if pictures else "") + "."
 
@@ -65,6 +69,13 @@ class Description:
         words = {"trigger": self.trigger, "strength": self.recommended.get("scale"), "steps": self.recommended.get("steps"),
                  "guidance": self.recommended.get("guidance_scale")}  # fmt: skip
         return ", ".join(f"{name} {value}" for name, value in words.items() if value is not None)
+
+    @property
+    def weight(self) -> float:
+        """The recommended scale as UIs take it, a plain number that is not negative; 0, which they read as not set, where a
+        slider is best the other way round: the hint says that one."""
+        scale = round(float(self.recommended.get("scale", 1.0)), 4)
+        return scale if scale > 0 else 0.0
 
     def header(self) -> dict[str, str]:
         """Entries of the file's header, next to those that say its base and rank."""
@@ -102,7 +113,7 @@ class Description:
             "description": self.text,
             "negative text": "",
             "notes": self.hint,
-            "preferred weight": float(self.recommended.get("scale", 1.0)),
+            "preferred weight": self.weight,
             "sd version": shown,
         }
 

@@ -14,7 +14,9 @@ from adapt.formats.diffusers_lora import KEY as DIFFUSERS
 from adapt.formats.diffusers_lora import lora_weights
 from adapt.formats.embeddings import is_bundled
 from adapt.formats.experts import of_both, placed, together
-from adapt.formats.keys import split_key
+from adapt.formats.header import hashed
+from adapt.formats.keys import grouped, layer_from, split_key
+from adapt.formats.layer import Layer
 from adapt.formats.lora_weights import LoraWeights
 from adapt.formats.names.families import Family, family_of
 from adapt.formats.opening import open_tensors, read_header, require_floats
@@ -145,9 +147,17 @@ def _read(path: Path) -> LoraWeights:
 
 
 def write(
-    path: Path, weights: LoraWeights, dialect: Dialect, metadata: Mapping[str, str], family: Family | None = None
+    path: Path,
+    weights: LoraWeights,
+    dialect: Dialect,
+    metadata: Mapping[str, str],
+    family: Family | None = None,
+    describe: Callable[[Mapping[str, Layer]], Mapping[str, str]] | None = None,
 ) -> LoraWeights:
     """Writes atomically in a dialect that has no writer of its own; equal weights give equal bytes.
+
+    Args:
+        describe: makes further entries of the header from the layers as the file has them; digests then stand there too.
 
     Returns:
         What a reader finds in it.
@@ -158,5 +168,9 @@ def write(
     assert dialect.write is not None, "a dialect with a writer of its own"
     tensors = dialect.write(weights, family or family_of(weights.modules))
     path.parent.mkdir(parents=True, exist_ok=True)
-    files.write(path, files.safetensors_bytes(tensors, metadata))
+    if describe is None:
+        files.write(path, files.safetensors_bytes(tensors, metadata))
+    else:
+        layers = {name: layer_from(path, name, parts) for name, parts in grouped(path, tensors).items()}
+        files.write(path, hashed(files.safetensors_bytes(tensors, {}), {**metadata, **describe(layers)}))
     return dialect.read(path, tensors, {})

@@ -18,7 +18,7 @@ from adapt import files
 from adapt.errors import AdapterError
 from adapt.formats.dora import Dora
 from adapt.formats.encoder_names import CLIP, in_files, in_memory
-from adapt.formats.header import HEADER, carried
+from adapt.formats.header import HEADER, carried, hashed
 from adapt.formats.kinds import layer_of, tensor_names
 from adapt.formats.layer import PEFT, Layer
 from adapt.formats.lokr import LoKr
@@ -37,7 +37,12 @@ KEY = re.compile(rf"^({'|'.join(COMPONENTS)})\.(?:(.+)\.({_NAMES})|({'|'.join(SH
 """Component, module and tensor; or component and a tensor that all of its layers share."""
 
 
-def write_lora(path: Path, weights: LoraWeights, configs: Mapping[str, Mapping[str, Any]]) -> None:
+def write_lora(
+    path: Path,
+    weights: LoraWeights,
+    configs: Mapping[str, Mapping[str, Any]],
+    told: Mapping[str, str] | None = None,
+) -> None:
     """Writes atomically; equal weights give equal bytes. Rank and alpha in the header are those of the layers.
 
     LoHa and LoKr get peft's names and header: diffusers' models take LoKr so, its pipelines take neither (`formats/readers.py`).
@@ -45,6 +50,7 @@ def write_lora(path: Path, weights: LoraWeights, configs: Mapping[str, Mapping[s
     Args:
         configs: peft's configuration by component, as `to_dict()` has it, where there is one. Entries that are None, empty or
             peft's own bookkeeping are left out: an older peft refuses fields that it does not know.
+        told: what the file says about itself (`formats/spec.py`), to which its digests are added; None: what the adapter brings.
 
     Raises:
         AdapterError: layers that this dialect cannot describe.
@@ -60,8 +66,12 @@ def write_lora(path: Path, weights: LoraWeights, configs: Mapping[str, Mapping[s
         tensors |= {f"{component}.{name}": tensor for name, tensor in of_network(layers).items()}
     described = {name: describe(layers, configs.get(name, {})) for name, layers in weights.modules.items()}
     header = {f"{name}.{k}": v for name, config in described.items() for k, v in config.items()}
-    metadata = {**carried(weights.metadata), HEADER: json.dumps(header, sort_keys=True)}
-    files.write(path, files.safetensors_bytes(tensors, metadata))
+    config = {HEADER: json.dumps(header, sort_keys=True)}
+    if told is None:
+        content = files.safetensors_bytes(tensors, {**carried(weights.metadata), **config})
+    else:
+        content = hashed(files.safetensors_bytes(tensors, {}), {**told, **config})
+    files.write(path, content)
 
 
 PORTABLE = ("r", "lora_alpha", "alpha", "target_modules", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "bias",

@@ -7,7 +7,7 @@ diffusers' loader puts a file's `transformer.` keys into `transformer`, or into 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,13 +36,22 @@ def parts_of(weights: LoraWeights) -> dict[str, LoraWeights]:
     return {**({FIRST: replace(weights, modules=rest)} if rest else {}), SECOND: low}
 
 
-def write_folder(folder: Path, weights: LoraWeights, configs: Mapping[str, Mapping[str, Any]]) -> None:
-    """diffusers' file, or the two of an adapter of two experts, into an adapter's folder; see `write_lora`."""
+def write_folder(
+    folder: Path,
+    weights: LoraWeights,
+    configs: Mapping[str, Mapping[str, Any]],
+    describe: Callable[[LoraWeights], Mapping[str, str]] | None = None,
+) -> None:
+    """diffusers' file, or the two of an adapter of two experts, into an adapter's folder; see `write_lora`.
+
+    Args:
+        describe: what a file of these weights says about itself; None: what the adapter brings.
+    """
     for component, part in parts_of(weights).items():
         own = {**configs, FIRST: configs.get(component, {})} if component == SECOND else configs
         path = folder / (LOW_FILE if component == SECOND else FILE_NAME)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_lora(path, part, own)
+        write_lora(path, part, own, describe(part) if describe else None)
 
 
 def files_of(path: Path, weights: LoraWeights) -> dict[Path, LoraWeights]:

@@ -14,7 +14,8 @@ from adapt.formats.diffusers_lora import write_lora
 from adapt.formats.experts import as_first
 from adapt.formats.kohya import write_kohya
 from adapt.formats.lora_weights import LoraWeights
-from adapt.formats.names.families import family_of
+from adapt.formats.names.families import Family, family_of
+from adapt.formats.spec import header, layers_of, model_for, model_of
 
 FORMATS = ("diffusers", "kohya", *sorted(WRITTEN))
 TOLERANCE = 1e-6
@@ -49,14 +50,23 @@ def export(
         raise SettingsError("unknown format", given=format, allowed=", ".join(FORMATS))
     path.parent.mkdir(parents=True, exist_ok=True)
     if format == "diffusers":
-        write_lora(path, weights, configs)
+        model = model_for(weights.modules, told, backbone, width)
+        write_lora(path, weights, configs, header(layers_of(weights.modules), model, told, weights.metadata))
         written = weights
-    elif format == "kohya":
-        family = family_of(weights.modules, width, backbone)
-        written = write_kohya(path, weights, told=told, family=family)
     else:
-        written = write(path, weights, WRITTEN[format], told.header(), family_of(weights.modules, width, backbone))
+        written = _write(path, weights, format, told, family_of(weights.modules, width, backbone))
     _prove(path, weights, written)
+
+
+def _write(path: Path, weights: LoraWeights, format: str, told: Description, family: Family) -> LoraWeights:
+    """In another dialect than diffusers'; returns what a reader finds."""
+    if format == "kohya":
+        return write_kohya(path, weights, told=told, family=family)
+    model = model_of(family, weights.modules, told)
+    return write(
+        path, weights, WRITTEN[format], {}, family,
+        lambda layers: header(layers, model, told, weights.metadata, omi=format == "omi"),
+    )  # fmt: skip
 
 
 def _prove(path: Path, weights: LoraWeights, written: LoraWeights) -> None:

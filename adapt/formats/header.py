@@ -14,7 +14,7 @@ from pathlib import Path, PurePath, PureWindowsPath
 from adapt.formats.private import peft_header, says_a_path
 
 HEADER = "lora_adapter_metadata"
-_KEPT = """format adapt.component adapt.token sshs_model_hash sshs_legacy_hash
+_KEPT = """format ot_branch adapt.component adapt.token sshs_model_hash sshs_legacy_hash
     ss_v2 ss_base_model_version ss_network_module ss_network_dim ss_network_alpha ss_network_args ss_output_name ss_sd_model_name
     ss_sd_model_hash ss_new_sd_model_hash ss_num_train_images ss_num_reg_images ss_num_epochs ss_num_batches_per_epoch
     ss_max_train_steps ss_steps ss_epoch ss_batch_size_per_device ss_learning_rate ss_unet_lr ss_text_encoder_lr ss_optimizer

@@ -26,6 +26,7 @@ from adapt.formats.names.families import Family, family_of
 from adapt.formats.names.words import dotted, flat
 from adapt.formats.opening import open_tensors
 from adapt.formats.placing import Place, at, denoiser, is_flux, native_layers, read_placed, said_inside
+from adapt.formats.spec import NETWORKS, header, model_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,31 +34,6 @@ if TYPE_CHECKING:
 PREFIX, OFT_PREFIX = "lora_unet_", "oft_unet_"
 KEY = re.compile(r"^(lora_unet|oft_unet|lora_te[123]?)_")
 TEXT = {"lora_te_": "text_encoder", "lora_te1_": "text_encoder", "lora_te2_": "text_encoder_2"}
-BASES = {
-    "sd1": ("sd_v1", "stable-diffusion-v1/lora"),
-    "sd2": ("sd_v2", "stable-diffusion-v2-512/lora"),
-    "sdxl": ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base/lora"),
-    "sd3": ("medium", "stable-diffusion-3-medium/lora"),
-    "flux": ("flux1", "flux-1-dev/lora"),
-    "wan": ("wan", "wan2.1/lora"),  # as musubi-tuner writes it, for 2.2 too
-}
-"""Family → `ss_base_model_version`, `modelspec.architecture`."""
-CODE = {
-    "flux": "https://github.com/black-forest-labs/flux",
-    "wan": "https://github.com/Wan-Video/Wan2.1",
-}
-"""Family → `modelspec.implementation`; of all others Stability AI's."""
-NETWORKS = {
-    "lora": ("networks.lora", "{}"),
-    "dora": ("lycoris.kohya", '{"algo": "locon", "dora_wd": "True", "wd_on_output": "True"}'),
-    "loha": ("lycoris.kohya", '{"algo": "loha"}'),
-    "lokr": ("lycoris.kohya", '{"algo": "lokr"}'),
-    "diag-oft": ("lycoris.kohya", '{"algo": "diag-oft"}'),
-    "lycoris-boft": ("lycoris.kohya", '{"algo": "boft"}'),
-    "glora": ("lycoris.kohya", '{"algo": "glora"}'),
-    "ia3": ("lycoris.kohya", '{"algo": "ia3"}'),
-}
-"""Kind → `ss_network_module`, `ss_network_args`."""
 
 
 def kohya_name(module: str) -> str:
@@ -97,7 +73,8 @@ def write_kohya(
     layers = dict(_named(weights, family))
     tensors = tensors_of(layers)
     path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = (told or Description("LoRA")).header() | _metadata(layers, family)
+    told = told or Description("LoRA")
+    metadata = header(layers, model_of(family, weights.modules, told), told, weights.metadata)
     files.write(path, hashed(files.safetensors_bytes(tensors, {}), metadata))
     return kohya_weights(path, tensors, {})
 
@@ -149,25 +126,6 @@ def _in_diffusers_names(weights: LoraWeights, family: Family) -> Iterator[tuple[
             if dotted(flat(name)) != name or not by_diffusers(component, module):
                 raise AdapterError("kohya's format has no name for a layer of this adapter", given=module)
             yield f"{prefixes[component]}_{flat(name)}", layer
-
-
-def _metadata(layers: Mapping[str, Layer], family: Family) -> dict[str, str]:
-    version, architecture = BASES[family.name]
-    ranks, alphas = ({getattr(layer, what) for layer in layers.values()} for what in ("rank", "alpha"))
-    module, arguments = NETWORKS[next(iter(layers.values())).kind]
-    own = {f: f"networks.lora_{f}" for f in ("sd3", "flux", "wan")}.get(family.name, module)
-    return {
-        "format": "pt",
-        "ss_v2": str(version == "sd_v2"),
-        "ss_base_model_version": version,
-        "ss_network_module": own if module == "networks.lora" else module,
-        "ss_network_dim": str(ranks.pop()) if len(ranks) == 1 else "Dynamic",
-        "ss_network_alpha": str(alphas.pop()) if len(alphas) == 1 else "Dynamic",
-        "ss_network_args": arguments,
-        "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": architecture,
-        "modelspec.implementation": CODE.get(family.name, "https://github.com/Stability-AI/generative-models"),
-    }
 
 
 # --------------------------------------------------------------------------------------------------------------- reading

@@ -95,6 +95,30 @@ def test_the_file_for_uis_has_it_too(run, scale):
     )
 
 
+def test_both_files_say_what_they_are_for(run):
+    folder, _, _ = run
+    own, uis = (
+        read_metadata(folder / "adapter" / FILE_NAME),
+        read_metadata(folder / "adapter" / "kohya" / "style.safetensors"),
+    )
+    told = Adapter.read_facts(folder).base
+    expected = {
+        "flux": ("dev", "flux1", "flux-1-dev"),
+        "stable-diffusion-3": ("3.5 large", "5-large", "stable-diffusion-3-5-large"),
+    }
+    model, version, architecture = expected[str(told["family"])]
+    assert told["model"] == model
+    for entries in (own, uis):
+        assert (
+            entries["ss_base_model_version"] == version and entries["modelspec.architecture"] == f"{architecture}/lora"
+        )
+        assert entries["modelspec.sai_model_spec"] == "1.0.1" and len(entries["sshs_model_hash"]) == 64
+    assert (
+        own["modelspec.title"] == "LoRA" and "modelspec.thumbnail" not in own
+    )  # the folder's name is no part of equal bytes
+    assert uis["modelspec.title"] == "style" and uis["modelspec.thumbnail"].startswith("data:image/jpeg")
+
+
 def test_a_run_goes_on_from_it_at_its_own_alpha(run, pictures, tmp_path, capsys):
     folder, base, trained = run
     told = json.loads((folder / "run.json").read_text())["settings"]

@@ -16,7 +16,10 @@ from adapt.adapter import Adapter, Facts
 from adapt.cli.main import main
 from adapt.formats import LoraWeights, Pair, read, write_lora
 from adapt.formats.described import STEM, Description, slug, thumbnail
+from adapt.formats.export import FORMATS
 from adapt.formats.header import HEADER, KEPT, carried, kept, read_metadata
+from adapt.formats.names.families import FAMILIES
+from adapt.formats.spec import model_of
 
 CROSS = "up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
 
@@ -161,12 +164,115 @@ def test_a_no_text_file_is_written(exported):
     assert {path.suffix for path in exported.parent.iterdir()} == {".safetensors", ".json", ".png"}
 
 
-@pytest.mark.parametrize(
-    ("version", "shown"),
-    [("flux1", "Unknown"), ("sd3_medium", "Unknown"), ("sdxl_base_v1-0", "SDXL"), ("sd_v1", "SD1")],
-)
-def test_b_a1111_is_told_the_version_that_it_would_get_wrong(version, shown):
-    assert Description("x").sidecar(version)["sd version"] == shown
+FACTS = Facts(base={"reference": "owner/base"}, triggers=("zqx",), recommended={"scale": 0.8})
+TAKING = {
+    "sd1": ("kohya", "comfyui", "simpletuner", "diffusers"),
+    "sd2": ("kohya", "comfyui", "simpletuner", "diffusers"),
+    "sdxl": ("kohya", "comfyui", "omi", "simpletuner", "diffusers"),
+    "sd3": ("kohya", "comfyui", "omi", "onetrainer", "simpletuner", "ai-toolkit", "diffusers"),
+    "flux": FORMATS,
+    "wan": ("kohya", "comfyui", "simpletuner", "diffusers"),
+}
+"""Family → the formats that take it."""
+
+
+def of(family):
+    """An adapter whose layers are told to be of this family."""
+    dice = torch.Generator().manual_seed(0)
+    width = {"sd1": 768, "sd2": 1024, "sdxl": 2048}.get(family)
+    if width:
+        return weights(width)
+    names = [f"transformer_blocks.0.attn.to_{x}" for x in "qkv"]
+    if family == "flux":
+        names += ["transformer_blocks.0.attn.to_add_out"]
+    names = [f"blocks.0.attn1.to_{x}" for x in "qkv"] if family == "wan" else names
+    side = {"sd3": 1536, "flux": 3072, "wan": 64}[family]
+    pairs = {n: Pair(torch.randn(2, side, generator=dice), torch.randn(side, 2, generator=dice), 1.0) for n in names}
+    return LoraWeights({"transformer": pairs})
+
+
+SHOWN = {
+    "sd1": ("sd_v1", "stable-diffusion-v1/lora", "SD1"),
+    "sd2": ("sd_v2", "stable-diffusion-v2-512/lora", "SD2"),
+    "sdxl": ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base/lora", "SDXL"),
+    "sd3": ("medium", "stable-diffusion-3-medium/lora", "Unknown"),
+    "flux": ("flux1", "flux-1-dev/lora", "Unknown"),
+    "wan": ("wan", "wan2.1/lora", "Unknown"),
+}
+"""`ss_base_model_version`, `modelspec.architecture`, what A1111 shows."""
+OMI = {"sd3": "stable-diffusion-v3-medium/lora", "flux": "Flux.1-dev/lora"}
+CASES = [(family, format) for family, formats in TAKING.items() for format in formats]
+
+
+@pytest.mark.parametrize(("family", "format"), CASES)
+def test_b_every_dialect_says_what_it_is_for_and_a1111_shows_that(family, format, tmp_path):
+    """By real exports: without the entry beside the file A1111 would show every Flux and SD 3 as SD1."""
+    path = tmp_path / "a.safetensors"
+    Adapter(of(family), FACTS, "My style").export(path, format)
+    told, (version, architecture, shown) = read_metadata(path), SHOWN[family]
+    assert told["ss_base_model_version"] == version and told["ss_v2"] == str(family == "sd2")
+    assert told["modelspec.architecture"] == (OMI.get(family, architecture) if format == "omi" else architecture)
+    assert {"sai_model_spec", "implementation", "title", "hash_sha256"} <= {k.partition(".")[2] for k in told}
+    assert told["modelspec.title"] == "My style" and told["modelspec.trigger_phrase"] == "zqx"
+    content = path.read_bytes()
+    digest = hashlib.sha256(content[8 + int.from_bytes(content[:8], "little") :]).hexdigest()
+    assert told["sshs_model_hash"] == told["modelspec.hash_sha256"].removeprefix("0x") == digest
+    assert told["ss_network_module"].startswith("networks.lora") and told["ss_network_alpha"] != ""
+    assert ("ot_branch" in told) == (format == "omi") and set(told) <= {*KEPT, HEADER}
+    if format != "diffusers":
+        assert a1111(path)["version"] == shown
+    again = tmp_path / "again.safetensors"
+    Adapter(of(family), FACTS, "My style").export(again, format)
+    assert again.read_bytes() == content
+
+
+def invokeai_takes_for_omi(path):
+    """configs/lora.py, LoRA_OMI_Config_Base: two entries, and then one of two architectures by its exact name."""
+    told = read_metadata(path)
+    spec, architecture = told.get("modelspec.sai_model_spec"), told.get("modelspec.architecture", "")
+    if not (spec and told.get("ot_branch") == "omi_format" and architecture.split("/")[1].lower() == "lora"):
+        return None
+    return {"stable-diffusion-xl-v1-base/lora": "sdxl", "Flux.1-dev/lora": "flux"}.get(architecture)
+
+
+@pytest.mark.parametrize("family", ["sdxl", "flux"])
+def test_invokeai_knows_omis_file(family, tmp_path):
+    for format in ("omi", "kohya"):
+        Adapter(of(family), FACTS).export(tmp_path / f"{format}.safetensors", format)
+    assert invokeai_takes_for_omi(tmp_path / "omi.safetensors") == family
+    assert invokeai_takes_for_omi(tmp_path / "kohya.safetensors") is None
+
+
+def test_layers_tell_stable_diffusion_3_5_where_the_adapter_does_not():
+    pair = next(iter(of("sd3").modules["transformer"].values()))
+    told = {
+        "transformer_blocks.0.attn2.to_q": "5-medium", "transformer_blocks.30.attn.to_q": "5-large",
+        "transformer_blocks.23.attn.to_q": "medium",
+    }  # fmt: skip
+    for name, version in told.items():
+        model = model_of(FAMILIES["sd3"], {"transformer": {name: pair}}, Description("x"))
+        assert model.version == version and model.architecture == f"stable-diffusion-3-{version}"
+
+
+def test_a_family_that_nobody_has_a_name_for_is_called_by_adapts(tmp_path):
+    path = tmp_path / "a.safetensors"
+    own = {"transformer_blocks.0.attn1.to_q": Pair(torch.ones(1, 8), torch.ones(8, 1), 1.0)}
+    Adapter(LoraWeights({"transformer": own}), Facts(base={"family": "pixart-sigma"})).export(path, "diffusers")
+    told = read_metadata(path)
+    assert told["modelspec.architecture"] == "pixart-sigma/lora" and "ss_base_model_version" not in told
+    assert told["modelspec.implementation"].endswith("huggingface/diffusers")
+
+
+def test_somebody_else_s_adapter_keeps_its_maker_and_its_words(tmp_path):
+    theirs = {"modelspec.author": "Ann", "modelspec.title": "Foxes", "modelspec.description": "Of Ann's."}
+    whose = LoraWeights(of("sd1").modules, {**FOREIGN, **theirs})
+    for format in ("kohya", "comfyui", "diffusers"):
+        Adapter(whose, Facts(), "file-42").export(tmp_path / f"{format}.safetensors", format)
+        told = read_metadata(tmp_path / f"{format}.safetensors")
+        assert theirs.items() <= told.items() and not set(FOREIGN) & set(told)
+    Adapter(whose, Facts(training={"pictures": 7}), "mine").export(tmp_path / "b.safetensors", "kohya")
+    told = read_metadata(tmp_path / "b.safetensors")
+    assert told["modelspec.title"] == "mine" and told["modelspec.author"] == "Ann"
 
 
 def test_c_without_our_title_description_and_thumbnail_nothing_else_of_ours_takes_their_place(exported):
@@ -175,10 +281,34 @@ def test_c_without_our_title_description_and_thumbnail_nothing_else_of_ours_take
     assert set(ours) == {"modelspec.title", "modelspec.description", "modelspec.thumbnail"}
 
 
+def test_c_names_that_end_in_name_are_harmless_as_there_is_always_a_title(exported, tmp_path):
+    """ComfyUI looks for `title` before `name`, the whole key before its end: `ss_output_name` and `ss_sd_model_name` would be
+    shown only in a file without `modelspec.title`."""
+    ending = {key for key in read_metadata(exported) if key.endswith("name")}
+    assert ending == {"ss_output_name", "ss_sd_model_name"} and comfyui(exported)["title"] == "My style"
+    for number, (family, format) in enumerate(CASES):
+        path = tmp_path / f"{number}.safetensors"
+        Adapter(of(family), FACTS, "My style").export(path, format)
+        told = read_metadata(path)
+        assert "modelspec.title" in told or not any(key.endswith("name") for key in told), (family, format)
+
+
 @pytest.mark.parametrize("name", ["My style: v1", "стиль", "a/b\\c", "...", "", "<lora:x:1>", "ok_1.0-b"])
 def test_d_stems_can_be_named_in_a_prompt(name):
     assert STEM.match(slug(name)) and re.fullmatch(r"<lora:([a-zA-Z0-9_.-]+):([0-9.]+)>", f"<lora:{slug(name)}:{0.8}>")
     assert slug("ok_1.0-b") == "ok_1.0-b"
+
+
+@pytest.mark.parametrize(
+    ("scale", "weight"), [(-0.8, 0.0), (0, 0.0), (1e-9, 0.0), (0.1 + 0.2, 0.3), (0.7 / 0.3, 2.3333), (1, 1.0)]
+)
+def test_d_the_preferred_weight_is_a_plain_number_that_is_not_negative(scale, weight, tmp_path):
+    """A slider may be best the other way round: UIs take 0 for not set, and the note beside it says the scale."""
+    path = tmp_path / "a.safetensors"
+    Adapter(weights(), Facts(recommended={"scale": scale})).export(path, "kohya")
+    beside = json.loads(path.with_suffix(".json").read_text())
+    assert beside["preferred weight"] == weight and f"strength {scale}" in beside["notes"]
+    assert re.fullmatch(r"[0-9.]+", re.search('"preferred weight": ([^,]+)', path.with_suffix(".json").read_text())[1])
 
 
 def test_d_weights_are_plain_numbers_and_export_says_what_cannot_be_named(tmp_path, capsys):
