@@ -12,7 +12,7 @@ from adapt.errors import AdapterError
 from adapt.formats import Dora, LoHa, LoKr, LoraWeights, Pair, read
 from adapt.formats.diag_oft import DiagOft
 from adapt.formats.glora import GLora
-from adapt.formats.header import read_metadata
+from adapt.formats.header import HEADER, read_metadata
 from adapt.formats.ia3 import Ia3
 
 Q = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -91,6 +91,74 @@ def test_every_reader_s_strength_is_ours(tmp_path, kind, reader, scale):
         theirs = reader({k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}, scale)
         ours = scale * layer.delta(theirs.shape)
         assert float((theirs - ours).norm() / ours.norm()) <= 1e-6
+
+
+# ------------------------------------------------------------------------------------------------ rank-stabilised, and DoRA
+def by_header(path, **said):
+    """diffusers' file of a run of peft's: what strength it has, its header says."""
+    layer = LAYERS["lora"][Q]
+    tensors = {f"unet.{Q}.lora_A.weight": layer.down, f"unet.{Q}.lora_B.weight": layer.up}
+    if said.get("use_dora"):
+        tensors[f"unet.{Q}.lora_magnitude_vector"] = randn(8).abs() + 1
+    config = {"r": 4, "lora_alpha": 3.0, "target_modules": [Q], **said}
+    save_file(tensors, path, {HEADER: json.dumps({f"unet.{key}": value for key, value in config.items()})})
+    return read(path), layer.up @ layer.down
+
+
+@pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.__name__)
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+@pytest.mark.parametrize("rslora", [True, False])
+def test_the_factor_of_rslora_is_inside_alpha(tmp_path, reader, scale, rslora):
+    """alpha / √r (Kalajdzievski 2023, arXiv 2312.03732), for readers that know alpha / r alone."""
+    weights, product = by_header(tmp_path / "a.safetensors", use_rslora=rslora)
+    Adapter(weights).export(tmp_path / "k.safetensors", "kohya", text_width=768)
+    tensors = {key.split(".", 1)[1]: tensor for key, tensor in load_file(tmp_path / "k.safetensors").items()}
+    ours = scale * 3.0 / (4**0.5 if rslora else 4) * product
+    assert float((reader(tensors, scale) - ours).norm() / ours.norm()) <= 1e-6
+
+
+def lycoris_dora(t, weight, multiplier):
+    """LyCORIS f49d30d, modules/locon.py get_merged_weight and apply_weight_decompose: alpha / rank inside the norm, the
+    multiplier on the factor that lengths are changed by."""
+    found, rank = product(t)
+    turned, lengths = weight + found * float(t["alpha"]) / rank, t["dora_scale"]
+    eps = torch.finfo(weight.dtype).eps
+    if len(lengths) == len(weight):
+        norm = turned.flatten(1).norm(dim=1).view(-1, *[1] * (weight.ndim - 1)) + eps
+    else:
+        norm = turned.transpose(0, 1).flatten(1).norm(dim=1).view(1, -1, *[1] * (weight.ndim - 2)) + eps
+    return turned * (multiplier * (lengths / norm - 1) + 1)
+
+
+LENGTHS = {"rows": (8, 1), "columns": (1, 12), "rows of a kernel": (8, 1, 1, 1), "columns of a kernel": (1, 4, 1, 1)}
+
+
+@pytest.mark.parametrize("which", LENGTHS)
+def test_dora_s_lengths_are_lycoris_s(tmp_path, which):
+    plain = LAYERS["lora"][CONV if "kernel" in which else Q]
+    layer = Dora(plain.down, plain.up, plain.alpha, randn(*LENGTHS[which], seed=3).abs() + 1)
+    weight = randn(*layer.shape, seed=5)
+    Adapter(LoraWeights({"unet": {CONV if "kernel" in which else Q: layer}})).export(
+        tmp_path / "a.safetensors", "kohya", text_width=768
+    )
+    tensors = {key.split(".", 1)[1]: tensor for key, tensor in load_file(tmp_path / "a.safetensors").items()}
+    theirs, ours = lycoris_dora(tensors, weight, 1.0), layer.merged(weight, 1.0)
+    assert float((theirs - ours).norm() / (ours - weight).norm()) <= 1e-6
+    assert (
+        float((lycoris_dora(tensors, weight, 0.0) - (weight + plain.delta())).norm()) < 1e-4
+    )  # not the base, as in peft
+
+
+@pytest.mark.parametrize("rslora", [True, False])
+def test_a_dora_of_rslora_too(tmp_path, rslora):
+    weights, product = by_header(tmp_path / "a.safetensors", use_rslora=rslora, use_dora=True)
+    Adapter(weights).export(tmp_path / "k.safetensors", "kohya", text_width=768)
+    tensors = {key.split(".", 1)[1]: tensor for key, tensor in load_file(tmp_path / "k.safetensors").items()}
+    weight, lengths = randn(8, 12, seed=5), randn(8).abs() + 1
+    turned = weight + 3.0 / (4**0.5 if rslora else 4) * product
+    ours = turned * (lengths / turned.norm(dim=1))[:, None]
+    theirs = lycoris_dora(tensors, weight, 1.0)
+    assert float((theirs - ours).norm() / (ours - weight).norm()) <= 1e-6
 
 
 # ------------------------------------------------------------------------------------------------ another strength as 1
