@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TEMPORARY, OLD = ".tmp-", "-old-"
+REFUSED = ".refused"
+"""Behind the name of what failed its proof: readers go by `.safetensors`, and a run's adapter is called `adapter`."""
 
 
 def sync(path: Path) -> None:
@@ -39,6 +42,20 @@ def write(path: Path, content: bytes | str) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def set_aside(path: Path, name: str | None = None) -> Path:
+    """Renames what failed its proof to `<name>.refused`, or `.refused-2` … where that is taken: nothing is deleted, and no
+    program takes it for a good one.
+
+    Args:
+        name: what it was to be called; default: as it is.
+    """
+    first = path.with_name(f"{name or path.name}{REFUSED}")
+    numbers = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
+    target = next(each for each in itertools.chain([first], numbers) if not each.exists())
+    path.rename(target)
+    return target
 
 
 def write_json(path: Path, value: Any) -> None:

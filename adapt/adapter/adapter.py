@@ -207,7 +207,7 @@ class Adapter:
             picture: drawn with it: the preview that UIs show.
 
         Raises:
-            AdapterError: the format cannot express this adapter, or what was written reads differently; no file is left.
+            AdapterError: the format cannot express this adapter, or what was written reads differently (set aside).
         """
         if self._is_adapts:
             raise AdapterError("only adapt draws with this adapter", given=", ".join(sorted(self.weights.kinds)),

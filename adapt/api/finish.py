@@ -47,7 +47,7 @@ def finish(trainer: Trainer, chosen: int) -> Proof:
     """Writes `adapter/` from the snapshot of the chosen step, after diffusers has agreed with it.
 
     Raises:
-        AdapterError: it has not.
+        AdapterError: it has not; what was written is set aside as `adapter.refused`.
     """
     backbone = trainer.course.backbone
     trainer.course.injection.remove()
@@ -60,11 +60,27 @@ def finish(trainer: Trainer, chosen: int) -> Proof:
     try:
         proof = _write(temporary, trainer, chosen)
         files.replace_folder(temporary, folder)
+    except AdapterError as error:
+        raise _refused(temporary, folder, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     told = {"step": trainer.step, "chosen_step": chosen, "weights": trainer.watch.weights_of(chosen)}
     trainer.events.add("finished", {**told, "proof": proof.as_dict()})
     return proof
+
+
+def _refused(temporary: Path, folder: Path, error: AdapterError) -> AdapterError:
+    """What was written stays beside, under a name that nothing takes for the adapter."""
+    if not temporary.exists():
+        return error
+    kept = files.set_aside(temporary, folder.name)
+    stays = f"what was written is in {kept}; checkpoints and snapshots are as they were"
+    return AdapterError(
+        f"the adapter failed its proof: {error.message}",
+        given=error.given,
+        allowed=error.allowed,
+        next=f"{error.next}; {stays}" if error.next else stays,
+    )
 
 
 def _write(folder: Path, trainer: Trainer, chosen: int) -> Proof:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adapt import files
 from adapt.adapter import Adapter, Facts
 from adapt.api.advice import distilled_in
 from adapt.backbones import Backbone
 from adapt.errors import AdapterError, AdaptError, RunError, SettingsError
-from adapt.evaluation.proof import Proof, prove, prove_file, reads
+from adapt.evaluation.proof import Proof, predictions, prove, prove_file, prove_merged, prove_word, reads
+from adapt.formats.agree import differences
 from adapt.formats.factorise import Keep
 from adapt.formats.readers import LOADER
 from adapt.lora.combine import combined
@@ -20,6 +21,9 @@ from adapt.lora.decompose import DECOMPOSITIONS, NO_FORM
 from adapt.lora.extract import Extracted, extracted
 from adapt.lora.resize import resized
 from adapt.source import identity
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 UNRANKED = 16
 """Rank of what is made of adapters that have none: OFT, LoKr with whole factors."""
@@ -109,12 +113,18 @@ def _words(adapters: Sequence[tuple[Adapter, float]]) -> dict[str, Any]:
     return found
 
 
-def merge_into_base(adapters: Sequence[tuple[Adapter, float]], backbone: Backbone, folder: Path) -> None:
+def merge_into_base(
+    adapters: Sequence[tuple[Adapter, float]], backbone: Backbone, folder: Path, *, proof: bool = True
+) -> Proof | None:
     """Writes the base with adapters of any kind in its weights as a diffusers pipeline folder; it appears whole or not at all.
+
+    Args:
+        proof: whether the folder is loaded again as a fresh pipeline, which must predict what the base here does now.
 
     Raises:
         RunError: the folder is there already.
-        AdapterError: made for another base, or with what a merged base would not know: new words, classes; a T-LoRA.
+        AdapterError: made for another base, or with what a merged base would not know: new words, classes; a T-LoRA. A folder
+            that fails its proof is set aside as `<name>.refused`.
         BackboneError: the base's weights are in few bits.
     """
     backbone.require_whole_weights("nothing can be merged into it")
@@ -123,11 +133,20 @@ def merge_into_base(adapters: Sequence[tuple[Adapter, float]], backbone: Backbon
     for adapter, _ in adapters:
         adapter.check(backbone)
         adapter.require_mergeable()
+    prompt = " ".join(word for adapter, _ in adapters for word in adapter.triggers)
+    before = predictions(backbone, prompt) if proof else []
     for on in [adapter.apply(backbone, scale) for adapter, scale in adapters]:  # each by what it does to the base
         on.keep()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with files.whole_folder(folder) as temporary:
         backbone.pipeline.save_pretrained(temporary, safe_serialization=True)
+    if not proof:
+        return None
+    layers = len({name for adapter, _ in adapters for name in adapter.layers()})
+    try:
+        return prove_merged(folder, backbone, before, layers, prompt)
+    except AdaptError as error:
+        raise _refused(folder, error, (), "the merged base") from error
 
 
 def require_extractable(kind: str) -> None:
@@ -236,20 +255,65 @@ def verify(path: Path, base: Backbone | None = None, prompt: str = "") -> Verdic
     return Verdict(checks, proof, as_is)
 
 
-def prove_export(path: Path, adapter: Adapter, base: Backbone) -> Verdict:
-    """The same for a file that was exported just now, which must be fine; it stays where it is if it is not.
+def read_back(path: Path, made: Adapter) -> None:
+    """Reads a folder that was written just now.
+
+    Raises:
+        AdapterError: it holds something else than what it was made from; it is set aside as `<name>.refused`.
+    """
+    try:
+        again = Adapter.load(path)
+        if found := [] if again.weights.equals(made.weights) else differences(made.weights, again.weights):
+            raise AdapterError(f"it reads differently in {len(found)} layers", given=found[0].line)
+        if _words_of(again) != _words_of(made):
+            raise AdapterError("its new words read differently", given=", ".join(again.words))
+        if files.dump_json(again.facts.as_dict()) != files.dump_json(made.facts.as_dict()):
+            raise AdapterError("its adapter.json reads differently")
+    except AdapterError as error:
+        raise _refused(path, error, (), "the adapter") from error
+
+
+def _words_of(adapter: Adapter) -> dict[tuple[str, str], list[Any]]:
+    return {(word, c): tensor.tolist() for word, found in adapter.words.items() for c, tensor in found.items()}
+
+
+def prove_export(path: Path, adapter: Adapter, base: Backbone, beside: Sequence[Path] = ()) -> Verdict:
+    """The same for a file or a folder that was written just now, which must be fine; if it is not, it is set aside as
+    `<name>.refused`.
 
     Args:
         adapter: what it was made from.
+        beside: files that belong to it.
 
     Raises:
         AdapterError: the library does not take it, not all of it, or draws something else with it.
     """
     verdict = verify(path, base, adapter.trigger or "")
     if faults := [fault for fault in verdict.checks.values() if fault]:
-        raise AdapterError(
-            f"the exported file is there, and a fresh pipeline does not agree with it: {faults[0]}",
-            given=path,
-            next="use another --format, or --no-proof if only other programs will read it",
-        )
+        raise _refused(path, AdapterError(faults[0]), beside, "the exported file" if path.is_file() else "the adapter")
     return verdict
+
+
+def prove_embedding(path: Path, word: str, found: Mapping[str, Tensor], base: Backbone) -> Proof:
+    """Gives the file of a new word to diffusers' `load_textual_inversion` in a fresh pipeline.
+
+    Raises:
+        AdapterError: it does not take it, or draws something else; the file is set aside as `<name>.refused`.
+    """
+    try:
+        return prove_word(path, word, found, base)
+    except AdapterError as error:
+        raise _refused(path, error, (), "the embedding") from error
+
+
+def _refused(path: Path, error: AdaptError, beside: Sequence[Path], what: str) -> AdapterError:
+    """Sets aside what failed, with what belongs to it."""
+    kept, *_ = [files.set_aside(each) for each in (path, *beside) if each.exists()]
+    other = (
+        "another --format, or --no-proof if only other programs will read it" if kept.is_file() else "please report it"
+    )
+    return AdapterError(
+        f"{what} is set aside: what reads it does not agree with it: {error}",
+        given=path,
+        next=f"look at {kept}; {other}",
+    )

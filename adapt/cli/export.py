@@ -44,9 +44,7 @@ def export(
             help="The base it was made for: to prove the file with, and for --nearest; default: the adapter's."
         ),
     ] = None,
-    no_proof: Annotated[
-        bool, typer.Option("--no-proof", help="Do not load the file into a fresh pipeline of its base.")
-    ] = False,
+    no_proof: options.NoProof = False,
     json: options.Json = False,
 ) -> None:
     """Write an adapter in another program's format; the file is read back before it counts.
@@ -66,7 +64,7 @@ def export(
     path = _path(weights, format, output)
     loaded, left_out = Adapter.load(weights), None
     files = list(loaded.files(path))
-    beside = [each for file in files for each in _free(file, format)]
+    beside = {file: _free(file, format) for file in files}
     backbone = asked_for(loaded, base) if base else None
     if nearest is not None:
         backbone = backbone or _own(loaded)
@@ -77,11 +75,11 @@ def export(
             f"note: the new words ({', '.join(loaded.words)}) are not in a LoRA file: adapt convert-embedding writes each"
         )
     loaded.export(path, format, text_width=_text_width(backbone), picture=_preview(weights, path))
-    proofs = [None if no_proof else _proof(file, loaded, backbone) for file in files]
+    proofs = [None if no_proof else _proof(file, loaded, backbone, beside[file]) for file in files]
     told = {
         "path": str(files[0]),
         "format": format,
-        "beside": [str(file) for file in beside if file.exists()],
+        "beside": [str(file) for each in beside.values() for file in each if file.exists()],
         "proof": proofs[0],
         **({"files": dict(zip(map(str, files), proofs, strict=True))} if len(files) > 1 else {}),
         **({} if left_out is None else {"left_out": left_out}),
@@ -147,11 +145,11 @@ def _preview(weights: Path, path: Path) -> Path | None:
     return next(iter(sorted(((home(weights) or path.parent) / "samples").glob("*.png"))), None)
 
 
-def _proof(path: Path, adapter: Adapter, backbone: Backbone | None) -> dict[str, Any] | None:
+def _proof(path: Path, adapter: Adapter, backbone: Backbone | None, beside: Sequence[Path]) -> dict[str, Any] | None:
     """What a fresh pipeline makes of the file; None: the base is not here."""
     from adapt.cli.proving import prove
 
-    verdict = prove(path, adapter, backbone)
+    verdict = prove(path, adapter, backbone, beside)
     return verdict.proof.as_dict() if verdict and verdict.proof else None
 
 

@@ -27,6 +27,7 @@ def extract(
     kind: Annotated[
         str, typer.Option(metavar="|".join(KINDS), help="dora keeps the lengths of rows; lokr is the nearest product.")
     ] = "lora",
+    no_proof: options.NoProof = False,
     json: options.Json = False,
 ) -> None:
     """Write the difference of a fine-tune to its base as an adapter; says what it leaves out."""
@@ -46,12 +47,13 @@ def extract(
     keep = Keep(rank, energy)
     both = (Backbone.load(tuned), Backbone.load(base))
     made = extracted(*both, keep, text_encoders=text_encoders, name=output.stem, kind=kind)
-    save(made.adapter, output)
+    proof = save(made.adapter, output, both[1], proof=not no_proof)
     told = {
         "path": str(output),
         "layers": len(made.adapter.weights),
         "left_out": made.left_out,
         "elsewhere": made.elsewhere,
+        **proof,
     }
     typer.echo(json_.dumps(told) if json else str(output))
     typer.echo(f"{len(made.adapter.weights)} layers; leaves out {100 * made.left_out:.2g} % of ΔW", err=True)

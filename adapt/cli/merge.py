@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -36,8 +36,11 @@ def merge(
     ] = False,
     base: Annotated[
         str | None,
-        typer.Option(help="With --into-base, and for kinds other than LoRA; default: the first adapter's own."),
+        typer.Option(
+            help="With --into-base, for kinds other than LoRA, and to prove it with; default: the first adapter's own."
+        ),
     ] = None,
+    no_proof: options.NoProof = False,
     json: options.Json = False,
 ) -> None:
     """Merge adapters into one, or into their base as a diffusers pipeline folder."""
@@ -51,17 +54,19 @@ def merge(
     found = [scaled_adapter(text) for text in adapters]
     loaded = [(Adapter.load(path), 1.0 if scale is None else scale) for path, scale in found]
     if into_base:
-        _into_base(loaded, base, output)
-        typer.echo(json_.dumps({"path": str(output)}) if json else str(output))
+        proof = _into_base(loaded, base, output, proof=not no_proof)
+        typer.echo(json_.dumps({"path": str(output), "proof": proof}) if json else str(output))
         return
     from adapt.api.tools import merge as merged
-    from adapt.cli.base_of import needed
+    from adapt.cli.base_of import asked_for, needed
     from adapt.formats.factorise import Keep
 
     reference = needed([adapter for adapter, _ in loaded], base, without=("lora",))
     keep = Keep(rank=rank) if rank else None
     made = merged(loaded, method, keep, density=density, seed=seed, name=output.stem, base=reference)
-    save(made.adapter, output)
+    if base and reference is None and not no_proof:
+        reference = asked_for(made.adapter, base)
+    proof = save(made.adapter, output, reference, proof=not no_proof)
     ranks = [layer.rank for layer in made.adapter.layers().values()]
     told = {
         "path": str(output),
@@ -69,17 +74,27 @@ def merge(
         "layers": len(ranks),
         "ranks": [min(ranks), max(ranks)],
         "left_out": made.left_out,
+        **proof,
     }
     typer.echo(json_.dumps(told) if json else str(output))
     if method != "linear":
         typer.echo(f"its rank leaves out {100 * made.left_out:.2g} % of the merged ΔW", err=True)
 
 
-def _into_base(loaded: list, base: str | None, output: Path) -> None:  # type: ignore[type-arg]
+def _into_base(loaded: list, base: str | None, output: Path, proof: bool) -> dict[str, Any] | None:  # type: ignore[type-arg]
+    """Writes the pipeline's folder; what a fresh one made of it."""
     from adapt.api.tools import merge_into_base
     from adapt.backbones import Backbone
 
     reference = base or loaded[0][0].facts.base_reference
     if reference is None:
         raise SettingsError("the adapter does not say its base", next="give --base")
-    merge_into_base(loaded, Backbone.load(reference), output)
+    proved = merge_into_base(loaded, Backbone.load(reference), output, proof=proof)
+    if proved is None:
+        return None
+    typer.echo(
+        f"a fresh pipeline of it predicts what the base here does now: they differ by {proved.difference:.1e} at most, "
+        f"and the adapters move predictions by {proved.effect:.1e}",
+        err=True,
+    )
+    return proved.as_dict()

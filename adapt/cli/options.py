@@ -43,6 +43,7 @@ AllowMissing = Annotated[
     Option(metavar="LAYER", help="Draw without this layer of an adapter, which the base does not have; * fits all."),
 ]
 Base = Annotated[str | None, Option(help="Backbone; default: the adapter's, else icons.")]
+NoProof = Annotated[bool, Option("--no-proof", help="Do not load what is written into a fresh pipeline of its base.")]
 Device = Annotated[str | None, Option(help="cpu, cuda, cuda:1, mps; default: the best there is.")]
 Precision = Annotated[
     str | None, Option(help="fp32, fp16, bf16: what the base is held in; default: as its weights are.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,29 +20,36 @@ def proof_line(verdict: Verdict) -> str:
     return f"{proof.line(whose)}, and the adapter moves them by {proof.effect:.1e}"
 
 
-def prove(path: Path, adapter: Adapter, base: Backbone | None) -> Verdict | None:
-    """Proves an exported file and says what was seen.
+def unknown_kinds(adapter: Adapter) -> str:
+    """Why no library can take the adapter; "" where one can."""
+    from adapt.formats.readers import LOADER
+
+    strange = sorted(adapter.weights.kinds - LOADER.keys())
+    return f"neither diffusers nor peft has layers of kind {', '.join(strange)}" if strange else ""
+
+
+def prove(path: Path, adapter: Adapter, base: Backbone | None, beside: Sequence[Path] = ()) -> Verdict | None:
+    """Proves a file or a folder that was written just now, and says what was seen.
 
     Args:
         base: None: the adapter's own if it is on this machine; else it is said how the proof can be done.
+        beside: files that belong to it.
 
     Raises:
-        AdapterError: a fresh pipeline does not agree with the file.
+        AdapterError: a fresh pipeline does not agree with it; it is set aside.
     """
     from adapt.api.tools import prove_export
     from adapt.cli.base_of import own
-    from adapt.formats.readers import LOADER
     from adapt.progress import say
 
-    if strange := adapter.weights.kinds - LOADER.keys():
-        say(f"not loaded into a pipeline: neither diffusers nor peft has layers of kind {', '.join(sorted(strange))}")
+    if why_not := unknown_kinds(adapter):
+        say(f"not loaded into a pipeline: {why_not}")
         return None
-    why_not = ""
     if base is None:
         base, why_not = own(adapter)
     if base is None:
         say(f"not loaded into a pipeline: {why_not}; adapt verify {path} --base BASE does it")
         return None
-    verdict = prove_export(path, adapter, base)
+    verdict = prove_export(path, adapter, base, beside)
     say(proof_line(verdict))
     return verdict

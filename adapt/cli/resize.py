@@ -27,8 +27,9 @@ def resize(
         float | None, typer.Option(help="Singular values above the largest divided by this (kohya's sv_ratio).")
     ] = None,
     base: Annotated[
-        str | None, typer.Option(help="For kinds other than LoRA and DoRA; default: the adapter's own.")
+        str | None, typer.Option(help="For kinds other than LoRA and DoRA, and to prove it with; default: its own.")
     ] = None,
+    no_proof: options.NoProof = False,
     json: options.Json = False,
 ) -> None:
     """Make an adapter smaller by singular values; says what that leaves out. Several rules together: the smallest rank."""
@@ -37,13 +38,16 @@ def resize(
         raise SettingsError("how small is not said", allowed="--rank, --energy, --ratio, or several of them")
     from adapt.adapter import Adapter
     from adapt.api.tools import resize as resized
-    from adapt.cli.base_of import needed
+    from adapt.cli.base_of import asked_for, needed
     from adapt.formats.factorise import Keep
 
     keep, loaded = Keep(rank, energy, ratio), Adapter.load(adapter)
-    made = resized(loaded, keep, needed([loaded], base, without=("lora", "dora")))
-    save(made.adapter, output)
+    backbone = needed([loaded], base, without=("lora", "dora"))
+    made = resized(loaded, keep, backbone)
+    if base and backbone is None and not no_proof:
+        backbone = asked_for(made.adapter, base)
+    proof = save(made.adapter, output, backbone, proof=not no_proof)
     ranks = [layer.rank for layer in made.adapter.layers().values()]
-    told = {"path": str(output), "left_out": made.left_out, "ranks": [min(ranks), max(ranks)]}
+    told = {"path": str(output), "left_out": made.left_out, "ranks": [min(ranks), max(ranks)], **proof}
     typer.echo(json_.dumps(told) if json else str(output))
     typer.echo(f"ranks {min(ranks)} to {max(ranks)}; leaves out {100 * made.left_out:.2g} % of ΔW", err=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,66 @@ def prove_file(path: Path, adapter: Adapter, backbone: Backbone, prompt: str = "
     return _agreement(adapter, backbone, pipeline, "diffusers", prompt)
 
 
+def prove_word(path: Path, word: str, found: Mapping[str, Tensor], backbone: Backbone) -> Proof:
+    """The same for the embedding of a new word: diffusers' `load_textual_inversion` takes the file, every vector bit for bit, and
+    predictions for a prompt of the word are ours.
+
+    Raises:
+        AdapterError: it did not, or the base takes no such word.
+    """
+    from adapt.loading import plain
+    from adapt.lora.words import embedding_of, names_of, say_to, tokenizer_of
+    from adapt.quiet import quiet_libraries
+
+    pipeline = plain(backbone)
+    adapter = Adapter(LoraWeights({}), words={word: found})
+    try:
+        with quiet_libraries():
+            say_to(pipeline, word, found, path)
+    except (ValueError, KeyError, RuntimeError, TypeError) as error:
+        told = next(iter(str(error).splitlines()), type(error).__name__)
+        raise AdapterError(f"diffusers does not take the file: {told[:200]}", given=path) from error
+    for component, tensor in found.items():
+        table = embedding_of(pipeline, component).weight
+        numbers = tokenizer_of(pipeline, component).convert_tokens_to_ids(names_of(word, len(tensor)))
+        if not torch.equal(table[numbers].float(), tensor.to(table.dtype).float()):
+            raise AdapterError(f"diffusers has other numbers for {word}", given=component)
+    proof = _agreement(adapter, backbone, pipeline, "diffusers", "")
+    return replace(proof, layers=sum(map(len, found.values())))
+
+
+def prove_merged(folder: Path, backbone: Backbone, before: Sequence[Tensor], layers: int, prompt: str = "") -> Proof:
+    """A pipeline's folder, loaded anew by diffusers: its weights are those of the base here, in which adapters now are, bit for
+    bit, and its predictions are the same.
+
+    Args:
+        before: predictions of the base without them.
+        layers: how many layers they change.
+
+    Raises:
+        AdapterError: it holds or predicts something else.
+    """
+    from adapt.loading import load_pipeline
+    from adapt.source import source
+
+    pipeline = load_pipeline(source(str(folder)), backbone.pipeline_class, backbone.dtype).to(backbone.device)
+    fresh = _set_like(type(backbone)(pipeline, str(folder)), backbone)
+    if other := [name for c in backbone.modules for name in _unlike(c, backbone.modules[c], fresh.modules[c])]:
+        raise AdapterError(f"diffusers has other numbers in {len(other)} tensors of the merged base", given=other[0])
+    ours, theirs = predictions(backbone, prompt), predictions(fresh, prompt)
+    return _judged(_largest(ours, theirs), _largest(ours, before), layers, "diffusers")
+
+
+def _unlike(component: str, ours: torch.nn.Module, theirs: torch.nn.Module) -> list[str]:
+    """Tensors of the same type that are not equal, and those that are missing."""
+    found = theirs.state_dict()
+    return [
+        f"{component}.{name}"
+        for name, tensor in ours.state_dict().items()
+        if name not in found or (found[name].dtype == tensor.dtype and not torch.equal(found[name], tensor))
+    ]
+
+
 def _into(adapter: Adapter) -> dict[str, bool]:
     """What diffusers is told of a file of the second expert."""
     return {"load_into_transformer_2": True} if set(adapter.weights.modules) == {SECOND} else {}
@@ -126,23 +186,31 @@ def _agreement(
     adapter: Adapter, backbone: Backbone, pipeline: Any, reader: str, prompt: str, clock: Clock | None = None
 ) -> Proof:
     prompt = " ".join([*adapter.words, prompt])
-    other = type(backbone)(pipeline, backbone.reference)
-    other.max_tokens, other.frames, other.fps = backbone.max_tokens, backbone.frames, backbone.fps
-    other.editing = backbone.editing
+    other = _set_like(type(backbone)(pipeline, backbone.reference), backbone)
     if clock is not None:
         other.listen(clock)
     theirs = predictions(other, prompt)
     plain = predictions(backbone, prompt)
     with adapter.apply(backbone):
         ours = predictions(backbone, prompt)
-    difference, effect = _largest(ours, theirs), _largest(ours, plain)
+    return _judged(_largest(ours, theirs), _largest(ours, plain), len(adapter.weights), reader)
+
+
+def _set_like(other: Backbone, backbone: Backbone) -> Backbone:
+    """With what was asked of the other."""
+    other.max_tokens, other.frames, other.fps = backbone.max_tokens, backbone.frames, backbone.fps
+    other.editing = backbone.editing
+    return other
+
+
+def _judged(difference: float, effect: float, layers: int, reader: str) -> Proof:
     if not difference <= TOLERANCE * max(1.0, effect):
         raise AdapterError(
             f"{reader} draws something else with the exported adapter",
             given=f"difference {difference:.2g}, effect of the adapter {effect:.2g}",
             allowed=TOLERANCE,
         )
-    return Proof(len(adapter.weights), difference, effect, reader)
+    return Proof(layers, difference, effect, reader)
 
 
 @torch.no_grad()

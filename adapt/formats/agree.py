@@ -30,6 +30,10 @@ class Difference:
     what: str
     relative: float | None = None
 
+    @property
+    def line(self) -> str:
+        return f"{self.layer}: {self.what}" + (f", by {self.relative:.2g}" if self.relative else "")
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 

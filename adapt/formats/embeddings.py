@@ -132,5 +132,5 @@ def write_embedding(path: Path, word: str, found: Mapping[str, Tensor], format: 
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write(path, files.safetensors_bytes(tensors, {WORD: word}))
     if not all(tensor.equal(open_tensors(path)[0][name]) for name, tensor in tensors.items()):
-        path.unlink()
-        raise AdapterError("the written file reads differently", given=path)
+        kept = files.set_aside(path)
+        raise AdapterError("the written file reads differently, so it is set aside", given=word, next=f"look at {kept}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from adapt import files
 from adapt.errors import AdapterError, SettingsError
-from adapt.formats.agree import differences
+from adapt.formats.agree import Difference, differences
 from adapt.formats.described import Description
 from adapt.formats.dialects import WRITTEN, read, write
 from adapt.formats.diffusers_lora import write_lora
@@ -34,7 +35,7 @@ def export(
     width: int | None = None,
     backbone: str | None = None,
 ) -> None:
-    """Writes atomically and reads back.
+    """Writes atomically and reads back. What does not hold what was written is set aside as `<name>.refused`.
 
     Args:
         format: one of `FORMATS`.
@@ -44,7 +45,7 @@ def export(
         backbone: the family that the adapter was made for, where it says so.
 
     Raises:
-        AdapterError: the format cannot express this adapter, or what was written does something else; no file is left.
+        AdapterError: the format cannot express this adapter, or what was written does something else.
     """
     if format not in FORMATS:
         raise SettingsError("unknown format", given=format, allowed=", ".join(FORMATS))
@@ -71,18 +72,30 @@ def _write(path: Path, weights: LoraWeights, format: str, told: Description, fam
 
 def _prove(path: Path, weights: LoraWeights, written: LoraWeights) -> None:
     """Raises `AdapterError` when the file does not hold what was written, or that is not what the adapter does."""
-    again = as_first(read(path))
+    try:
+        again = as_first(read(path))
+    except AdapterError as error:
+        raise _refused(path, f"the exported file cannot be read: {error.message}") from error
     if not written.equals(again):
-        path.unlink()
-        raise AdapterError("the exported file reads differently from what was written", given=path)
+        found = differences(written, again)
+        raise _refused(path, _in(found, "reads differently from what was written"), found)
     if found := differences(weights, again, _tolerance(weights)):
-        path.unlink()
-        first = found[0]
-        raise AdapterError(
-            f"the exported file does something else in {len(found)} layers",
-            given=f"{first.layer}: {first.what}" + (f", by {first.relative:.2g}" if first.relative else ""),
-            allowed=_tolerance(weights),
-        )
+        raise _refused(path, _in(found, "does something else"), found, allowed=_tolerance(weights))
+
+
+def _in(found: Sequence[Difference], what: str) -> str:
+    return f"the exported file {what} in {len(found)} layers"
+
+
+def _refused(path: Path, what: str, found: Sequence[Difference] = (), allowed: float | None = None) -> AdapterError:
+    """Sets the file aside, and says in which layer it differs first."""
+    kept = files.set_aside(path)
+    return AdapterError(
+        f"{what}; it is set aside",
+        given=found[0].line if found else path,
+        allowed=allowed,
+        next=f"please report it with {kept.name}: it is a fault of adapt's writer",
+    )
 
 
 def _tolerance(weights: LoraWeights) -> float:
