@@ -6,10 +6,13 @@ import json
 import re
 from pathlib import Path
 
+from adapt.adapter.facts import FACTS_NAME
 from adapt.errors import AdapterError
 from adapt.fetch import fetch, needed, reference
 from adapt.fetch.network import CONTROL_NET
 from adapt.formats import FILE_NAME
+from adapt.formats.conditioners import FOLDER as CONDITIONING
+from adapt.formats.embeddings import FOLDER as EMBEDDINGS
 from adapt.formats.experts import LOW_FILE, is_second
 from adapt.formats.opening import check_file
 from adapt.formats.peft_folder import CONFIG_NAME, FOLDER, WEIGHTS_NAME, read_config
@@ -42,7 +45,11 @@ def locate(path: str | Path) -> Path:
                 next="for an unfinished run: adapt train … --resume",
             )
         _require_inside(found, path)
-        path = found
+        inside, path = path, found
+    else:
+        inside = home(path) or path.parent
+    for file in _beside(path):
+        _require_inside(file, inside, "a link leads out of the adapter's folder", "put the file itself there")
     check_file(path)
     if path.name == WEIGHTS_NAME:
         read_config(path.with_name(CONFIG_NAME))
@@ -72,12 +79,27 @@ def here(path: str | Path) -> Path:
     return folder if inside else next(file for file in sorted(folder.glob("*.safetensors")))
 
 
-def _require_inside(file: Path, folder: Path) -> None:
+def _beside(weights: Path) -> list[Path]:
+    """What is read besides the weights."""
+    folder = home(weights)
+    if folder is None:
+        return []
+    parts = [folder / name for name in (CONDITIONING, EMBEDDINGS, FOLDER)]
+    return [folder / FACTS_NAME, *parts, *(path for part in parts for path in part.rglob("*"))]
+
+
+def _require_inside(
+    file: Path,
+    folder: Path,
+    what: str = "the adapter's file is a link out of its folder",
+    then: str = "name the file itself",
+) -> None:
     """Raises `AdapterError` for a link out of an adapter's folder; the Hub's cache links to blobs of its own."""
     real, inside = file.resolve(), folder.resolve()
-    cache = inside.parents[1] / "blobs" if inside.parent.name == "snapshots" else inside
+    commit = next((each for each in (inside, *inside.parents) if each.parent.name == "snapshots"), None)
+    cache = commit.parents[1] / "blobs" if commit else inside
     if not real.is_relative_to(inside) and not real.is_relative_to(cache):
-        raise AdapterError("the adapter's file is a link out of its folder", given=file, next="name the file itself")
+        raise AdapterError(what, given=file, next=then)
 
 
 def home(weights: Path) -> Path | None:

@@ -23,9 +23,9 @@ from adapt.backbones import Backbone
 from adapt.config import TrainSettings
 from adapt.data import Picture
 from adapt.errors import AdapterError
-from adapt.evaluation.proof import Proof, prove
+from adapt.evaluation.proof import Proof, prove, prove_file
 from adapt.formats import LoraWeights, read_lora
-from adapt.formats.described import slug
+from adapt.formats.described import sidecars, slug
 from adapt.formats.diffusers_lora import portable
 from adapt.formats.embeddings import file_of, read_embeddings
 from adapt.formats.readers import UIS as BY_FAMILY
@@ -101,24 +101,42 @@ def _write(folder: Path, trainer: Trainer, chosen: int) -> Proof:
     samples = _samples(folder, written, drawing, shown, public=bool(course.settings.previews))
     told = replace(adapter.facts, proof=proof.as_dict(), samples=samples)
     uis = set(found.loads_in) & UIS
-    if uis and not _for_uis(folder, replace(written, name=name), course.backbone, samples):
+    if uis and not _for_uis(folder, replace(written, name=name), whole, samples, asked[0].prompt):
         told = replace(told, loads_in=tuple(name for name in told.loads_in if name not in uis))
     files.write_json(folder / FACTS_NAME, told.as_dict())
     files.write(folder / "README.md", card.render(name, told))
     return proof
 
 
-def _for_uis(folder: Path, adapter: Adapter, backbone: Backbone, samples: Sequence[Mapping[str, Any]]) -> bool:
-    """The file in `kohya/`, and whether there is one: hours of training are not lost for layers that have no name there."""
+def _for_uis(
+    folder: Path, adapter: Adapter, backbone: Backbone, samples: Sequence[Mapping[str, Any]], prompt: str
+) -> bool:
+    """The file in `kohya/`, proved in a fresh pipeline, and whether there is one: hours of training are not lost for layers that
+    have no name there. One that fails is set aside."""
     path = folder / KOHYA / f"{slug(adapter.name)}.safetensors"
     picture = folder / samples[0]["file"] if samples else None
+    written = list(adapter.files(path))
     try:
-        adapter.export(path, "kohya", text_width=text_width(backbone), picture=picture)
+        adapter.export(path, KOHYA, text_width=text_width(backbone), picture=picture)
+        for file in written:
+            _prove_as_others_read(file, backbone, prompt)
     except AdapterError as error:
         say(f"note: no file for UIs: {error}")
-        shutil.rmtree(folder / KOHYA, ignore_errors=True)
+        for file in (each for one in written for each in (one, *sidecars(one)) if each.exists()):
+            files.set_aside(file)
         return False
     return True
+
+
+def _prove_as_others_read(path: Path, backbone: Backbone, prompt: str) -> None:
+    """Of text encoders in kohya's names diffusers takes a half, where UIs take all: then what adapt reads is proved."""
+    adapter = Adapter.load(path)
+    try:
+        prove_file(path, adapter, backbone, prompt)
+    except AdapterError:
+        if set(adapter.weights.modules) <= set(backbone.denoisers):
+            raise
+        prove(adapter, backbone, prompt)
 
 
 def wanted(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json as json_
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from adapt.cli import options
 from adapt.errors import RunError
 
 
@@ -27,6 +29,7 @@ def card(
         str | None, typer.Option(metavar="TEXT", help="Where the training pictures are from.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Replace a card that a person has changed.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Render an adapter's model card from its adapter.json. A card that a person has changed is not replaced unasked.
 
@@ -48,18 +51,20 @@ def card(
     told = replace(facts, data={**facts.data, **said})
     text = render(Adapter.load(adapter).name, told, address=repository)
     if str(output) == "-":
-        return typer.echo(text, nl=False)
+        return typer.echo(json_.dumps({"path": None, "card": text}) if json else text, nl=json)
     if folder is None and output is None:
         raise RunError("a bare file has no folder for its card", given=adapter, next="--output README.md")
     path = output or (folder or Path()) / "README.md"
-    if path.exists() and not is_untouched(path.read_text("utf-8", "replace")) and not yes and not _agreed(path):
+    replaced = path.exists()
+    touched = replaced and not is_untouched(path.read_text("utf-8", "replace"))
+    if touched and not yes and (json or not _agreed(path)):
         raise RunError(
             "a person has changed this card, so it stays", given=path, next="--yes replaces it; --output - shows it"
         )
     if said and folder is not None:
         files.write_json(folder / FACTS_NAME, told.as_dict())
     files.write(path, text)
-    typer.echo(path)
+    typer.echo(json_.dumps({"path": str(path), "replaced": replaced, "card": text}) if json else path)
 
 
 def _agreed(path: Path) -> bool:

@@ -18,7 +18,8 @@ def explained(error: BaseException, what: Reference) -> AdaptError:
         return cause
     if isinstance(cause, hub.GatedRepoError):
         page = f"{_endpoint()}/{what.repository}"
-        return HubError("its owner asks you to accept terms first", given=given, next=f"accept them on {page}; {LOGIN}")
+        how = "with the account of your token, then the same command again" if _logged_in() else f"then {LOGIN}"
+        return HubError("its owner asks you to accept terms first", given=given, next=f"accept them on {page} {how}")
     if isinstance(cause, hub.DisabledRepoError):
         return TransferError("the Hub has disabled this repository", given=given)
     if isinstance(cause, hub.RevisionNotFoundError):

@@ -69,6 +69,9 @@ def read_header(path: Path) -> Header:
             raw = file.read(length) if length <= min(LARGEST_HEADER, total) else b""
     except OSError as error:
         raise AdapterError(f"the adapter cannot be read: {error.strerror}", given=path) from error
+    if LARGEST_HEADER < length <= total - 8:
+        raise AdapterError("the file's header is larger than an adapter's can be", given=f"{path} ({length} bytes)",
+                           allowed=f"{LARGEST_HEADER} bytes")  # fmt: skip
     try:
         entries, metadata = _parsed(raw)
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:

@@ -117,8 +117,11 @@ class Plan:
     @property
     def removed(self) -> list[str]:
         """Files of an older version of this adapter that the new one does not have. What adapt did not make stays."""
-        there = self.state.files if self.state else {}
-        return sorted(name for name in there if LAYOUT.fullmatch(name) and name not in self.parcel.items)
+        return sorted(filter(self.is_stray, self.state.files if self.state else {}))
+
+    def is_stray(self, name: str) -> bool:
+        """Whether a file of this name is one of an adapter, and not of this one."""
+        return LAYOUT.fullmatch(name) is not None and name not in self.parcel.items
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -201,7 +204,7 @@ def plan(api: HfApi, adapter: str | Path, repository: str, wishes: Wishes, scrat
         notes.append(f"the Hub was not asked: {error}")
     if there and wishes.tag in there.tags:
         raise SettingsError("the tag is there already", given=wishes.tag, next="another --tag")
-    found_notes = _notes(parcel, there, wishes, name)
+    found_notes = _notes(adapter, parcel, there, wishes, name)
     return Plan(name, parcel, there, wishes, (*notes, *found_notes))
 
 
@@ -226,7 +229,15 @@ def _told(facts: Any, licence: Licence) -> Any:
     return replace(facts, base={**kept, **licence.as_dict()})
 
 
-def _notes(parcel: Parcel, there: State | None, wishes: Wishes, repository: str) -> Sequence[str]:
+def _strength(given: str | Path, name: str, scale: float) -> str:
+    """What is pushed is what was proved here, its strength with it: nothing is written anew on the way."""
+    return (
+        f"scale {scale:g} is recommended: adapt draws with it and the card says it, but the page's widget and inference "
+        f"providers draw at 1. A folder that is right at 1: adapt merge {given}:{scale:g} --output {name}-at-1"
+    )
+
+
+def _notes(given: str | Path, parcel: Parcel, there: State | None, wishes: Wishes, repository: str) -> Sequence[str]:
     """What should be known: licences that do not fit, a card of somebody, weights that programs could mistake for these."""
     head = front_matter(parcel.card)
     said = Licence.of(head) or licence_of(parcel.facts)
@@ -247,6 +258,8 @@ def _notes(parcel: Parcel, there: State | None, wishes: Wishes, repository: str)
         )
     if there and there.head and wishes.private and not there.private:
         notes.append("the repository is there and public: --private does not change that")
+    if (scale := parcel.facts.recommended.get("scale", 1.0)) != 1:
+        notes.append(_strength(given, parcel.name, scale))
     others = [n for n in (there.files if there else {}) if ROOT_WEIGHTS.fullmatch(n) and n not in parcel.items]
     if others:
         notes.append(f"{others[0]} lies beside the new weights: programs that are given no file name may take it")

@@ -89,6 +89,8 @@ def _carry_out(api: HfApi, made: Plan, page: str) -> Pushed:
     what, sent = Reference(made.repository), made.sent
     commit, url = made.state.head, page
     if sent or made.removed:
+        if made.wishes.pr and (there := _request(api, made)):
+            return Pushed(made.repository, there[1], there[0], (), made)
         head = made.state.head or _create(api, made)
         commit, url = _commit(api, made, head, page)
         if not made.wishes.pr:
@@ -128,7 +130,7 @@ def _create(api: HfApi, made: Plan) -> str:
 def _commit(api: HfApi, made: Plan, head: str, page: str) -> tuple[str, str]:
     """Sends everything as one commit on top of `head`: whoever came in between makes it fail. Gives its id and its page.
 
-    When the answer is lost, the repository is asked whether the commit is there.
+    When the answer is lost, the repository is asked whether the commit, or the pull request, is there.
     """
     title = made.wishes.message or f"{made.parcel.name}, pushed with adapt"
     try:
@@ -141,10 +143,10 @@ def _commit(api: HfApi, made: Plan, head: str, page: str) -> tuple[str, str]:
         )
         return done.oid, (done.pr_url or page) if made.wishes.pr else page
     except Exception as error:
-        landed = _landed_after_all(api, made, head) if is_unsettled(error) and not made.wishes.pr else None
+        landed = _landed_after_all(api, made, head, page) if is_unsettled(error) else None
         if landed is None:
             raise explained(error, Reference(made.repository)) from error
-        return landed, page
+        return landed
 
 
 def _operations(made: Plan) -> list[CommitOperationAdd | CommitOperationDelete]:
@@ -159,10 +161,17 @@ def _operations(made: Plan) -> list[CommitOperationAdd | CommitOperationDelete]:
     ]
 
 
-def _landed_after_all(api: HfApi, made: Plan, head: str) -> str | None:
-    """The commit of this push, where only its answer was lost."""
+def _landed_after_all(api: HfApi, made: Plan, head: str, page: str) -> tuple[str, str] | None:
+    """The commit of this push and its page, where only its answer was lost."""
     try:
+        if made.wishes.pr:
+            return _request(api, made)
         commit = remote.landed(api, made.repository, made.expected, gone=made.removed)
     except AdaptError:
         return None
-    return commit if commit != head else None
+    return (commit, page) if commit and commit != head else None
+
+
+def _request(api: HfApi, made: Plan) -> tuple[str, str] | None:
+    """A pull request that offers the same already: of this push, whose answer was lost, or of the one before."""
+    return remote.open_request(api, made.repository, made.expected, made.is_stray)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapt.errors import HubError, SettingsError, TransferError
+from adapt.errors import AdaptError, HubError, SettingsError, TransferError
 from adapt.fetch import Reference, explained, patience
 from adapt.fetch.explained import LOGIN
 from adapt.fetch.reference import PART
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from adapt.hub.parcel import Item
 
 CARD = "README.md"
+REQUESTS = 20
+"""Of a user's open pull requests to one repository, the newest that are looked at."""
 
 
 @dataclass(frozen=True)
@@ -155,13 +158,44 @@ def landed(
     Raises:
         AdaptError: it cannot be asked.
     """
+    there = _held(api, repository, revision)
+    whole = all(there.has(item) for item in items.values()) and not there.files.keys() & set(gone)
+    return there.head if whole else None
+
+
+def _held(api: HfApi, repository: str, revision: str | None) -> State:
+    """Commit and files at a revision."""
     try:
         info = api.model_info(repository, revision=revision, files_metadata=True, timeout=patience.SECONDS)
     except Exception as error:
         raise explained(error, Reference(repository)) from error
-    there = State(info.sha, files={s.rfilename: _digest(s) for s in info.siblings or ()})
-    whole = all(there.has(item) for item in items.values()) and not there.files.keys() & set(gone)
-    return info.sha if whole else None
+    return State(info.sha, files={s.rfilename: _digest(s) for s in info.siblings or ()})
+
+
+def open_request(
+    api: HfApi, repository: str, items: Mapping[str, Item], stray: Callable[[str], bool]
+) -> tuple[str, str] | None:
+    """Commit and page of an open pull request of this user's that offers exactly this; None: there is none.
+
+    Args:
+        stray: whether a file of this name would be another version's.
+
+    Raises:
+        AdaptError: it cannot be asked.
+    """
+    try:
+        mine = api.get_repo_discussions(
+            repository, author=api.whoami()["name"], discussion_type="pull_request", discussion_status="open"
+        )
+        for request in islice(mine, REQUESTS):
+            there = _held(api, repository, request.git_reference)
+            if all(there.has(item) for item in items.values()) and not any(map(stray, there.files)):
+                return str(there.head), request.url
+    except AdaptError:
+        raise
+    except Exception as error:
+        raise explained(error, Reference(repository)) from error
+    return None
 
 
 def require_landed(api: HfApi, repository: str, items: Mapping[str, Item], revision: str) -> None:

@@ -9,8 +9,17 @@ import torch
 from safetensors.torch import save_file
 
 from adapt.cli.main import main
+from adapt.errors import AdapterError
 
 GOOD = {"unet.conv_in.lora_A.weight": torch.ones(2, 4, 3, 3), "unet.conv_in.lora_B.weight": torch.ones(16, 2, 1, 1)}
+
+
+def padded(size):
+    """A whole file but for the size of its header."""
+    text = json.dumps({"a": ENTRY}).encode()
+    return size.to_bytes(8, "little") + text + b" " * (size - len(text)) + bytes(32)
+
+
 ENTRY = {"dtype": "F32", "shape": [2, 4], "data_offsets": [0, 32]}
 
 
@@ -40,6 +49,7 @@ FILES = {
     "a pickle": (lambda path: path.write_bytes(b"\x80\x04cos\nsystem\n(S'touch opened'\ntR."), "damaged"),
     "a zip": (zipped, "damaged"),
     "cut off": (truncated, "cut off"),
+    "a header above 16 MiB that is really there": (lambda path: path.write_bytes(padded(2**24 + 8)), "header is larger"),
     "a huge header": (lambda path: path.write_bytes(raw({"a": ENTRY}, length=2**40)), "damaged"),
     "a negative offset": (lambda path: path.write_bytes(raw({"a": {**ENTRY, "data_offsets": [-8, 24]}})), "damaged"),
     "overlapping tensors": (lambda path: path.write_bytes(raw({"a": ENTRY, "b": ENTRY})), "damaged"),
@@ -123,3 +133,27 @@ def test_a_link_out_of_an_adapters_folder_is_refused(tmp_path, capsys):
     saved({})(cache / "blobs" / "abc.safetensors")
     (snapshot / "pytorch_lora_weights.safetensors").symlink_to("../../blobs/abc.safetensors")
     assert main(["inspect", str(snapshot)]) == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["adapter.json", "conditioning/class/model.safetensors", "embeddings/me.safetensors", "conditioning"]
+)
+def test_links_out_of_an_adapters_folder_are_refused_wherever_it_is_read(tmp_path, name):
+    """Facts, conditioners and new words, whether the folder, the run's or the file itself is named."""
+    from adapt.adapter import Adapter
+
+    folder, outside = tmp_path / "run" / "adapter", tmp_path / "outside"
+    folder.mkdir(parents=True)
+    (folder / "pytorch_lora_weights.safetensors").write_bytes(raw({"a": ENTRY}))
+    (outside / "class").mkdir(parents=True)
+    (outside / "file.json").write_text("{}")
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).symlink_to(outside if name == "conditioning" else outside / "file.json")
+    for path in (folder, folder.parent, folder / "pytorch_lora_weights.safetensors"):
+        with pytest.raises(AdapterError, match="a link leads out of the adapter's folder"):
+            Adapter.locate(path)
+    (folder / name).unlink()
+    assert Adapter.locate(folder)
+    (folder / "really.json").write_text("{}")
+    (folder / name).symlink_to(folder / "really.json")
+    assert Adapter.locate(folder), "within the folder links are fine"

@@ -1,5 +1,7 @@
 """A run whose adapter fails its proof: what was written stays for inspection, under a name that nothing takes for the adapter."""
 
+from dataclasses import replace
+
 import pytest
 
 from adapt.adapter import Adapter
@@ -28,3 +30,27 @@ def test_nothing_of_it_is_deleted_and_the_run_can_be_resumed(tmp_path, pictures,
     assert Adapter.load(kept).trigger == "zqx" and list((run / "snapshots").iterdir())
     assert main([*words, "--resume"]) == 0
     assert (run / "adapter" / FILE_NAME).read_bytes() == (kept / FILE_NAME).read_bytes()
+
+
+def test_the_file_for_uis_meets_diffusers_too(tmp_path, pictures, make_tiny, monkeypatch, capsys):
+    """A writer and a reader with the same lie: only a fresh pipeline notices, and the run is not lost for it."""
+    from adapt.formats import keys, kohya
+
+    base = tmp_path / "base"
+    make_tiny(text_width=768).save_pretrained(base)
+    words = ["train", str(pictures), "--base", str(base), *SETTINGS, "learning_rate=0.05"]
+    assert main([*words, "--output", str(tmp_path / "fine")]) == 0
+    fine = tmp_path / "fine" / "adapter"
+    assert (fine / "kohya" / "fine.safetensors").is_file() and "ComfyUI" in Adapter.read_facts(fine).loads_in
+    said, layer_from = kohya.said_inside, keys.layer_from
+    monkeypatch.setattr(kohya, "said_inside", lambda layer: _times(said(layer), 50.0))
+    monkeypatch.setattr("adapt.formats.placing.layer_from", lambda *given: _times(layer_from(*given), 1 / 50))
+    assert main([*words, "--output", str(tmp_path / "lie")]) == 0
+    assert "no file for UIs: diffusers draws something else" in capsys.readouterr().err
+    lie = tmp_path / "lie" / "adapter"
+    assert {p.name for p in (lie / "kohya").iterdir()} >= {"lie.safetensors.refused", "lie.json.refused"}
+    assert not list((lie / "kohya").glob("*.safetensors")) and "ComfyUI" not in Adapter.read_facts(lie).loads_in
+
+
+def _times(layer, factor):
+    return replace(layer, alpha=layer.alpha * factor)

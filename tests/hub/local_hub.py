@@ -60,15 +60,22 @@ class Blob:
 
 @dataclass
 class Repository:
-    """Commits (id → files), branches, tags; the first commit holds `.gitattributes`."""
+    """Commits (id → files), branches, tags; the first commit holds `.gitattributes`.
+
+    Attributes:
+        gated: its owner asks for terms to be accepted; everybody may read what is there, not the files.
+        accepted: who has.
+    """
 
     kind: str = "models"
     private: bool = False
     gated: bool = False
+    accepted: frozenset[str] = frozenset()
     commits: dict[str, dict[str, Blob]] = field(default_factory=dict)
     titles: list[str] = field(default_factory=list)
     refs: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    requests: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def commit(self, files: dict[str, Blob], title: str, ref: str = "main") -> str:
         text = json.dumps([len(self.commits), title, {name: blob.oid for name, blob in sorted(files.items())}])
@@ -99,6 +106,7 @@ class Fault:
         corrupt: one bit of the body is another.
         short: the body is whole and its last byte is missing, as is its length.
         delay: seconds before the answer.
+        read: so many bytes of the request's body are read, then the connection ends.
         html: the body is a page, not JSON.
     """
 
@@ -110,6 +118,7 @@ class Fault:
     corrupt: bool = False
     short: bool = False
     delay: float = 0.0
+    read: int = -1
     html: bool = False
     times: int = 1
 
@@ -206,11 +215,13 @@ class Handler(BaseHTTPRequestHandler):
     def go(self) -> None:
         split = urlsplit(self.path)
         key = f"{self.command} {unquote(split.path)}"
-        body = self.read_body()
+        fault = self.hub.take(key)
+        body = self.rfile.read(fault.read) if fault and fault.read >= 0 else self.read_body()
         with self.hub.lock:
             self.hub.log.append(key)
             self.hub.bodies.append(body)
-        fault = self.hub.take(key)
+        if fault and fault.read >= 0:
+            return self.hang_up()
         if fault:
             time.sleep(fault.delay)
         if fault and not fault.after and (fault.drop or fault.status):
@@ -275,12 +286,17 @@ class Handler(BaseHTTPRequestHandler):
             raise Refusal(401, "Invalid credentials in Authorization header")
         return found
 
-    def repository(self, kind: str, name: str, *, write: bool = False, pr: bool = False) -> Repository:
+    def repository(
+        self, kind: str, name: str, *, write: bool = False, pr: bool = False, files: bool = False
+    ) -> Repository:
         who, found = self.who(), self.hub.repositories.get((kind, name))
         if found is None or (found.private and (who is None or not name.startswith(who[0] + "/"))):
             raise Refusal(404 if who else 401, "Repository not found", "RepoNotFound")
         if found.gated and who is None:
             raise Refusal(401, "Access to this model is restricted", "GatedRepo")
+        if found.gated and who[0] not in found.accepted and files:
+            told = f"Access to model {name} is restricted and you are not in the authorized list."
+            raise Refusal(403, told, "GatedRepo")
         if write and (who is None or (not pr and (who[1] != "write" or not name.startswith(who[0] + "/")))):
             raise Refusal(403 if who else 401, "You don't have the rights to do this")
         return found
@@ -345,11 +361,24 @@ class Handler(BaseHTTPRequestHandler):
 
     def list_refs(self, query, body, kind, name) -> Answer:
         repository = self.repository(kind, name)
+        branches = {n: oid for n, oid in repository.refs.items() if not n.startswith("refs/pr/")}
         told = {
             what: [{"name": n, "ref": f"refs/{path}/{n}", "targetCommit": oid} for n, oid in held.items()]
-            for what, path, held in (("branches", "heads", repository.refs), ("tags", "tags", repository.tags))
+            for what, path, held in (("branches", "heads", branches), ("tags", "tags", repository.tags))
         }
         return as_json({**told, "converts": []})
+
+    def discussions(self, query, body, kind, name) -> Answer:
+        """Pull requests only, by their authors."""
+        repository = self.repository(kind, name)
+        told = [
+            {"num": int(ref.rpartition("/")[2]), "title": title, "status": "open", "isPullRequest": True,
+             "author": {"name": author}, "createdAt": "2026-11-25T00:00:00.000Z",
+             "repo": {"name": name, "type": kind.removesuffix("s")}}
+            for ref, (author, title) in repository.requests.items()
+            if query.get("author", [author]) == [author]
+        ]  # fmt: skip
+        return as_json({"discussions": told, "count": len(told), "start": 0})
 
     def validate(self, query, body) -> Answer:
         if faults := card_faults(json.loads(body)["content"]):
@@ -418,6 +447,8 @@ class Handler(BaseHTTPRequestHandler):
             changed = self.changed(files, lines[1:])
             ref = f"refs/pr/{len(repository.refs)}" if pr else revision
             oid = repository.commit(changed, head["summary"], ref)
+            if pr:
+                repository.requests[ref] = (self.who()[0], head["summary"])
         told = {"success": True, "commitOid": oid, "commitUrl": f"{self.base}/{name}/commit/{oid}", "hookOutput": ""}
         if pr:
             told["pullRequestUrl"] = f"{self.base}/{name}/discussions/{ref.rpartition('/')[2]}"
@@ -449,7 +480,7 @@ class Handler(BaseHTTPRequestHandler):
         return as_json({})
 
     def resolve(self, query, body, name, revision, path) -> Answer:
-        oid, files = self.files(self.repository("models", name), revision)
+        oid, files = self.files(self.repository("models", name, files=True), revision)
         if (blob := files.get(path)) is None:
             raise Refusal(404, "Entry not found", "EntryNotFound")
         etag = blob.sha256 if blob.lfs else blob.oid
@@ -471,6 +502,7 @@ ROUTES = [
     (rf"GET {KIND}/{NAME}/revision/(.+)", Handler.info),
     (rf"GET {KIND}/{NAME}/tree/([^/]+)(/.*)?", Handler.tree),
     (rf"GET {KIND}/{NAME}/refs", Handler.list_refs),
+    (rf"GET {KIND}/{NAME}/discussions", Handler.discussions),
     (rf"POST {KIND}/{NAME}/preupload/(.+)", Handler.preupload),
     (rf"POST {KIND}/{NAME}/commit/(.+)", Handler.commit),
     (rf"POST {KIND}/{NAME}/tag/(.+)", Handler.tag),

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from adapt.lora import install
 from adapt.sampling.png import save_png
 
 REPO = "alice/my-style"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -257,3 +259,12 @@ def test_a_stamp_notices_a_change_and_only_that():
 def test_equal_facts_are_equal_bytes(drawn):
     facts = Adapter.read_facts(drawn[0])
     assert render("a", facts) == render("a", facts) and notebook("a", facts, "me/a") == notebook("a", facts, "me/a")
+
+
+def test_the_card_of_the_demo_in_this_repository_is_what_is_rendered_today():
+    """Its facts, of the run that it tells of, are in `tests/facts/`: where the template changes, it is rendered anew."""
+    told = json.loads((ROOT / "tests" / "facts" / "openmoji_card.json").read_text("utf-8"))
+    facts = Facts(**{name: value for name, value in told.items() if name != "schema"})
+    card = (ROOT / "model_cards" / "openmoji.md").read_text("utf-8")
+    assert is_untouched(card), "a person changed it: it is rendered, not written"
+    assert card == render("demo", facts), "write what is rendered now into model_cards/openmoji.md"

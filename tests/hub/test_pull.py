@@ -233,6 +233,32 @@ def test_gated_names_the_page(hub, monkeypatch):
         adapt.pull("bob/gated")
 
 
+@pytest.mark.parametrize("words", [["pull", "bob/gated"], ["generate", "--adapter", "bob/gated", "--prompt", "x"],
+                                   ["generate", "--base", "bob/base", "--prompt", "x"]], ids=str)  # fmt: skip
+def test_who_is_logged_in_and_has_not_accepted_the_terms_is_told_where(hub, words, tiny_base, capsys):
+    """403: the token is good, so that another login would not help."""
+    put_hostile(hub)
+    files = {p.relative_to(tiny_base).as_posix(): p.read_bytes() for p in tiny_base.rglob("*") if p.is_file()}
+    hub.put("bob/base", files, gated=True)
+    assert main(words) == 4
+    err = capsys.readouterr().err.strip()
+    (page,) = (word for word in words if word.startswith("bob/"))
+    assert f"accept them on {hub.endpoint}/{page} with the account of your token" in err.splitlines()[-1]
+    assert "hf auth login" not in err and not err.count("Traceback")
+
+
+def test_who_has_accepted_the_terms_gets_the_files(hub, folder):
+    held = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    hub.put("bob/gated", held, gated=True, accepted=frozenset({"alice"}))
+    assert adapt.Adapter.load("bob/gated").weights.equals(adapt.Adapter.load(folder).weights)
+
+
+def test_a_gated_base_does_not_keep_an_adapter_from_being_pushed(hub, folder):
+    hub.put("alice/tiny", {"README.md": b"---\nlicense: openrail++\n---\n"}, gated=True)
+    done = adapt.push(folder, REPO)
+    assert done.commit and json.loads(hub[REPO].files["adapter.json"])["base"]["reference"] == "alice/tiny"
+
+
 def test_a_folder_that_is_there_is_not_touched(hub, pushed, tmp_path):
     (tmp_path / "mine").mkdir()
     with pytest.raises(RunError, match="there already"):

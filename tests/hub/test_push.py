@@ -187,6 +187,18 @@ def test_card_does_not_replace_a_person_s_words_unasked(folder, capsys):
     assert is_untouched((folder / "README.md").read_text()) and Adapter.read_facts(folder).data["license"] == "cc0-1.0"
 
 
+def test_card_says_what_it_wrote_as_json(folder, capsys, monkeypatch):
+    monkeypatch.setattr("adapt.cli.card._agreed", None)  # asks nothing
+    assert main(["card", str(folder), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"path": str(folder / "README.md"), "replaced": False, "card": (folder / "README.md").read_text()}
+    assert main(["card", str(folder), "--output", "-", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"path": None, "card": told["card"]}
+    assert main(["card", str(folder), "--json"]) == 0 and json.loads(capsys.readouterr().out)["replaced"]
+    (folder / "README.md").write_text("# my words\n")
+    assert main(["card", str(folder), "--json"]) == 2 and (folder / "README.md").read_text() == "# my words\n"
+
+
 # ------------------------------------------------------------------------------------------------ base and licence
 def test_the_base_is_looked_up_and_its_licence_is_taken_over(hub, folder):
     hub.put("alice/tiny", {"README.md": b"---\nlicense: other\nlicense_name: tiny-terms\nlicense_link: LICENSE\n---\n"})
@@ -232,6 +244,24 @@ def test_weights_of_somebody_beside_ours_are_said(hub, base, folder):
         any("other.safetensors lies beside" in note for note in done.plan.notes)
         and "other.safetensors" in hub[REPO].files
     )
+
+
+def test_a_recommended_scale_other_than_1_is_said_with_the_command_that_puts_it_inside(
+    hub, base, folder, tmp_path, monkeypatch
+):
+    assert not any("inference providers" in note for note in adapt.push(folder, REPO, dry_run=True).plan.notes)
+    facts = json.loads((folder / FACTS_NAME).read_text())
+    facts["recommended"]["scale"] = 0.5
+    (folder / FACTS_NAME).write_text(json.dumps(facts))
+    (note,) = [note for note in adapt.push(folder, REPO).plan.notes if "inference providers" in note]
+    assert hub[REPO].files[FILE_NAME] == (folder / FILE_NAME).read_bytes()
+    monkeypatch.chdir(tmp_path)
+    assert main(note[note.index("adapt merge") :].split()[1:]) == 0
+    (made,) = tmp_path.glob("*-at-1")
+    again = Adapter.load(made)
+    assert again.recommended["scale"] == 1 and adapt.push(made, "alice/at-1").plan.notes
+    for name, layer in Adapter.load(folder).layers().items():
+        assert torch.allclose(again.layers()[name].delta(), 0.5 * layer.delta(), atol=1e-6)
 
 
 # ------------------------------------------------------------------------------------------------ what is refused

@@ -38,8 +38,10 @@ ALWAYS = [
 ]
 MORE = {
     "create": [{"status": 409}, {"status": 500, "after": True, "times": 1}, {"drop": True, "after": True, "times": 1}],
-    "upload": [{"status": 400}, {"status": 500, "after": True, "times": 1}, {"delay": 0.3, "times": 1}],
-    "commit": [{"status": 409}, {"status": 412}, {"status": 413}, {"status": 502, "after": True, "times": 1},
+    "upload": [{"status": 400}, {"status": 500, "after": True, "times": 1}, {"delay": 0.3, "times": 1},
+               {"read": 100, "times": 1}, {"read": 100}],
+    "commit": [{"read": 20}, {"read": 20, "times": 1},
+               {"status": 409}, {"status": 412}, {"status": 413}, {"status": 502, "after": True, "times": 1},
                {"status": 504, "after": True, "times": 1}, {"drop": True, "after": True, "times": 1},
                {"status": 500, "html": True, "after": True, "times": 1}, {"delay": 0.3, "times": 1}],
     "tag": [{"status": 409}, {"drop": True, "after": True, "times": 1}],
@@ -113,6 +115,43 @@ def test_a_lost_answer_of_the_commit_is_no_error(hub, base, folder):
     hub.fault(PHASES["commit"], drop=True, after=True)
     done = adapt.push(folder, REPO)
     assert done.commit == hub[REPO].refs["main"] and len(hub[REPO].titles) == 2
+
+
+LOST = [{"drop": True}, {"status": 502}, {"status": 500, "html": True}]
+
+
+def offered(hub, name="bob/theirs"):
+    return [ref for ref in hub[name].refs if ref.startswith("refs/pr/")]
+
+
+@pytest.mark.parametrize("what", LOST, ids=str)
+def test_a_lost_answer_of_a_pull_request_is_looked_up(hub, base, folder, what):
+    hub.put("bob/theirs", {"README.md": b"# theirs\n"})
+    hub.fault(PHASES["commit"], **what, after=True)
+    done = adapt.push(folder, "bob/theirs", pr=True, replace_card=True)
+    (ref,) = offered(hub)
+    assert done.commit == hub["bob/theirs"].refs[ref] and done.url == f"{hub.endpoint}/bob/theirs/discussions/{ref[8:]}"
+
+
+def test_a_retry_opens_no_second_pull_request_and_a_changed_adapter_does(hub, base, folder):
+    hub.put("bob/theirs", {"README.md": b"# theirs\n"})
+    hub.fault(PHASES["commit"], drop=True, after=True)
+    hub.fault(r"GET .*/discussions$", status=503, times=99)
+    with pytest.raises(TransferError):
+        adapt.push(folder, "bob/theirs", pr=True)
+    assert offered(hub) == [], "nothing is sent before it is known what is offered already"
+    hub.faults[1:] = []
+    hub.before_commit = lambda: hub.fault(r"GET .*/discussions$", status=503, times=1)
+    with pytest.raises(TransferError, match="cannot be reached"):
+        adapt.push(folder, "bob/theirs", pr=True)
+    (first,) = offered(hub)
+    hub.before_commit = None
+    again = adapt.push(folder, "bob/theirs", pr=True)
+    assert offered(hub) == [first] and again.commit == hub["bob/theirs"].refs[first] and again.sent == ()
+    assert again.url.endswith(f"/discussions/{first[8:]}")
+    (folder / "samples" / "02.png").unlink()
+    adapt.push(folder, "bob/theirs", pr=True)
+    assert len(offered(hub)) == 2 and set(hub["bob/theirs"].files) == {"README.md"}
 
 
 def test_somebody_else_s_commit_in_between_is_not_overwritten(hub, base, folder):
