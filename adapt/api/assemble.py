@@ -10,12 +10,12 @@ from accelerate import Accelerator
 from adapt.api.classes import balanced, labels_of
 from adapt.api.judging import make_judge
 from adapt.api.kernels import require_same_gradients, tune
-from adapt.api.machine import Resting
+from adapt.api.machine import Resting, drawing_with
 from adapt.api.media import with_settings
 from adapt.api.network import put_in
 from adapt.api.objective import make_noise, make_objective, make_prior, make_prior_target, make_target
 from adapt.api.offload import keeping_of
-from adapt.api.previews import drawer
+from adapt.api.previews import drawer, together
 from adapt.api.sizes import augmentation, shelves
 from adapt.api.starts import start_from_data
 from adapt.backbones import Backbone
@@ -66,12 +66,13 @@ def assemble(
     )  # fmt: skip
     start_from_data(course)
     judge = make_judge(course, held_out_examples, accelerator.num_processes) if held_out else None
-    preview, resting = drawer(run, backbone, settings, pictures, keep=accelerator.is_main_process), Resting(backbone)
+    at_once = together(settings, accelerator.num_processes)
+    preview = drawer(run, backbone, settings, pictures, at_once, keep=accelerator.is_main_process)
     if injection.assistant is not None:
         preview = injection.assistant.around(preview)
     if settings.unload:
-        preview = resting.around(preview)
-        resting.rest()
+        preview = drawing_with(backbone, settings).around(preview)
+        Resting(backbone).rest()
     trainer = Trainer(
         course, accelerator, run, judge, preview if accelerator.is_main_process or settings.shard else None
     )

@@ -15,7 +15,7 @@ from torch import nn
 
 from adapt.api.assemble import hearing_of
 from adapt.api.controls import standing_beside
-from adapt.api.forecast import applying, asking, forward_of, still
+from adapt.api.forecast import applying, asking, forward_of, preview_of, previewed, still
 from adapt.api.gather import Pictures
 from adapt.api.kernels import attend
 from adapt.api.machine import Resting, held, load_base
@@ -190,7 +190,7 @@ def _tried(
     pictures: Pictures,
     accelerator: Accelerator,
 ) -> tuple[float, float]:
-    """GiB and seconds of a step on noise, at the largest size."""
+    """The most GiB of a step on noise, at the largest size, and of previews; seconds of the step."""
     shelf = shelves(settings, backbone.multiple, backbone.medium.kind)
     largest = max(
         in_use(pictures.train, shelf),
@@ -210,6 +210,8 @@ def _tried(
         settings,
     )
     update = Update(settings, injection, accelerator.device)
+    settings = settings.model_copy(update={"accumulation": accumulation})
+    preview = preview_of(backbone, settings, previewed(settings, pictures), accelerator)
     seconds = 0.0
 
     def step() -> None:
@@ -221,11 +223,15 @@ def _tried(
             applying(update)
             seconds = micro * accumulation + (time.perf_counter() - started - micro)
 
+    def both() -> None:
+        step()
+        preview()
+
     for network in backbone.networks:
         network.train()
     beside = standing_beside(backbone)
     beside += [injection.assistant.branches] if injection.assistant is not None else []
-    gib = peak_of(step, [*_there(backbone, settings, accelerator), *beside], accelerator.device)
+    gib = peak_of(both, [*_there(backbone, settings, accelerator), *beside], accelerator.device)
     for parameter in injection.parameters.values():
         parameter.grad = None
     return gib, seconds

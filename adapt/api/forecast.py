@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,16 +12,16 @@ import torch
 from accelerate import Accelerator
 
 from adapt.api.assemble import hearing_of
+from adapt.api.classes import labels_of
 from adapt.api.controls import along_nothing
 from adapt.api.gather import Pictures
 from adapt.api.kernels import require_same_gradients, tune
-from adapt.api.machine import Resting, load_base, make_accelerator
+from adapt.api.machine import Resting, drawing_with, load_base, make_accelerator
 from adapt.api.memory import forget_peak, highest
 from adapt.api.network import put_in, readers
 from adapt.api.objective import make_objective
 from adapt.api.offload import keeping_of
-from adapt.api.previews import captions_of
-from adapt.api.previews import rows as previewed
+from adapt.api.previews import captions_of, requests, together
 from adapt.api.sizes import augmentation, draws, in_use, shelves
 from adapt.api.train import counted, settle
 from adapt.backbones import Backbone
@@ -30,6 +30,7 @@ from adapt.config import TrainSettings
 from adapt.data.buckets import Size
 from adapt.data.plan import normal
 from adapt.objectives import Objective
+from adapt.sampling.request import Request, size_of
 from adapt.training.hearing import Hearing
 from adapt.training.schedule import forwards, rounds
 from adapt.training.step import at_once
@@ -104,10 +105,12 @@ def forecast(base: str, pictures: Pictures, settings: TrainSettings) -> tuple[Tr
     applied = _timed(lambda: applying(update))
     with torch.no_grad():
         glance = _timed(forward)
+    asked = previewed(settings, pictures)
+    preview_of(backbone, settings, asked, accelerator)()
     step = micro * settings.accumulation * (1 + _taught(settings) * glance / micro) + applied
     count, held_out = len(pictures.train), len(pictures.held_out)
     measure = forwards(settings, held_out, count) * glance / rows
-    preview = len(previewed(settings, captions_of(pictures.train))) * settings.sampling_steps * 2 * glance / rows
+    preview = len(asked) * settings.sampling_steps * 2 * glance / rows
     versions = augmentation(settings).variants * max(1, len(settings.resolutions)) * (1 + (settings.flip > 0))
     encoded = (count * versions + held_out) * encode
     total = encoded + settings.steps * step + rounds(settings) * measure
@@ -168,6 +171,31 @@ def forward_of(
             return backbone.predict(x, t, along_nothing(backbone, told, *size[::-1]))
 
     return forward
+
+
+def previewed(settings: TrainSettings, pictures: Pictures) -> list[Request]:
+    """What previews show."""
+    return requests(settings, captions_of(pictures.train), labels_of(pictures.train) if settings.classes else ())
+
+
+def preview_of(
+    backbone: Backbone, settings: TrainSettings, asked: Sequence[Request], accelerator: Accelerator
+) -> Callable[[], None]:
+    """The most that previews hold: one step of as many as are drawn at once, guided, of the largest size, and their decoding."""
+    count = min(together(settings, accelerator.num_processes), len(asked))
+    sizes = [size_of(request, backbone) for request in asked]
+    height, width = max(sizes, key=lambda size: size[0] * size[1])
+    guided = any((request.guidance_scale or settings.guidance_scale or 1.0) > 1 for request in asked)
+    forward = forward_of(backbone, count * (1 + guided), (width, height), accelerator, None)
+    resting = drawing_with(backbone, settings)
+
+    @torch.no_grad()
+    def work() -> None:
+        with resting.awake() if settings.unload else nullcontext():
+            prediction = forward()
+            backbone.decode(prediction[:count])
+
+    return work
 
 
 def _timed(work: Callable[[], object], repeats: int = 2) -> float:

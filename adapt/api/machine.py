@@ -187,15 +187,16 @@ class Resting:
     Args:
         backbone: whose.
         away: where they rest.
+        but: components that this one has nothing to do with.
     """
 
-    def __init__(self, backbone: Backbone, away: str = "cpu") -> None:
-        self.backbone, self.away = backbone, torch.device(away)
+    def __init__(self, backbone: Backbone, away: str = "cpu", but: Sequence[str] = ()) -> None:
+        self.backbone, self.away, self.but = backbone, torch.device(away), but
 
     def modules(self) -> Sequence[nn.Module]:
         """All networks but the denoisers and what is trained."""
         kept = () if self.backbone.experts else tuple(self.backbone.denoisers)  # an expert that is not taught may rest
-        others = (m for name, m in self.backbone.modules.items() if name not in kept)
+        others = (m for name, m in self.backbone.modules.items() if name not in kept and name not in self.but)
         return [m for m in others if not any(p.requires_grad for p in m.parameters())]
 
     def rest(self) -> None:
@@ -229,3 +230,8 @@ class Resting:
                 return preview(step)
 
         return drawn
+
+
+def drawing_with(backbone: Backbone, settings: TrainSettings) -> Resting:
+    """What comes back for a preview: not text encoders, unless they are asked anew because something in them is trained."""
+    return Resting(backbone, but=() if settings.hears_itself else backbone.text_components)

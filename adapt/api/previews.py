@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # a prompt file is judged before torch is imported
     from adapt.data import Picture
     from adapt.training.validation import Preview
 
-CAPTIONS, CLASSES = 4, 8
+CAPTIONS, CLASSES, TOGETHER = 4, 8, 4
 
 
 def rows(settings: TrainSettings, captions: Sequence[str] = (), labels: Sequence[str] = ()) -> list[Row]:
@@ -105,12 +105,27 @@ def along_controls(
     return found
 
 
+def together(settings: TrainSettings, processes: int) -> int:
+    """How many are drawn at once: no more than a step has rows, whose memory is there."""
+    from adapt.training.step import at_once
+
+    return min(TOGETHER, at_once(settings, processes))
+
+
 def drawer(
-    run: Path, backbone: Backbone, settings: TrainSettings, pictures: Sequence[Picture], *, keep: bool = True
+    run: Path,
+    backbone: Backbone,
+    settings: TrainSettings,
+    pictures: Sequence[Picture],
+    size: int = TOGETHER,
+    *,
+    keep: bool = True,
 ) -> Preview:
-    """Draws into `previews/step-…` with the weights that the backbone holds, always from the same noise.
+    """Draws into `previews/step-…` with the weights that the backbone holds, always from the same noise. What prompts say is
+    encoded here, once, unless encoders are trained: nothing of them is needed when it draws.
 
     Args:
+        size: how many are drawn at once.
         keep: whether files are written; a process that only holds a share of the base draws along.
 
     Raises:
@@ -120,7 +135,7 @@ def drawer(
     from adapt.evaluation.held_out import evaluating
     from adapt.sampling.classes import written
     from adapt.sampling.clip import Clip, Sound, as_picture
-    from adapt.sampling.draw import draw
+    from adapt.sampling.draw import batches, draw_batches
     from adapt.sampling.formats import encoded
     from adapt.sampling.png import save_png
 
@@ -130,14 +145,15 @@ def drawer(
     asked = over_sources(asked, pictures) if backbone.edits else asked
     asked = along_controls(asked, pictures, settings.control, backbone) if settings.control != "none" else asked
     drawings = [settle(request, backbone, advice) for request in asked]
+    known = batches(backbone, drawings, size, speak=not settings.hears_itself)
 
     def preview(step: int) -> list[str]:
         folder = run / "previews" / f"step-{step:06d}"
         with evaluating(*backbone.networks):
-            drawn = draw(backbone, drawings)
+            drawn = dict(draw_batches(backbone, known))
         if keep:
             folder.mkdir(parents=True, exist_ok=True)
-            for number, picture in enumerate(drawn, 1):
+            for number, picture in sorted((place + 1, picture) for place, picture in drawn.items()):
                 save_png(folder / f"{number:02d}.png", as_picture(picture))
                 if isinstance(picture, Clip | Sound):
                     ending = ".gif" if isinstance(picture, Clip) else ".wav"

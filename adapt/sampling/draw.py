@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from adapt.backbones import Backbone
-from adapt.backbones.told import chunks, nothing, told
+from adapt.backbones.told import chunks
 from adapt.errors import BackboneError, SettingsError
 from adapt.sampling import parts, schedulers
 from adapt.sampling.axes import Axes
@@ -19,10 +20,25 @@ from adapt.sampling.loop import NONE, Progress, denoise, silent
 from adapt.sampling.noise import Noise, generator_of
 from adapt.sampling.pixels import to_clips, to_hole, to_pictures, to_pixels, to_sounds
 from adapt.sampling.request import Drawing
+from adapt.sampling.spoken import Spoken, spoken
 from adapt.sampling.starts import FromImage, FromNoise, Posterior, Repaint, Start
 from adapt.sampling.stepper import Stepper
-from adapt.types import Sizes
 from conditioning import Condition, Predictor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Drawings that are drawn together.
+
+    Attributes:
+        places: of each among all that were asked for.
+        drawings: of one kind, whose texts are equally long.
+        spoken: what their texts say; None: they are encoded when it is drawn.
+    """
+
+    places: Sequence[int]
+    drawings: Sequence[Drawing]
+    spoken: Spoken | None = None
 
 
 def draw(
@@ -66,15 +82,26 @@ def draw_each(
         DataError: a mask leaves nothing to repaint.
         BackboneError: pixels that are not finite.
     """
-    if batch_size < 1:
-        raise SettingsError("batch_size is out of range", given=batch_size, allowed="a whole number from 1")
-    sources = [generator_of(d.seed) for d in drawings] if generators is None else generators
-    done, total = 0, sum(d.steps for d in drawings)
-    for places in _batches(backbone, drawings, batch_size):
-        rows, work = [drawings[i] for i in places], sum(drawings[i].steps for i in places)
+    found = batches(backbone, drawings, batch_size)
+    return draw_batches(backbone, found, generators=generators, progress=progress, weaker=weaker)
+
+
+def draw_batches(
+    backbone: Backbone,
+    batches: Sequence[Batch],
+    *,
+    generators: Sequence[torch.Generator] | None = None,
+    progress: Progress = silent,
+    weaker: Mapping[str, Predictor] = NONE,
+) -> Iterator[tuple[int, Drawn]]:
+    """As `draw_each`, of batches made beforehand."""
+    done, total = 0, sum(drawing.steps for batch in batches for drawing in batch.drawings)
+    for batch in batches:
+        rows, work = batch.drawings, sum(drawing.steps for drawing in batch.drawings)
+        own = [generator_of(d.seed) for d in rows] if generators is None else [generators[i] for i in batch.places]
         report = partial(_report, progress, done, work, total)
-        latents = draw_latents(backbone, rows, [sources[i] for i in places], report, weaker)
-        yield from zip(places, decoded(backbone, latents, rows[0]), strict=True)
+        latents = draw_latents(backbone, rows, own, report, weaker, said=batch.spoken)
+        yield from zip(batch.places, decoded(backbone, latents, rows[0]), strict=True)
         done += work
 
 
@@ -82,8 +109,22 @@ def _report(progress: Progress, before: int, work: int, total: int, step: int, s
     progress(before + work * step // steps, total)
 
 
-def _batches(backbone: Backbone, drawings: Sequence[Drawing], size: int) -> list[list[int]]:
-    """Places of drawings of one kind, whose texts are equally long, at most `size` together."""
+def batches(backbone: Backbone, drawings: Sequence[Drawing], size: int = 4, *, speak: bool = False) -> list[Batch]:
+    """Drawings of one kind, whose texts are equally long, at most `size` together.
+
+    Args:
+        speak: whether their texts are encoded now; they wait in the machine's memory.
+
+    Raises:
+        SettingsError: `size` is below 1.
+    """
+    if size < 1:
+        raise SettingsError("batch_size is out of range", given=size, allowed="a whole number from 1")
+    found = [Batch(places, [drawings[i] for i in places]) for places in _places(backbone, drawings, size)]
+    return [replace(b, spoken=spoken(backbone, b.drawings).to("cpu")) for b in found] if speak else found
+
+
+def _places(backbone: Backbone, drawings: Sequence[Drawing], size: int) -> list[list[int]]:
     kinds: dict[tuple[object, ...], list[int]] = {}
     for place, drawing in enumerate(drawings):
         lengths = [chunks(backbone, text, drawing.reading) for text in drawing.texts]
@@ -102,17 +143,20 @@ def draw_latents(
     progress: Progress = silent,
     weaker: Mapping[str, Predictor] = NONE,
     watch: Watch | None = None,
+    said: Spoken | None = None,
 ) -> Tensor:
-    """One batch of drawings of one kind → clean latents (B, C, *dims)."""
+    """One batch of drawings of one kind → clean latents (B, C, *dims).
+
+    Args:
+        said: what their texts say; None: they are encoded here.
+    """
     first, device, dtype = drawings[0], backbone.device, backbone.dtype
     stepper = _stepper(backbone, first, generators)
-    sizes = [_whole(backbone, first)] * len(drawings)
-    condition = parts.spoken(backbone, drawings, [d.prompt for d in drawings], sizes, first.embedded_guidance)
-    negative = _negative(backbone, drawings, condition)
-    condition = parts.told(backbone, condition, drawings).to(device, dtype)
-    negative = parts.nothing(backbone, negative, condition).to(device, dtype)
+    said = said or spoken(backbone, drawings)
+    condition = parts.told(backbone, said.condition, drawings).to(device, dtype)
+    negative = parts.nothing(backbone, said.negative, condition).to(device, dtype)
     negative = Condition(negative.parts, condition.facts)  # facts are told to both: only parts are kept away from
-    guidance = guidance_of(first, backbone, _further(backbone, drawings, condition))
+    guidance = guidance_of(first, backbone, _further(backbone, first, said, condition))
     others = {**weaker, **perturbed_of(first, backbone)}
     noise = Noise(generators, device, dtype, Axes(backbone.axes))
     start = _start(backbone, first)
@@ -120,22 +164,13 @@ def draw_latents(
     return denoise(predict, stepper, guidance, start, noise, condition, negative, progress, others)
 
 
-def _further(backbone: Backbone, drawings: Sequence[Drawing], first: Condition) -> list[tuple[Condition, float]]:
+def _further(backbone: Backbone, first: Drawing, said: Spoken, drawn: Condition) -> list[tuple[Condition, float]]:
     """The conditions that pull besides the prompt's: one row a drawing."""
     found = []
-    for number, (_, weight) in enumerate(drawings[0].compose):
-        condition = parts.spoken(backbone, drawings, [drawing.compose[number][0] for drawing in drawings])
-        condition = parts.nothing(backbone, condition, first)
-        condition = Condition(condition.to(backbone.device, backbone.dtype).parts, first.facts)
-        found.append((condition, weight))
+    for text, (_, weight) in zip(said.further, first.compose, strict=True):
+        condition = parts.nothing(backbone, text, drawn).to(backbone.device, backbone.dtype)
+        found.append((Condition(condition.parts, drawn.facts), weight))
     return found
-
-
-def _whole(backbone: Backbone, drawing: Drawing) -> Sizes:
-    """What is drawn, for the facts: all of it is there, of a sound as many seconds as are asked for."""
-    if drawing.seconds is None:
-        return Sizes.whole(drawing.height, drawing.width, drawing.fps)
-    return Sizes((1, round(drawing.seconds * backbone.medium.rate)), (0, 0), (1, drawing.width))
 
 
 def _stepper(backbone: Backbone, drawing: Drawing, generators: Sequence[torch.Generator]) -> Stepper:
@@ -143,21 +178,6 @@ def _stepper(backbone: Backbone, drawing: Drawing, generators: Sequence[torch.Ge
     told = backbone.schedule(drawing.steps, backbone.latent_shape(*drawing.dims)[1:])
     scheduler = schedulers.build(drawing.scheduler, backbone.scheduler_config, drawing.zero_terminal_snr)
     return Stepper(scheduler, drawing.steps, generators, backbone.device, told=told, axes=Axes(backbone.axes))
-
-
-def _negative(backbone: Backbone, drawings: Sequence[Drawing], condition: Condition) -> Condition:
-    """The family's null for "", which is not the encoding of "" everywhere."""
-    reading, texts = drawings[0].reading, [d.negative_prompt for d in drawings]
-    if backbone.reads_source:
-        return parts.spoken(backbone, drawings, texts)
-    if not any(texts):
-        return nothing(backbone, len(texts), reading, condition)
-    beside = [condition.rows(slice(i, i + 1)) for i in range(len(texts))]
-    rows = [
-        told(backbone, [text], reading) if text else nothing(backbone, 1, reading, own)
-        for text, own in zip(texts, beside, strict=True)
-    ]
-    return Condition.cat(rows)
 
 
 def _start(backbone: Backbone, drawing: Drawing) -> Start:

@@ -13,10 +13,13 @@ import torch
 from PIL import Image
 
 import adapt
+from adapt.api import fit
 from adapt.api.forecast import forecast
 from adapt.api.gather import gather
+from adapt.api.machine import make_accelerator
 from adapt.api.memory import forget_peak, highest
 from adapt.config import TrainSettings
+from adapt.sampling.request import Request
 
 CPU = torch.device("cpu")
 MIB = 2**20
@@ -96,3 +99,20 @@ def test_memory_is_forecast_to_a_fifth(data, tiny_base, tmp_path):
     told, run = of_its_own(expected, tmp_path / "told"), of_its_own(real, tmp_path / "real")
     assert told["left"] < 0.5 * run["most"] > 50, "what steps hold is gone after them"
     assert told["found"] == pytest.approx(run["most"], rel=0.2)
+
+
+def test_previews_are_counted(data, tiny_base):
+    """Large ones hold more than a step on small pictures, and fewer are drawn at once where a step has fewer rows."""
+    common = {**WIDE, "resolution": 16, "batch_size": 4, "memory": "fit", "memory_limit": 1e-9}
+    gib = {}
+    for side in (16, 96):
+        settings = TrainSettings(**{**common, "previews": ("a", "b", "c", "d")})
+        pictures, accelerator = gather(data, settings), make_accelerator(settings)
+        asked = [Request(prompt=prompt, width=side, height=side) for prompt in "abcd"]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(fit, "previewed", lambda *_, asked=asked: asked)
+            found = fit._trials(str(tiny_base), settings, {}, pictures, accelerator, 1e-9)
+        gib[side] = [trial.gib for trial in found if "gradient_checkpointing" not in trial.changes]
+    assert len(gib[16]) == len(gib[96]) == 3, "4 rows at once, 2, 1"
+    assert all(large > 1.5 * small for large, small in zip(gib[96], gib[16], strict=True))
+    assert gib[96][0] > 1.5 * gib[96][1] > 2 * gib[96][2]

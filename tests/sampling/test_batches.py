@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from adapt.sampling.draw import draw, draw_each, draw_latents
+from adapt.backbones import Backbone
+from adapt.sampling.draw import batches, draw, draw_batches, draw_each, draw_latents
 from adapt.sampling.noise import Noise, generator_of
 from adapt.sampling.request import Request, settle
 
@@ -65,6 +66,18 @@ def test_negative_prompts_belong_to_their_row(tiny):
     alone = torch.cat([draw_latents(backbone, [row], [generator_of(0)]) for row in rows])
     assert (together - alone).abs().max() <= 1e-4
     assert not torch.allclose(together[0], together[1], atol=1e-3)
+
+
+def test_texts_that_are_encoded_beforehand_draw_the_same_bytes_without_an_encoder(tiny_base):
+    backbone = Backbone.load(str(tiny_base))
+    more = {"compose": (("snow", 0.5), ("rain", -0.5)), "guidance_scale": 4.0}
+    own = [{}, {"negative_prompt": "ugly"}, {}, more, {"width": 32}]
+    asked = [settle(Request(prompt=f"a {n}", steps=2, seed=n, **told), backbone) for n, told in enumerate(own)]
+    expected = [picture.tobytes() for picture in draw(backbone, asked, batch_size=2)]
+    known = batches(backbone, asked, 2, speak=True)
+    backbone.modules["text_encoder"].to("meta")
+    drawn = dict(draw_batches(backbone, known))
+    assert [drawn[place].tobytes() for place in range(5)] == expected and len(known) == 4
 
 
 @pytest.mark.parametrize(("guidance_scale", "rows_a_step"), [(1.0, 1), (2.0, 2)])

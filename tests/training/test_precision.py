@@ -7,7 +7,7 @@ from tiny_runs import content, tiny
 
 import adapt
 from adapt.api.kernels import tune
-from adapt.api.machine import Resting, in_precision, make_accelerator, take_off
+from adapt.api.machine import Resting, drawing_with, in_precision, make_accelerator, take_off
 from adapt.backbones import Backbone
 from adapt.backbones.stable_diffusion import StableDiffusion
 from adapt.errors import SettingsError
@@ -220,6 +220,36 @@ def test_no_step_and_no_measurement_needs_an_encoder(captioned, tiny_base, tmp_p
     found = trainer.course.injection.parameters
     expected = load_file(whole.folder / "checkpoints" / "step-000004" / "adapter.safetensors")
     assert all(p.detach().equal(expected[name]) for name, p in found.items())
+
+
+def test_a_preview_needs_the_autoencoder_alone(captioned, tiny_base, tmp_path):
+    """What prompts say is encoded before step 1: text encoders are gone for good ("meta" holds no numbers) when it draws."""
+    from adapt.api.assemble import assemble
+    from adapt.api.gather import gather
+    from adapt.api.train import settle
+
+    found = []
+    for name in ("there", "gone"):
+        backbone = Backbone.load(str(tiny_base))
+        settings, accelerator = (
+            settle(tiny(previews=("a fox", "a hut"), guidance_scale=3.0), backbone),
+            make_accelerator(tiny()),
+        )
+        pictures, run = gather(captioned, settings), tmp_path / name
+        run.mkdir()
+        trainer = assemble(run, backbone, pictures.train, pictures.held_out, settings, accelerator)
+        assert drawing_with(backbone, settings).modules() == [backbone.modules["vae"]]
+        if name == "gone":
+            Resting(backbone, "meta", but=("vae",)).rest()
+            assert backbone.modules["text_encoder"].device.type == "meta"
+        assert trainer.preview(1) == ["a fox", "a hut"]
+        found.append([path.read_bytes() for path in sorted((run / "previews").rglob("*.png"))])
+    assert found[0] == found[1] and len(found[0]) == 2
+
+
+def test_where_encoders_are_trained_all_come_back(tiny_base):
+    backbone = Backbone.load(str(tiny_base))
+    assert len(drawing_with(backbone, tiny(train_text_encoder=True)).modules()) == 2
 
 
 def test_encoders_come_back_for_a_preview(tiny_base):
