@@ -6,7 +6,7 @@
     ├── BackboneError          a pretrained model that is not there or not usable
     ├── AdapterError           an adapter file: damaged, unsafe, for another base
     ├── RunError               an output folder: in use, holds a run, cannot be resumed
-    ├── TrainingError          the run itself: loss or weights no longer finite
+    ├── TrainingError          the run itself: loss or weights no longer finite, memory
     ├── TransferError          the Hub: not reachable, not there, in the way, damaged on the way
     ├── HubError               exit 4: login or permission
     └── Stopped                exit 130 / 143: stopped by a signal, checkpoint saved
@@ -72,7 +72,7 @@ class RunError(AdaptError):
 
 
 class TrainingError(AdaptError):
-    """Training cannot go on: the loss or the weights are no longer finite."""
+    """Training cannot go on: the loss or the weights are no longer finite, or memory ran out."""
 
 
 class TransferError(AdaptError):

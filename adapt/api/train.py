@@ -30,6 +30,7 @@ from adapt.progress import say
 from adapt.training import events, folder
 from adapt.training.folder import Existing
 from adapt.training.launch import together
+from adapt.training.shortage import measures, within_memory
 from adapt.training.signals import StopRequest
 
 if TYPE_CHECKING:  # settings and pictures are judged before torch is imported
@@ -43,6 +44,9 @@ if TYPE_CHECKING:  # settings and pictures are judged before torch is imported
     from adapt.training.loop import Trainer
 
 
+FINISHES = "free some memory (other programs on the GPU, say), and --resume finishes the run"
+
+
 @dataclass(frozen=True)
 class TrainingResult:
     """What a run gave.
@@ -50,7 +54,7 @@ class TrainingResult:
     Attributes:
         adapter: the chosen step's, loaded from `folder / "adapter"`.
         folder: the run's.
-        chosen_step: the step with the lowest held-out loss; the last one when nothing was held out.
+        chosen_step: the best of the held-out measurements (`choose`); the last one when nothing was held out.
         held_out: its measurement, or None.
         proof: that diffusers takes the file and agrees.
         history: training loss by step.
@@ -104,7 +108,7 @@ def train(
 
     Raises:
         SettingsError, DataError, BackboneError, RunError: before anything is trained or written.
-        TrainingError: loss or gradient is not finite.
+        TrainingError: loss or gradient is not finite, or memory ran out.
         Stopped: SIGINT or SIGTERM; the checkpoint is saved.
         AdapterError: the exported adapter does not do in diffusers what it does here.
     """
@@ -122,18 +126,21 @@ def train(
 
     accelerator = make_accelerator(settings)
     with together(accelerator.num_processes):
-        settings = fit(settings, run, resuming, base, pictures, accelerator)
-        settings, backbone = loaded(base, settings, pictures, accelerator)
+        with within_memory(lambda: "while the base was loaded", measures(settings)):
+            settings = fit(settings, run, resuming, base, pictures, accelerator)
+            settings, backbone = loaded(base, settings, pictures, accelerator)
         from adapt.api.assemble import assemble
 
         with writing(run, accelerator, existing):
             since = begin(run, backbone, pictures, settings, accelerator, resuming, allow, origins)
-            trainer = assemble(run, backbone, pictures.train, pictures.held_out, settings, accelerator)
+            with within_memory(lambda: "before step 1", measures(settings)):
+                trainer = assemble(run, backbone, pictures.train, pictures.held_out, settings, accelerator)
             if since:
                 resume(trainer, since)
             with StopRequest(alone=accelerator.num_processes == 1) as stop:
                 trainer.run(stop, resume_command)
-            return conclude(trainer)
+            with within_memory(lambda: "after the last step, which is saved", FINISHES):
+                return conclude(trainer)
 
 
 def require_outside(run: Path, data: str | Path) -> None:

@@ -34,8 +34,10 @@ from adapt.cli.sweep import sweep
 from adapt.cli.train import train
 from adapt.cli.verify import verify
 from adapt.errors import AdaptError
+from adapt.training.shortage import asked_for
 
 BUG = 101
+LESS = "smaller pictures or fewer at once (--size, --batch-size), or free the memory that other programs hold"
 
 app = typer.Typer(
     name="adapt",
@@ -89,6 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not words:
                 return 2  # it has shown the commands
             return _tell(AdaptError(_one_line(error.format_message()), next="adapt --help"), "--json" in words)
+        if (wanted := asked_for(error)) is not None:
+            return _tell(AdaptError("memory ran out", given=wanted, next=LESS), "--json" in words)
         traceback.print_exc()
         typer.echo("this is a bug in adapt: please report it with the lines above", err=True)
         return BUG

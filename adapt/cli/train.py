@@ -176,8 +176,10 @@ def _dry_run(data: Path, base: str, resolved: Resolved, as_json: bool) -> None:
     pictures = gather(data, resolved.settings, base)
     from adapt.api.forecast import forecast
     from adapt.config.table import ordered
+    from adapt.training.shortage import measures, within_memory
 
-    settled, cost = forecast(base, pictures, resolved.settings)
+    with within_memory(lambda: "in the steps of the forecast", measures(resolved.settings)):
+        settled, cost = forecast(base, pictures, resolved.settings)
     dumped = settled.model_dump(mode="json")
     values = {name: dumped[name] for name in ordered()}
     origins = {n: "the base" if o == "default" and values[n] != getattr(resolved.settings, n) and

@@ -56,6 +56,7 @@ def compare(
         "log_ratio": log_ratio,
         "log_error": log_error,
         "curve": () if noise is None else bands(noise, adapted, base),
+        "anchored": bool((base == 0).any()),
     }
     a, b = adapted.mean(1), base.mean(1)
     n = len(a)

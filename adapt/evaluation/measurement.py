@@ -45,6 +45,7 @@ class Measurement:
     members: log ratio of as many pictures that *are* trained on; None when none were measured.
     gap: log_ratio - members: what is gained on training pictures only. It grows when the adapter begins to memorise.
     gap_error: its standard error over pictures.
+    anchored: whether at some times the base itself is what is right, where its loss is 0 (`anchor_above`).
     """
 
     step: int
@@ -62,6 +63,7 @@ class Measurement:
     members: float | None = None
     gap: float | None = None
     gap_error: float | None = None
+    anchored: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

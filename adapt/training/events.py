@@ -20,7 +20,7 @@ SCHEMA = {
     "step": ("step", "loss", "learning_rate", "seconds", "memory_gib"),
     "validation": (
         *("step", "loss", "base", "ratio", "standard_error", "change", "pictures", "log_ratio", "log_error", "curve"),
-        *("weights", "judged", "members", "gap", "gap_error"),
+        *("weights", "judged", "members", "gap", "gap_error", "anchored"),
     ),
     "skipped": ("step", "reason"),
     "snapshot": ("step", "weights"),

@@ -25,6 +25,7 @@ from adapt.training import checkpoint
 from adapt.training.average import Average
 from adapt.training.checkpoint import State
 from adapt.training.events import Events
+from adapt.training.shortage import UNTOUCHED, measures, within_memory
 from adapt.training.signals import StopRequest
 from adapt.training.step import Course, pieces, row_losses
 from adapt.training.update import Update
@@ -142,11 +143,15 @@ class Trainer:
 
         Raises:
             Stopped: a signal came; the step is finished and its checkpoint saved.
+            TrainingError: see `take_step`; memory ran out.
         """
         settings = self.course.settings
+        short = within_memory(
+            lambda: f"after step {self.step} of {settings.steps}", f"{measures(settings)}; {UNTOUCHED}"
+        )
         for network in self.course.backbone.networks:
             network.train()
-        with self.watch.listening(), Progress("training", settings.steps) as progress:
+        with self.watch.listening(), short, Progress("training", settings.steps) as progress:
             if self.step == 0:
                 self.watch.look(0)
             progress.start_at(self.step)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from adapt.backbones import Backbone
 from adapt.errors import AdaptError, TrainingError
-from adapt.evaluation.choice import choose
+from adapt.evaluation.choice import best, choose
 from adapt.evaluation.held_out import ROUNDING, HeldOut, Measurement, compare
 from adapt.objectives import Objective, Target
 from adapt.progress import Progress, say
@@ -176,16 +176,17 @@ class Watch:
             with self.course.injection.holding(values):
                 found[name] = judge.compare(step, judge.held_out, judge.losses(judge.held_out, backbone))
         self._require_finite(step, found)
-        best = min(found, key=lambda name: found[name].loss)  # the usual weights of a tie
-        measurement = replace(found[best], weights=best, judged={name: m.loss for name, m in found.items()})
+        taken = best([replace(m, weights=name) for name, m in found.items()])  # the usual weights of a tie
+        kept = str(taken.weights)
+        measurement = replace(taken, judged={name: m.loss for name, m in found.items()})
         if judge.members is not None:
-            with self.course.injection.holding(candidates[best]):
+            with self.course.injection.holding(candidates[kept]):
                 losses = judge.losses(judge.members, backbone)
             measurement = measurement.beside(judge.compare(step, judge.members, losses))
         self.measurements.append(measurement)
         self.gauge.lasted["measure"] = time.perf_counter() - started
         self.events.add("validation", measurement.as_dict())
-        return best
+        return kept
 
     def _require_finite(self, step: int, found: Mapping[str, Measurement]) -> None:
         if not all(math.isfinite(m.loss) for m in found.values()):

@@ -1,10 +1,13 @@
 """What is chosen is a function of the measurements alone."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
+import torch
 
-from adapt.evaluation.choice import choose
+from adapt.evaluation.choice import best, choose
+from adapt.evaluation.held_out import compare
 from adapt.evaluation.hold_out_size import hold_out_note, hold_out_share, hold_out_size
 from adapt.evaluation.measurement import Measurement
 
@@ -20,6 +23,30 @@ def test_the_lowest_loss_is_chosen_whatever_the_order():
 
 def test_the_earlier_step_of_a_tie_is_chosen():
     assert choose([at(30, 0.5), at(10, 0.5)]).step == 10
+
+
+BANDS = torch.tensor([[1.0, 0.01]] * 4)
+"""Four pictures in two bands of noise, whose losses differ by two orders."""
+ONE_HARD = torch.tensor([[0.1, 0.1]] * 3 + [[5.0, 5.0]])
+
+
+@pytest.mark.parametrize(
+    ("base", "worse", "better"),
+    [
+        (BANDS, BANDS * torch.tensor([0.95, 2.0]), BANDS * torch.tensor([1.0, 0.5])),
+        (ONE_HARD, torch.tensor([[0.1, 0.1]] * 3 + [[4.0, 4.0]]), torch.tensor([[0.05, 0.05]] * 3 + [[4.4, 4.4]])),
+    ],
+    ids=["bands", "pictures"],
+)
+def test_no_band_and_no_picture_chooses_alone(base, worse, better):
+    """By the mean loss the worse one would be taken."""
+    first, second = compare(10, worse, base), compare(20, better, base)
+    assert first.loss < second.loss and first.log_ratio > second.log_ratio
+    assert choose([first, second]) == second and best([second, first]) == second
+    # Where the base is right at some time, the mean loss counts what becomes of that; and so where no ratio is known.
+    right = base * torch.tensor([1.0, 0.0])
+    assert choose([compare(10, worse, right), compare(20, better, right)]).step == 10
+    assert choose([first, replace(second, log_ratio=None)]) == first
 
 
 def test_without_a_measurement_nothing_is_chosen():
