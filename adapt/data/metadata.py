@@ -22,7 +22,9 @@ CAPTION_COLUMNS = ("text", "caption", "captions", *INSTRUCTIONS)
 LABEL_COLUMNS = ("label", "class")
 REFERENCES = ("image_prompt", "reference_image", "image_prompt_file_name", "reference_image_file_name")
 """Columns that name the picture by which another one is asked for."""
-_ALLOWED = "columns file_name and text (or caption, label, class)"
+_ALLOWED = "columns file_name and text (or caption, label, class, image_prompt, source, control)"
+_TOLD = {*CAPTION_COLUMNS, *LABEL_COLUMNS, *REFERENCES, *SOURCES}
+"""One of these says something of a picture; words may come from class folders, or from nowhere."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def read_metadata(path: Path) -> list[Row]:
 def _check_columns(path: Path, columns: Sequence[str]) -> None:
     if not columns:
         raise DataError(f"{path.name} has no rows", given=path, allowed=_ALLOWED, next="fill or remove it")
-    if not set(NAME_COLUMNS) & set(columns) or not {*CAPTION_COLUMNS, *LABEL_COLUMNS} & set(columns):
+    if not set(NAME_COLUMNS) & set(columns) or not _TOLD & set(columns):
         given = f"{path} with columns {', '.join(columns)}"
         raise DataError(f"{path.name} lacks a column", given=given, allowed=_ALLOWED, next="rename its columns")
 

@@ -16,8 +16,8 @@ from adapt.data.walk import stem, suffix, walk
 from adapt.data.wording import listed, printable
 from adapt.errors import DataError
 
-NAMES = ("source", "input_image", "original_image", "control_image", "conditioning_image", "cond_image")
-"""What diffusers' scripts and published data sets call the picture before."""
+NAMES = ("source", "input_image", "original_image", "control_image", "conditioning_image", "cond_image", "control")
+"""What diffusers' scripts and published data sets call the picture before, or the one that is followed."""
 COLUMNS = (*NAMES, *(f"{name}_file_name" for name in NAMES), "control_path")
 """Of metadata; with `_file_name` as `datasets` has them."""
 EDITED = ("edited_image", "edited_image_file_name")

@@ -10,14 +10,14 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from adapt.data.captions import caption_of_label, captions_of, clean
-from adapt.data.metadata import LABEL_COLUMNS
+from adapt.data.metadata import LABEL_COLUMNS, REFERENCES
 from adapt.data.pairs import COLUMNS as SOURCES
 from adapt.data.pairs import EDITED, INSTRUCTIONS
 from adapt.data.picture import Found, Picture
@@ -155,7 +155,7 @@ def _found(
     column = _picture_column(root, features, datasets)
     if isinstance(features[column], datasets.Image):
         split = split.cast_column(column, datasets.Image(decode=False))
-    before = _source_table(split, column, datasets, folder)
+    before, asked = (_table_of(split, names, column, datasets, folder) for names in (SOURCES, REFERENCES))
     text = next((name for name in CAPTION_COLUMNS if name in features), None)
     told = next((name for name in LABEL_COLUMNS if name in features), "label")
     label_of = _label_reader(features.get(told))
@@ -167,10 +167,9 @@ def _found(
         for i, (place, row) in enumerate(rows)
     ]
     if before is not None:
-        pictures = [
-            _edited(root, p, Row(before, i), at)
-            for i, (p, at) in enumerate(zip(pictures, _places(before), strict=True))
-        ]
+        pictures = [replace(p, source=one) for p, one in zip(pictures, _beside(root, pictures, before), strict=True)]
+    if asked is not None:
+        pictures = [replace(p, reference=one) for p, one in zip(pictures, _beside(root, pictures, asked), strict=True)]
     if not pictures:
         raise DataError("The table has no rows", given=root)
     if missing := [f"{p.name}: {p.path or 'nothing'}" for p in pictures if not _is_there(p)]:
@@ -226,7 +225,8 @@ def _split(root: Path, loaded: Any, datasets: Any) -> tuple[Any, list[str]]:
 
 def _picture_column(root: Path, features: Any, datasets: Any) -> str:
     typed = [n for n, feature in features.items() if isinstance(feature, datasets.Image)]
-    typed.sort(key=lambda name: name in SOURCES)  # what a picture was before is not what is learned
+    # What a picture was before, or is asked for by, is not what is learned.
+    typed.sort(key=lambda name: name in SOURCES or name in REFERENCES)
     named = [name for name in PICTURE_COLUMNS if name in features]
     for name in [*(n for n in named if n in typed), *typed, *named]:
         return str(name)
@@ -245,11 +245,12 @@ def _label_reader(feature: Any) -> Callable[[object], str | None]:
     return read
 
 
-def _source_table(
-    split: Any, edited: str, datasets: Any, folder: tempfile.TemporaryDirectory[str] | Shared | None
-) -> Table | None:
-    """The column of what pictures were before; None: there is none."""
-    column = next((name for name in SOURCES if name in split.features and name != edited), None)
+def _table_of(
+    split: Any, names: Sequence[str], learned: str, datasets: Any,
+    folder: tempfile.TemporaryDirectory[str] | Shared | None,
+) -> Table | None:  # fmt: skip
+    """The first of these columns, of what pictures were before, say; None: there is none."""
+    column = next((name for name in names if name in split.features and name != learned), None)
     if column is None:
         return None
     if isinstance(split.features[column], datasets.Image):
@@ -257,13 +258,12 @@ def _source_table(
     return Table(split.select_columns([column]), column, folder)
 
 
-def _edited(root: Path, picture: Picture, before: Row, place: str | None) -> Picture:
-    """A picture with what it was before, in the same row; without, where there is nothing."""
-    if place == "":
-        return picture
-    path = root / place if place else None
-    source = Picture(f"{picture.name}, {before.table.column}", path, before if path is None else None)
-    return replace(picture, source=source)
+def _beside(root: Path, pictures: Sequence[Picture], table: Table) -> Iterator[Picture | None]:
+    """What stands in another column of each picture's row; None: nothing."""
+    for number, (picture, place) in enumerate(zip(pictures, _places(table), strict=True)):
+        path = root / place if place else None
+        content = Row(table, number) if place is None else None
+        yield None if place == "" else Picture(f"{picture.name}, {table.column}", path, content)
 
 
 def _picture(root: Path, row: Row, place: str | None, text: object, label: str | None) -> Picture:

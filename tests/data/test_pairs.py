@@ -28,6 +28,10 @@ def of(found):
     return {p.name: (p.source.read() if p.source else None, p.captions) for p in found.pictures}
 
 
+def test_a_column_control_is_one_of_them():
+    assert {"control", "control_file_name", "control_image"} < set(COLUMNS)
+
+
 @pytest.mark.parametrize("column", COLUMNS)
 def test_every_usual_column_names_the_source(place, png, column):
     rows = [{"file_name": f"after/{i}.png", column: f"before/{i}.png", "text": f"edit {i}"} for i in range(2)]
@@ -108,3 +112,34 @@ def test_tables_hold_both_pictures(tmp_path, png):
         (png(5), png(0), ("snow",)),
         (png(6), png(1), ("rain",)),
     ]
+
+
+def test_a_table_without_words_where_folders_sources_or_references_say_enough(place, png):
+    """Classes come from the folders, captions from nowhere else."""
+    found = told(place, *({"file_name": f"after/{i}.png", "control": f"before/{i}.png"} for i in range(2)))
+    assert of(found) == {f"after/{i}.png": (png(2 * i), ("after",)) for i in range(2)}
+    found = told(place, *({"file_name": f"after/{i}.png", "image_prompt": f"before/{i}.png"} for i in range(2)))
+    assert [(p.label, p.reference.read()) for p in found.pictures] == [("after", png(0)), ("after", png(2))]
+    with pytest.raises(DataError, match=r"lacks a column.*image_prompt"):
+        told(place, {"file_name": "after/0.png", "size": 3})
+
+
+@pytest.mark.parametrize("column", ["image_prompt", "reference_image"])
+@pytest.mark.parametrize("kind", ["parquet", "disk"])
+def test_tables_hold_references_and_controls(tmp_path, png, kind, column):
+    """The picture that is learned is told apart whatever stands first; a row may lack a reference."""
+    datasets = pytest.importorskip("datasets")
+    cells = {
+        name: [{"bytes": png(i + k), "path": None} for i in range(3)] for name, k in ((column, 5), ("control", 10))
+    }
+    cells[column][2] = None
+    kinds = {name: datasets.Image() for name in (*cells, "image")}
+    table = datasets.Dataset.from_dict(
+        {**cells, "image": [{"bytes": png(i), "path": None} for i in range(3)]}, features=datasets.Features(kinds)
+    )
+    datasets.disable_progress_bars()
+    table.to_parquet(tmp_path / "train.parquet") if kind == "parquet" else table.save_to_disk(str(tmp_path / "set"))
+    found = find(tmp_path / "train.parquet" if kind == "parquet" else tmp_path / "set").pictures
+    read = [(p.read(), p.source.read(), p.reference and p.reference.read()) for p in found]
+    assert read == [(png(i), png(10 + i), png(5 + i) if i < 2 else None) for i in range(3)]
+    assert judge(find(tmp_path / ("train.parquet" if kind == "parquet" else "set")), 16).faults == ()
