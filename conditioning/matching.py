@@ -21,4 +21,6 @@ def rows_of(condition: Condition, wanted: Condition) -> Tensor:
 def _same(given: Tensor, own: Tensor) -> Tensor:
     """Row by row (B,), on the CPU."""
     cut = given[:, : own.shape[1]] if own.ndim > 1 else given
+    if cut.shape[1:] != own.shape[1:]:  # fewer tokens
+        return torch.zeros(len(given), dtype=torch.bool)
     return (cut == own).reshape(len(given), -1).all(1).cpu()

@@ -23,9 +23,15 @@ def columns_of(pipeline: Any, tokenizer: str, caption: str, limit: int | None = 
     Raises:
         SettingsError: a tokenizer that does not say it.
     """
-    reader = getattr(pipeline, tokenizer)
+    return columns_of_text(pipeline, getattr(pipeline, tokenizer), caption, limit, special=True)
+
+
+def columns_of_text(
+    pipeline: Any, reader: Any, caption: str, limit: int | None = None, *, special: bool = False
+) -> list[Span]:
+    """The same of a tokenizer and a stretch of text; `special` as in `spans_of`."""
     text = said(pipeline, reader, caption)
-    spans = spans_of(reader, text, limit)
+    spans = spans_of(reader, text, limit, special=special)
     places = places_of(text, caption)
     return [(places[first], places[end - 1] + 1) if end > first else NOTHING for first, end in spans]
 

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 import torch
 
 from adapt.backbones.base import Backbone
+from adapt.backbones.columns import NOTHING, Span, columns_of_text
 from adapt.backbones.readers import MOST_CHUNKS, chunks_of, encode, require_skip
 from adapt.errors import SettingsError
-from adapt.prompts import PLAIN, Reading, read
+from adapt.prompts import PLAIN, Reading, Unmarked, read
 from adapt.types import Sizes
 from conditioning import Condition
 
 AS_WRITTEN = Reading()
+ALL = 10**6
+"""Tokens that are never cut off: chunks are cut afterwards."""
 
 
 def told(
@@ -57,6 +60,31 @@ def chunks(backbone: Backbone, text: str, reading: Reading = AS_WRITTEN) -> int:
     if reading.syntax == PLAIN or not backbone.readers:
         return 1
     return chunks_of(backbone.readers, read(text))
+
+
+def columns(backbone: Backbone, prompt: Unmarked, reading: Reading = AS_WRITTEN) -> Sequence[Span]:
+    """Of each token that the denoiser is given of a prompt, the characters of its text that it is about; see
+    `Backbone.columns`. Stretches of other weights are cut into tokens by themselves.
+
+    Raises:
+        SettingsError: a tokenizer that does not say it, or a blend.
+    """
+    if prompt.blended:
+        raise SettingsError("words of a blend stand in several prompts", given=prompt.prompt[:60])
+    if not prompt.marked and chunks(backbone, prompt.prompt, reading) == 1:
+        return backbone.columns(prompt.text)
+    first, found, start = backbone.readers[0], list[Span](), 0
+    for part in read(prompt.prompt, reading.syntax).terms[0].parts:
+        spans = list[Span]()
+        for piece in part:
+            start = prompt.text.index(piece.text, start)  # BREAK and the spaces around it are in no piece
+            own = columns_of_text(first.pipeline, first.tokenizer, piece.text, ALL)
+            spans += [(start + a, start + b) if b > a else NOTHING for a, b in own]
+            start += len(piece.text)
+        for at in range(0, max(1, len(spans)), first.room):
+            chunk = spans[at : at + first.room]
+            found += [NOTHING, *chunk, *[NOTHING] * (first.length - 1 - len(chunk))]
+    return found
 
 
 def require_readable(backbone: Backbone, text: str, reading: Reading = AS_WRITTEN) -> None:

@@ -13,7 +13,7 @@ import typer
 
 from adapt.cli.advice import advice_in_use
 from adapt.cli.device import base_of
-from adapt.cli.prompted import tell_of_brackets
+from adapt.cli.prompted import tell_of_brackets, tell_of_pictures
 from adapt.errors import RunError
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ def _tell_settled(
             told = f"{adapter.name} was made for {made_for}, another variant of {backbone.entry.title}"
             typer.echo(f"note: {told}, and fits this one's network", err=True)
     tell_of_brackets(backbone, requests)
+    tell_of_pictures(worn, requests)
     for remark in remarks(worn, drawings):
         typer.echo(remark, err=True)
 

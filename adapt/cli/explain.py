@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adapt.cli import options
-from adapt.cli.prompted import tell_of_explained
+from adapt.cli.prompted import marks_in, tell_of_brackets, tell_of_pictures, weighted
 from adapt.errors import RunError, SettingsError
-from adapt.prompts import PLAIN
 
 if TYPE_CHECKING:
     from adapt.api.explain import Explanation
@@ -36,6 +35,10 @@ def explain(
     class_scale: options.ClassScale = None,
     image_prompt: options.ImagePrompt = None,
     image_prompt_scale: options.ImagePromptScale = None,
+    control: options.Control = None,
+    control_scale: options.ControlScale = 1.0,
+    compose: options.Compose = None,
+    prompt_syntax: options.PromptSyntax = "weights",
     image: Annotated[Path | None, typer.Option(help="What is edited, with a base that edits.")] = None,
     image_guidance_scale: options.ImageGuidanceScale = None,
     leave_one_out: Annotated[
@@ -73,9 +76,11 @@ def explain(
 
     width, height = size_of(size)
     request = Request(
-        prompt=prompt, prompt_syntax=PLAIN, negative_prompt=negative_prompt, guidance_scale=guidance_scale,
+        prompt=prompt, prompt_syntax=prompt_syntax, compose=tuple(map(weighted, compose or ())),
+        negative_prompt=negative_prompt, guidance_scale=guidance_scale,
         guidance=guidance or (), class_name=class_name, class_scale=class_scale,
         image_prompt=if_given(load_image, image_prompt), image_prompt_scale=image_prompt_scale,
+        control=if_given(load_image, control), control_scale=control_scale,
         image=if_given(load_image, image), image_guidance_scale=image_guidance_scale,
         steps=steps, seed=seed, width=width, height=height, scheduler=scheduler,
     )  # fmt: skip
@@ -95,9 +100,11 @@ def _judge(request: Request, words: Sequence[str], adapters: Sequence[tuple[Path
     from adapt.sampling.classes import judged
     from adapt.sampling.words import words_named
 
-    if not request.prompt.strip() and not request.class_name and request.image_prompt is None:
+    shown = request.image_prompt is not None or request.control is not None
+    if not request.prompt.strip() and not request.class_name and not shown:
         raise SettingsError("there is no prompt", next='--prompt "a red bicycle"')
-    words_named(request.prompt, words)
+    if not marks_in(request.prompt):  # else what its words are depends on the base
+        words_named(request.prompt, words)
     judged(request.class_name, request.class_scale, known_classes(adapters))
     if output.exists() and not output.is_dir():
         raise RunError("--output is a file", given=output, next="give a folder")
@@ -119,10 +126,11 @@ def _found(
     from adapt.cli.device import base_of
     from adapt.progress import Progress
 
-    tell_of_explained(request.prompt)
     loaded = [(Adapter.load(path), scale) for path, scale in adapters]
     scaled = [with_scale(adapter if scale is None else (adapter, scale)) for adapter, scale in loaded]
     backbone = base_of(base, device, precision)
+    tell_of_brackets(backbone, [request])
+    tell_of_pictures([adapter for adapter, _ in scaled], [request])
     with Progress("drawing", 0) as bar:
         return explained(
             backbone, request, scaled, words=words, leave_one_out=leave_one_out,

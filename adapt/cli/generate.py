@@ -10,6 +10,7 @@ from adapt.cli import options
 from adapt.cli.beside import Beside
 from adapt.cli.classes_asked import known_classes, rows_of
 from adapt.cli.job import Job
+from adapt.cli.prompted import weighted
 from adapt.cli.scaled import base_of, scaled_adapter
 from adapt.cli.size import size_of
 from adapt.errors import SettingsError
@@ -73,7 +74,7 @@ def generate(
     template = Request(
         prompt="", negative_prompt=negative_prompt, prompt_syntax=prompt_syntax, clip_skip=clip_skip,
         guidance_scale=guidance_scale, embedded_guidance=embedded_guidance, guidance_rescale=guidance_rescale,
-        guidance=tuple(guidance or ()), compose=tuple(_weighted(text) for text in compose or ()), class_scale=class_scale,
+        guidance=tuple(guidance or ()), compose=tuple(map(weighted, compose or ())), class_scale=class_scale,
         image_prompt=if_given(load_image, image_prompt),
         image_guidance_scale=image_guidance_scale, control=if_given(load_image, control), control_scale=control_scale,
         steps=steps, seed=seed, width=width, height=height, scheduler=scheduler, frames=frames, fps=fps, seconds=seconds,
@@ -98,15 +99,6 @@ def generate(
     from adapt.cli.drawing import draw
 
     draw(job, json)
-
-
-def _weighted(text: str) -> tuple[str, float]:
-    """`PROMPT[:WEIGHT]` → the prompt and its weight, 1 where none is given."""
-    head, colon, tail = text.rpartition(":")
-    try:
-        return (head, float(tail)) if colon else (text, 1.0)
-    except ValueError:
-        return text, 1.0
 
 
 def _rows(template: Request, prompts: Sequence[str], file: Path | None) -> list[Row]:

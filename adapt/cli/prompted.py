@@ -11,16 +11,37 @@ import typer
 from adapt.prompts import PLAIN
 
 if TYPE_CHECKING:
+    from adapt.adapter import Adapter
     from adapt.backbones import Backbone
     from adapt.sampling.request import Request
 
 WEIGHTED = re.compile(r"(?<!\\)[(\[]|\bBREAK\b|^\s*blend\(")
 
 
-def tell_of_explained(prompt: str) -> None:
-    """Brackets are text for `adapt explain`, which looks at the words as they stand."""
-    if WEIGHTED.search(prompt):
-        typer.echo("note: explain takes brackets in prompts as text", err=True)
+def marks_in(prompt: str) -> bool:
+    """Whether something in a prompt may be more than text: a bracket, a variant, an escaped character."""
+    return any(mark in prompt for mark in "()[]{}\\") or "__" in prompt or WEIGHTED.search(prompt) is not None
+
+
+def weighted(text: str) -> tuple[str, float]:
+    """`PROMPT[:WEIGHT]` of `--compose` → the prompt and its weight, 1 where none is given."""
+    head, colon, tail = text.rpartition(":")
+    try:
+        return (head, float(tail)) if colon else (text, 1.0)
+    except ValueError:
+        return text, 1.0
+
+
+def tell_of_pictures(adapters: Sequence[Adapter], requests: Sequence[Request]) -> None:
+    """Adapters that look at a picture, and none is given: they draw all the same."""
+    for part, does, option in (
+        ("image", "takes a reference picture", "image_prompt"),
+        ("control", "draws along a control", "control"),
+    ):
+        taught = [adapter.name for adapter in adapters if part in adapter.conditioners]
+        if taught and all(getattr(request, option) is None for request in requests):
+            told = f"{taught[0]} {does}, and none is given: --{option.replace('_', '-')} FILE"
+            typer.echo(f"note: {told}", err=True)
 
 
 def tell_of_brackets(backbone: Backbone, requests: Sequence[Request]) -> None:

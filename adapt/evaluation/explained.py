@@ -15,7 +15,7 @@ from adapt.sampling.watched import Change
 if TYPE_CHECKING:
     from adapt.sampling.heat import Looked
 
-Kind = Literal["part", "word", "adapter", "negative prompt", "seed"]
+Kind = Literal["part", "word", "further prompt", "adapter", "negative prompt", "seed"]
 """What can be left out; another seed is what nothing left out is measured by."""
 
 

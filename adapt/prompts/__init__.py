@@ -1,5 +1,6 @@
 """What is written in a prompt besides words: variants and wildcards, weights, blends. Imports no torch."""
 
+from adapt.prompts.marks import Unmarked, unmarked
 from adapt.prompts.reading import PLAIN, SYNTAXES, WEIGHTS, Reading, read
 from adapt.prompts.variants import MOST_VARIANTS, every, picked
 from adapt.prompts.weights import Piece, Prompt, Term
@@ -14,8 +15,10 @@ __all__ = [
     "Prompt",
     "Reading",
     "Term",
+    "Unmarked",
     "Wildcards",
     "every",
     "picked",
     "read",
+    "unmarked",
 ]

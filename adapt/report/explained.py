@@ -127,7 +127,12 @@ def _uri(picture: Image.Image) -> str:
 
 def _named(one: LeftOut) -> str:
     """What is left out, in words."""
-    what = {"part": f"the {one.name} condition", "word": f"“{one.name}”", "adapter": f"the adapter {one.name}"}
+    what = {
+        "part": f"the {one.name} condition",
+        "word": f"“{one.name}”",
+        "adapter": f"the adapter {one.name}",
+        "further prompt": f"the further prompt “{one.name}”",
+    }
     return f"without {what.get(one.kind, f'the {one.kind}')}"
 
 

@@ -64,4 +64,6 @@ class Without:
         rows = rows_of(condition, self.condition)
         dropped = x_t.new_zeros(len(x_t)).bool()
         dropped[rows.to(dropped.device)] = True
+        if dropped.all():  # also where null has other tokens than a long prompt
+            return self._predict(x_t, t, condition.replaced(self._null.expand(len(x_t)).parts))
         return self._predict(x_t, t, condition.drop({self._name: dropped}, self._null.expand(len(x_t))))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adapt.errors import SettingsError, did_you_mean
+from adapt.prompts import PLAIN, Unmarked, unmarked
 
 AROUND = ".,;:!?…\"'`´‘’“”«»()[]{}、。，：；！？（）「」"
 """Punctuation that is no part of the word that it stands at."""
@@ -68,8 +69,18 @@ def _places(prompt: str, text: str) -> list[Word]:
 
 
 def without(prompt: str, word: Word) -> str:
-    """The prompt that was written without this word: no comma is left without anything before it."""
-    left = prompt[: word.start] + " " + prompt[word.end :]
+    """`left_out` of a prompt that is text throughout."""
+    return left_out(unmarked(prompt, PLAIN), word)
+
+
+def left_out(prompt: Unmarked, word: Word) -> str:
+    """The prompt that was written without this word: no comma is left without anything before it. A weight that it had alone
+    weighs nothing then.
+
+    Args:
+        word: of the prompt's text.
+    """
+    left = prompt.without(word.start, word.end)
     left = re.sub(r"\s+([,;.!?])", r"\1", " ".join(left.split()))
     left = re.sub(r"([,;])(?:\s*[,;])+", r"\1", left)
     return left.strip(" ,;")

@@ -147,8 +147,12 @@ def test_change_of_the_prediction_is_that_between_base_and_adapters(found, backb
 
 
 def test_words_that_are_cut_off_are_told(backbone):
-    found = explain(backbone, "abcdefghijklmnopqrstuvwxyz then", leave_one_out=False, steps=1)
+    prompt = "abcdefghijklmnopqrstuvwxyz then"
+    found = explain(backbone, prompt, leave_one_out=False, steps=1, prompt_syntax="plain")
     assert [one.tokens > 0 for one in found.looked] == [True, False]
+    whole = explain(backbone, prompt, leave_one_out=False, steps=1)  # as `generate` reads it: in two chunks
+    assert [one.tokens for one in whole.looked] == [26, 4]
+    assert same(whole.picture, generate(backbone, prompt=prompt, steps=1)[0])
 
 
 def test_what_adapters_tell_beside_words_is_looked_at_and_left_out_too(backbone, loaded):
