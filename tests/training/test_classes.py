@@ -315,6 +315,34 @@ def test_two_that_grew_from_the_same_become_one(result, grown, tiny_base):
     assert same(drawn(base, both, class_name="eagle"), drawn(base, grown.adapter, class_name="owl"))
 
 
+def test_merging_from_the_command_line(result, grown, tiny_base, tmp_path, capsys):
+    edited(grown.adapter, rename={"owl": "eagle"}, remove=["finch"]).save(tmp_path / "other")
+    words = ["classes", str(grown.folder), "--merge", str(tmp_path / "other"), "--output"]
+    assert main([*words, str(tmp_path / "both"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"classes": [*LABELS, "owl", "eagle"]}
+    both, base = Adapter.load(tmp_path / "both"), Backbone.load(str(tiny_base))
+    assert both.labels == Adapter.labels_of(tmp_path / "both") == (*LABELS, "owl", "eagle")
+    assert same(drawn(base, both, class_name="eagle"), drawn(base, grown.adapter, class_name="owl"))
+    assert same(drawn(base, both, class_name="finch"), drawn(base, result.adapter, class_name="finch"))
+    edited(grown.adapter, remove=["finch"], rename={"owl": "finch"}).save(tmp_path / "clash")
+    for other, message in ((tmp_path / "clash", "mean something else.*finch"), (tmp_path / "none", "none")):
+        words = ["classes", str(result.folder), "--merge", str(other), "--output", str(tmp_path / "o")]
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and re.search(message, error), error
+        assert not (tmp_path / "o").exists()
+
+
+def test_two_adapters_with_classes_are_refused_before_anything_is_loaded(result, grown, tiny_base, tmp_path, capsys):
+    """One at scale 0 says nothing."""
+    common = ["generate", "--base", str(tiny_base), "--steps", "1", "--class", "finch", "--output", str(tmp_path / "o")]
+    assert main([*common, "--adapter", str(result.folder), "--adapter", str(grown.folder)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and re.search("two adapters with classes do not go together.*adapt classes", error)
+    assert not (tmp_path / "o").exists()
+    assert main([*common, "--adapter", str(result.folder), "--adapter", f"{grown.folder}:0"]) == 0
+
+
 def test_adapters_trained_apart_and_clashes_are_refused(result, grown, data, tiny_base, tmp_path):
     apart = adapt.train(
         data, output=tmp_path / "r", base=str(tiny_base), settings=tiny(**{**SHORT, "steps": 1, "seed": 8})
