@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 from adapt.backbones import Backbone
 from adapt.backbones.sources import PART as SOURCE
@@ -21,7 +22,6 @@ from conditioning import (
     DomainGuidance,
     Guidance,
     Guided,
-    PartGuidance,
     PerturbedGuidance,
     Predictor,
     ProjectedGuidance,
@@ -49,21 +49,26 @@ def guidance_of(drawing: Drawing, backbone: Backbone, further: Sequence[tuple[Co
         return drawing.guidance
     free = next((one for one in drawing.guidance if one.kind.classifier_free), Named("cfg"))
     flow = schedulers.is_flow(backbone.scheduler_config)
-    contrasts = _by_parts(drawing, backbone, _free(free, drawing.guidance_scale, flow, backbone.normalise), free)
+    contrasts = _by_parts(drawing, backbone, partial(_free, free, flow, backbone.normalise), free)
     contrasts += [_other(one) for one in drawing.guidance if not one.kind.classifier_free]
     contrasts += [Composition(further)] if further else []
     contrasts += [_of_source(drawing, free)] if drawing.source is not None else []
     return Guided(contrasts, drawing.guidance_rescale)
 
 
-def _by_parts(drawing: Drawing, backbone: Backbone, words: Contrast, asked: Named) -> list[Contrast]:
+def _by_parts(drawing: Drawing, backbone: Backbone, free: Callable[[float], Contrast], asked: Named) -> list[Contrast]:
     """Parts that have a scale guide on their own, one after the other, and the words with the rest at the end; without words or
-    rest, the last of these parts is the end."""
+    rest, the last of these parts is the end, and what was asked for guides it.
+
+    Args:
+        free: the scale → the classifier-free guidance that was asked for.
+    """
     scales = _scales(drawing, backbone.conditioners)
     dials, parts = {part: _dial(asked, scale) for part, scale in scales.items()}, tuple(scales)
     chain = [ChainedGuidance(part, dials[part], parts[:k]) for k, part in enumerate(parts)]
     if _only_parts(drawing, backbone, backbone.conditioners):
-        return [*chain[:-1], PartGuidance(parts[-1], dials[parts[-1]])]
+        return [*chain[:-1], WithParts(free(scales[parts[-1]]), parts[:-1])]
+    words = free(drawing.guidance_scale)
     return [WithParts(words, parts) if parts else words, *chain]
 
 
@@ -89,9 +94,7 @@ def passes_of(drawing: Drawing, backbone: Backbone, taught: Collection[str]) -> 
     for number, part in enumerate(parts):
         last = only and number == len(parts) - 1
         if scales[part] != 1:
-            asked |= (
-                {frozenset({"all but this"})} if last else {frozenset(parts[:number]), frozenset(parts[: number + 1])}
-            )
+            asked |= {frozenset(parts[:number])} | (set() if last else {frozenset(parts[: number + 1])})
     words = set() if only else {frozenset(parts)}
     return 1 + len(asked), 1 + len(asked | words)
 
@@ -105,7 +108,7 @@ def _dial(named: Named, scale: float) -> Dial:
     return Dial(scale, named["start"], named["stop"], named["schedule"])
 
 
-def _free(named: Named, scale: float, flow: bool, normalise: Normalise | None) -> Contrast:
+def _free(named: Named, flow: bool, normalise: Normalise | None, scale: float) -> Contrast:
     dial = _dial(named, scale)
     if named.name == "apg":
         return ProjectedGuidance(dial, named["eta"], named["momentum"], named["norm"], normalise)
