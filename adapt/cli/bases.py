@@ -57,7 +57,7 @@ def bases(
 
 
 NOTE = """GiB: weights in bf16 or NF4, LoRA of rank 16, one row of the base's own size, gradient checkpointing;
-counted, not measured. Every adapter loads in adapt too; UIs: ComfyUI, A1111, Forge, InvokeAI.
+counted, not measured. Every adapter loads in adapt too; UIs: ComfyUI; by family A1111, Forge, InvokeAI.
 CFG: classifier-free guidance at its usual scale (ʳ: renormalised). Pictures, where it says nothing else.
 proof: docs/proof-states.md; contract: tested on tiny random models, never on the real weights."""
 
