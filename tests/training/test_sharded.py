@@ -43,7 +43,7 @@ def adapt(*words, **more):
 def runs(tiny_base, pictures, tmp_path_factory):
     """By name: the run of one process, and that of two which hold half of the base each: by the recipe, in float32."""
     place = tmp_path_factory.mktemp("sharded")
-    sharded = ["--num-processes", 2, "--config", RECIPE, "precision=no"]
+    sharded = ["--num-processes", 2, "--config", RECIPE, "precision='no'"]
     for name, options in {"one": [], "two": sharded}.items():
         done = adapt("train", pictures, "--base", tiny_base, "--output", place / name, *WORDS, *options)
         assert done.returncode == 0, done.stderr[-3000:]
