@@ -99,7 +99,6 @@ def fitting(adapter: Adapter, backbone: Backbone, allow_missing: Sequence[str]) 
 
 def in_pipeline(adapter: Adapter, backbone: Backbone) -> DiffusionPipeline:
     """See `Adapter.to_diffusers`."""
-    from adapt.formats.embeddings import file_of
     from adapt.loading import plain
     from adapt.lora.text_encoders import inner
     from adapt.lora.through_peft import load_by_peft, require_taken
@@ -118,7 +117,7 @@ def in_pipeline(adapter: Adapter, backbone: Backbone) -> DiffusionPipeline:
             for name, inside in folders(Path(folder) / FOLDER, adapter.weights).items():
                 load_by_peft(inner(getattr(pipeline, name)), inside)
         for word, found in adapter.words.items():
-            say_to(pipeline, word, found, Path(folder) / file_of(word))
+            say_to(pipeline, word, found, Path(folder))
     for name, layers in adapter.weights.modules.items():
         module = inner(getattr(pipeline, name))
         module.requires_grad_(False).eval()

@@ -43,7 +43,7 @@ def classes(
 
         other = Adapter.load(merge) if merge else None
         made = edited(Adapter.load(adapter), rename=_pairs(rename or []), remove=remove or [], merge=other)
-        save(made, output)
+        save(made, output, proof=False)
         labels = made.labels
     typer.echo(
         json_.dumps({"classes": list(labels)}, ensure_ascii=False) if json else "\n".join(labels) or "no classes"

@@ -113,14 +113,14 @@ def prove_word(path: Path, word: str, found: Mapping[str, Tensor], backbone: Bac
         AdapterError: it did not, or the base takes no such word.
     """
     from adapt.loading import plain
-    from adapt.lora.words import embedding_of, names_of, say_to, tokenizer_of
+    from adapt.lora.words import embedding_of, names_of, say_from, tokenizer_of
     from adapt.quiet import quiet_libraries
 
     pipeline = plain(backbone)
     adapter = Adapter(LoraWeights({}), words={word: found})
     try:
         with quiet_libraries():
-            say_to(pipeline, word, found, path)
+            say_from(path, pipeline, word, found)
     except (ValueError, KeyError, RuntimeError, TypeError) as error:
         told = next(iter(str(error).splitlines()), type(error).__name__)
         raise AdapterError(f"diffusers does not take the file: {told[:200]}", given=path) from error

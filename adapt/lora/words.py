@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from adapt.data.plan import normal
 from adapt.errors import AdapterError, SettingsError
-from adapt.formats.embeddings import A1111, COMPONENTS, Embeddings
+from adapt.formats.embeddings import A1111, COMPONENTS, Embeddings, file_of
 from adapt.formats.opening import check_file, open_tensors
 from adapt.lora.held import Held
 from adapt.lora.text_encoders import is_clip
@@ -213,8 +213,13 @@ def tokenizer_of(pipeline: Any, component: str) -> Any:
     return getattr(pipeline, _tokenizer_name(component))
 
 
-def say_to(pipeline: Any, word: str, found: Mapping[str, Tensor], file: Path) -> None:
-    """What the card tells users to do: diffusers itself loads a new word from its file. A1111's does not say the word."""
+def say_to(pipeline: Any, word: str, found: Mapping[str, Tensor], folder: Path) -> None:
+    """What the card tells users to do: diffusers itself loads a new word, from the adapter's folder."""
+    say_from(folder / file_of(word), pipeline, word, found)
+
+
+def say_from(file: Path, pipeline: Any, word: str, found: Mapping[str, Tensor]) -> None:
+    """The same from its file, also A1111's, which does not say the word."""
     if len(found) == 1:
         told = {"token": word} if check_file(file) == [A1111] else {}
         pipeline.load_textual_inversion(str(file), use_safetensors=True, **told)
