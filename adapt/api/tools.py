@@ -68,7 +68,7 @@ def merge(
             raise AdapterError(
                 "what an adapter learned beside network and words cannot be merged yet",
                 given=f"{', '.join(sorted(adapter.conditioners))} of {adapter.name}",
-                next="draw with both: adapt generate --adapter A --adapter B",
+                next="draw with both, if their parts differ: adapt generate --adapter A --adapter B",
             )
     keep = keep or Keep(rank=max(_ranks([adapter for adapter, _ in adapters]), default=0) or UNRANKED)
     modules = base.modules if base is not None else None

@@ -59,7 +59,7 @@ def as_lora(layer: Layer, weight: Tensor) -> Pair:
     raise AdapterError(
         f"what a {layer.kind} does to a weight is no product of small matrices, so no LoRA does exactly that",
         given=f"kind {layer.kind}",
-        next="merge with --method svd, or adapt export --nearest RANK",
+        next="adapt export --nearest RANK" + ("" if layer.kind == "tlora" else ", or merge with --method svd"),
     )
 
 
