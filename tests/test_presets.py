@@ -28,7 +28,7 @@ def test_what_is_said_goes_before_it(tmp_path):
     resolved = resolve(file, ["preset=subject", "steps=70"])
     assert (resolved.settings.rank, resolved.origins["rank"]) == (3, str(file))
     assert (resolved.settings.steps, resolved.settings.epochs) == (70, None)
-    assert resolved.settings.caption_dropout == 0.05
+    assert resolved.settings.caption_dropout == 0.0
     assert TrainSettings(preset="style", flip=0.0).flip == 0.0
     assert TrainSettings(preset="style", optimizer="schedulefree").ema == 0.0
 
