@@ -174,8 +174,11 @@ class TrainSettings(
     @field_validator("*", mode="before")
     @classmethod
     def _as_meant(cls, value: Any, info: ValidationInfo) -> Any:
-        """`flip: true` is no probability of 1; `steps: 1e3`, which YAML 1.1 reads as text, is a whole number."""
+        """`flip: true` is no probability of 1; `steps: 1e3`, which YAML 1.1 reads as text, is a whole number, and a bare
+        `no`, which it reads as false, a word where there is one."""
         annotation = cls.model_fields[str(info.field_name)].annotation
+        if value is False and "no" in get_args(annotation):
+            return "no"
         if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):
             raise ValueError("takes a value, not true or false")
         whole = int in (annotation, *get_args(annotation))
