@@ -45,7 +45,11 @@ def locate(path: str | Path) -> Path:
                 next="for an unfinished run: adapt train … --resume",
             )
         _require_inside(found, path)
-        inside, path = path, found
+        whole = home(found)
+        inside, path = (
+            (whole if whole is not None and path.is_relative_to(whole) else path),
+            found,
+        )  # of peft/ it is above
     else:
         inside = home(path) or path.parent
     for file in _beside(path):
