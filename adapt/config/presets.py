@@ -72,6 +72,7 @@ PRESETS: Mapping[str, Preset] = {
             "buckets": (True, "many pictures come in many shapes, and a square crop cuts heads and tails off"),
         },
         "Captions name each picture's own kind; with several kinds, about as many pictures of each.",
+        {"as above": (0.316, 0.411), "flip=0 (flags, whose captions tell sides)": (0.301, 0.447), "rank=4": (0.353, 0.246)},
     ),
     "edit": Preset(
         "Changing a given picture by words: pairs of before and after. Only for bases that take a picture beside the words.",
