@@ -21,7 +21,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -35,7 +34,6 @@ CONTENDERS = ("adapt", "peft", "diffusers", "frozen")
 GOALS = {"diffusers / adapt": 1.6, "peft / adapt": 1.0, "memory, adapt / peft": 0.9}
 """The first two at least; the last, peak memory above that of the loaded base, at most. 1.10 beside peft is the aim."""
 PICTURES = 16
-STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 """diffusers' own script's."""
 
@@ -64,7 +62,7 @@ def make(folder: Path, width: int, side: int) -> None:
         down_block_types=(*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
         up_block_types=("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
     )  # fmt: skip
-    wide = width * 2 // 5 // 8 * 8
+    wide = max(8, width * 2 // 5 // 8 * 8)
     vae = AutoencoderKL(
         block_out_channels=(wide, 2 * wide, 4 * wide, 4 * wide), layers_per_block=2, norm_num_groups=8, sample_size=side,
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
@@ -89,7 +87,7 @@ def adapts(folder: Path, words: argparse.Namespace) -> Callable[[], Any]:
     from adapt.api.assemble import assemble
     from adapt.api.gather import gather
     from adapt.api.machine import make_accelerator
-    from adapt.api.train import settle
+    from adapt.api.settle import settle
     from adapt.backbones import Backbone
     from adapt.config import TrainSettings
 
@@ -238,15 +236,18 @@ def worker(folder: Path, words: argparse.Namespace) -> dict[str, float]:
     what the libraries take."""
     import torch
 
+    from adapt.api.memory import forget_peak, highest
+
     torch.set_num_threads(words.threads)
-    gpu = words.device != "cpu"
+    device, gpu = torch.device(words.device), words.device != "cpu"
     clock = time.perf_counter if gpu else time.process_time
     import_all()
-    libraries = 0 if gpu else resident("VmRSS")
+    forget_peak(device)
+    libraries = highest(device)
     step = STARTS[words.worker](folder, words)
     for _ in range(words.warm):
         step()
-    forget_peak(gpu)
+    forget_peak(device)
     seconds = []
     for _ in range(words.steps):
         if gpu:
@@ -256,8 +257,8 @@ def worker(folder: Path, words: argparse.Namespace) -> dict[str, float]:
         if gpu:
             torch.cuda.synchronize()
         seconds.append(clock() - started)
-    peak = torch.cuda.max_memory_allocated() if gpu else resident("VmHWM") - libraries
-    return {"median": statistics.median(seconds), "min": min(seconds), "peak": peak / 2**20}
+    peak = 1024 * (highest(device) - libraries)
+    return {"median": statistics.median(seconds), "min": min(seconds), "peak": peak}
 
 
 def import_all() -> None:
@@ -266,24 +267,7 @@ def import_all() -> None:
     from diffusers import StableDiffusionPipeline  # noqa: F401
     from peft import LoraConfig  # noqa: F401
 
-    from adapt.api.train import settle  # noqa: F401
-
-
-def forget_peak(gpu: bool) -> None:
-    """From here on the peak is counted anew."""
-    import torch
-
-    if gpu:
-        torch.cuda.reset_peak_memory_stats()
-    elif CLEAR_REFS.exists():
-        CLEAR_REFS.write_text("5")
-
-
-def resident(what: str) -> int:
-    """Bytes of this process: `VmRSS` now, `VmHWM` at its highest; where the system has no such file, at its highest."""
-    if not STATUS.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return 1024 * int(next(line.split()[1] for line in STATUS.read_text().splitlines() if line.startswith(what)))
+    from adapt.api.settle import settle  # noqa: F401
 
 
 def measure(words: argparse.Namespace) -> dict[str, list[dict[str, float]]]:

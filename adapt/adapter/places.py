@@ -45,11 +45,9 @@ def locate(path: str | Path) -> Path:
                 next="for an unfinished run: adapt train … --resume",
             )
         _require_inside(found, path)
-        whole = home(found)
-        inside, path = (
-            (whole if whole is not None and path.is_relative_to(whole) else path),
-            found,
-        )  # of peft/ it is above
+        whole = home(found)  # of its own folder peft/ it lies above
+        inside = whole if whole is not None and path.is_relative_to(whole) else path
+        path = found
     else:
         inside = home(path) or path.parent
     for file in _beside(path):

@@ -28,6 +28,7 @@ from adapt.formats import LoraWeights, read_lora
 from adapt.formats.described import sidecars, slug
 from adapt.formats.diffusers_lora import portable
 from adapt.formats.embeddings import file_of, read_embeddings
+from adapt.formats.readers import UI_FOLDER
 from adapt.formats.readers import UIS as BY_FAMILY
 from adapt.formats.strength import inside
 from adapt.progress import say
@@ -39,7 +40,6 @@ from adapt.sampling.request import Drawing, Request, settle
 from adapt.source import find, identity
 from adapt.training.loop import Trainer
 
-KOHYA = "kohya"
 UIS = {name for names in BY_FAMILY.values() for name in names}
 
 
@@ -113,11 +113,11 @@ def _for_uis(
 ) -> bool:
     """The file in `kohya/`, proved in a fresh pipeline, and whether there is one: hours of training are not lost for layers that
     have no name there. One that fails is set aside."""
-    path = folder / KOHYA / f"{slug(adapter.name)}.safetensors"
+    path = folder / UI_FOLDER / f"{slug(adapter.name)}.safetensors"
     picture = folder / samples[0]["file"] if samples else None
     written = list(adapter.files(path))
     try:
-        adapter.export(path, KOHYA, text_width=text_width(backbone), picture=picture)
+        adapter.export(path, "kohya", text_width=text_width(backbone), picture=picture)
         for file in written:
             _prove_as_others_read(file, backbone, prompt)
     except AdapterError as error:

@@ -23,8 +23,8 @@ from adapt.api.memory import free, peak_of
 from adapt.api.network import put_in
 from adapt.api.objective import make_objective
 from adapt.api.offload import keeping_of
+from adapt.api.settle import settle
 from adapt.api.sizes import in_use, shelves
-from adapt.api.train import settle
 from adapt.backbones import Backbone
 from adapt.config import TrainSettings
 from adapt.config.network import SPLITS

@@ -22,8 +22,9 @@ from adapt.api.network import put_in, readers
 from adapt.api.objective import make_objective
 from adapt.api.offload import keeping_of
 from adapt.api.previews import captions_of, requests, together
+from adapt.api.settle import settle
 from adapt.api.sizes import augmentation, draws, in_use, shelves
-from adapt.api.train import counted, settle
+from adapt.api.train import counted
 from adapt.backbones import Backbone
 from adapt.backbones.sources import with_blank
 from adapt.config import TrainSettings

@@ -15,8 +15,9 @@ from adapt.errors import RunError
 from adapt.evaluation.grid import Setting
 from adapt.evaluation.swept import Swept
 from adapt.formats.described import slug
+from adapt.formats.readers import UI_FOLDER
 
-CARD, KOHYA = "README.md", "kohya"
+CARD = "README.md"
 
 
 @dataclass(frozen=True)
@@ -105,14 +106,14 @@ def _card(folder: Path, before: Facts, after: Facts) -> str | None:
 def _kohya(folder: Path, backbone: Backbone) -> str | None:
     """Writes the file for UIs anew where there is one: the strength stands in it and beside it."""
     adapter = Adapter.load(folder)
-    path = folder / KOHYA / f"{slug(adapter.name)}.safetensors"
+    path = folder / UI_FOLDER / f"{slug(adapter.name)}.safetensors"
     if not all(file.is_file() for file in adapter.files(path)):
         return None
     samples = [folder / str(sample.get("file")) for sample in adapter.facts.samples]
     adapter.export(
         path, "kohya", text_width=text_width(backbone), picture=next((file for file in samples if file.is_file()), None)
     )
-    return f"{KOHYA}/{path.name} says so too"
+    return f"{UI_FOLDER}/{path.name} says so too"
 
 
 def _number(value: Any) -> str:

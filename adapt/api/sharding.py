@@ -69,7 +69,7 @@ def _kinds(network: nn.Module) -> dict[torch.dtype, int]:
 def made_whole(trainer: Trainer) -> None:
     """The base that finishes the run, in the process that does it: loaded again, because the others let go of their shares."""
     from adapt.api.machine import load_base
-    from adapt.api.train import settle
+    from adapt.api.settle import settle
 
     course = trainer.course
     settings = course.settings.model_copy(update={"shard": False})

@@ -86,7 +86,8 @@ class Plan:
     @property
     def own(self) -> list[int]:
         """Number of each picture's words."""
-        return [self.words.index(subject.words) for subject in self.subjects] * self.count
+        numbers = {words: number for number, words in enumerate(self.words)}
+        return [numbers[subject.words] for subject in self.subjects] * self.count
 
     def passes(self, setting: Setting) -> Passes:
         """What a step costs: the base alone has no parts that guide by themselves."""

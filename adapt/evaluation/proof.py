@@ -19,12 +19,15 @@ from adapt.formats import LoraWeights
 from adapt.formats.dialects import dialect_of
 from adapt.formats.experts import SECOND, is_wan
 from adapt.formats.opening import check_file
+from adapt.formats.placing import is_flux
 from adapt.lora.by_time import Clock, at_share, listening
 from adapt.lora.text_encoders import inner
 
 TOLERANCE = 1e-3
 BY_DIFFUSERS, FLUX_BY_DIFFUSERS = ("diffusers", "kohya", "dotted"), ("comfyui", "xlabs")
 """Dialects that `load_lora_weights` converts by itself; the second ones for Flux only."""
+FLUX_WIDTH = 3072
+"""Of Flux.1, at which diffusers' maps cut fused weights."""
 QUANTILES = (0.1, 0.5, 0.9)
 
 
@@ -95,9 +98,7 @@ def prove_file(path: Path, adapter: Adapter, backbone: Backbone, prompt: str = "
     try:
         with quiet_libraries():
             pipeline.load_lora_weights(path.parent, weight_name=path.name, use_safetensors=True, **_into(adapter))
-    except AssertionError:  # its map of Flux.1 has the published widths in it: of others, what was read is proved
-        return prove(adapter, backbone, prompt)
-    except (ValueError, KeyError, RuntimeError, TypeError) as error:
+    except (ValueError, KeyError, RuntimeError, TypeError, AssertionError) as error:
         told = next(iter(str(error).splitlines()), type(error).__name__)
         raise AdapterError(f"diffusers does not take the file: {told[:200]}", given=path) from error
     for name, layers in adapter.weights.modules.items():
@@ -174,14 +175,21 @@ def _into(adapter: Adapter) -> dict[str, bool]:
 
 def reads(path: Path, adapter: Adapter) -> bool:
     """Whether diffusers reads the file's dialect itself: the models' own names it knows of Flux and Wan, and kohya's of UNets; of
-    Wan, it wants every linear layer in those."""
+    Wan, it wants every linear layer in those; its maps of Flux have the published width in them."""
     names = check_file(path)
     dialect, component = dialect_of(names, path).name, set(adapter.weights.modules) - {"text_encoder", "text_encoder_2"}
     if adapter.weights.kinds != {"lora"} or any("joint_blocks" in name for name in names):
         return False
+    if dialect != "diffusers" and is_flux(names) and not _as_published(adapter):
+        return False
     if is_wan(adapter.weights):
         return dialect in ("diffusers", "comfyui") and len(component) == 1
     return dialect in BY_DIFFUSERS or (dialect in FLUX_BY_DIFFUSERS and component == {"transformer"})
+
+
+def _as_published(adapter: Adapter) -> bool:
+    """Whether a denoiser's layers have Flux.1's width."""
+    return any(FLUX_WIDTH in layer.size for layer in adapter.weights.modules.get("transformer", {}).values())
 
 
 def _agreement(

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+UI_FOLDER = "kohya"
+"""Of an adapter's folder: where the file for UIs lies."""
 _UNETS = ("ComfyUI", "A1111", "Forge", "InvokeAI", "stable-diffusion.cpp")
 UIS: Mapping[str, tuple[str, ...]] = {
     "sd1": _UNETS,

@@ -16,6 +16,7 @@ from adapt.fetch.reference import REFERENCE
 from adapt.formats.header import header_bytes, kept
 from adapt.formats.peft_folder import CONFIG_NAME
 from adapt.formats.private import NAME, peft_entries, says_a_path
+from adapt.formats.readers import UI_FOLDER
 from adapt.sampling.png import png_bytes
 
 SIDECAR = ("activation text", "description", "negative text", "notes", "preferred weight", "sd version")
@@ -88,7 +89,7 @@ def settings(path: Path) -> bytes:
         values = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise AdapterError("a file beside the adapter is no JSON", given=path.name, next="remove it") from error
-    if isinstance(values, dict) and path.parent.name == "kohya":
+    if isinstance(values, dict) and path.parent.name == UI_FOLDER:
         values = {key: values[key] for key in SIDECAR if key in values and not says_a_path(values[key])}
     if isinstance(values, dict):
         origins = {key: _public(value) for key, value in values.items() if NAME.search(key)}

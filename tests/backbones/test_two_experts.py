@@ -11,7 +11,7 @@ from tiny_families import CASES, wan
 
 from adapt.adapter import Adapter
 from adapt.api.network import put_in
-from adapt.api.train import settle
+from adapt.api.settle import settle
 from adapt.backbones import Backbone
 from adapt.cli.main import main
 from adapt.config import TrainSettings

@@ -11,8 +11,8 @@ from adapt import files
 from adapt.adapter import Adapter, Facts
 from adapt.backbones import Backbone
 from adapt.errors import AdapterError
-from adapt.evaluation.proof import TOLERANCE, prove
-from adapt.formats import FILE_NAME, LoraWeights
+from adapt.evaluation.proof import TOLERANCE, prove, reads
+from adapt.formats import FILE_NAME, LoraWeights, Pair
 from adapt.formats.diffusers_lora import HEADER
 from adapt.lora import inject
 
@@ -108,3 +108,13 @@ def test_a_difference_that_is_no_number_fails(backbone, adapter, monkeypatch):
     with pytest.raises(AdapterError, match="something else"):
         prove(adapter, backbone)
     assert TOLERANCE < 0.01
+
+
+@pytest.mark.parametrize(("width", "by_diffusers"), [(3072, True), (16, False)])
+def test_files_of_flux_are_given_to_diffusers_itself_at_the_width_that_its_maps_have(width, by_diffusers, tmp_path):
+    """At another width what adapt reads from the file is proved; at this one a file that it does not take is a fault."""
+    name = "transformer_blocks.0.attn.to_q"
+    weights = LoraWeights({"transformer": {name: Pair(torch.ones(1, width), torch.ones(width, 1), 1.0)}})
+    path = tmp_path / "flux.safetensors"
+    Adapter(weights, Facts(base={"family": "flux"})).export(path, "kohya")
+    assert reads(path, Adapter.load(path)) is by_diffusers

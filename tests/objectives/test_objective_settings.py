@@ -144,7 +144,7 @@ def test_every_parameter_arrives(backbone):
     ],
 )
 def test_what_the_base_cannot_take_is_refused_before_anything_is_written(make_tiny, prediction, changes, message):
-    from adapt.api.train import settle
+    from adapt.api.settle import settle
     from adapt.backbones.stable_diffusion import StableDiffusion
 
     with pytest.raises(SettingsError, match=message):

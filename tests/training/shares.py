@@ -15,7 +15,7 @@ import adapt
 from adapt.api.assemble import assemble
 from adapt.api.gather import gather
 from adapt.api.machine import make_accelerator
-from adapt.api.train import settle
+from adapt.api.settle import settle
 from adapt.backbones import Backbone
 from adapt.lora import PlannedDropout
 from adapt.training import loop, update

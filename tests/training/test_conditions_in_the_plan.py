@@ -13,7 +13,7 @@ from tiny_runs import tiny
 
 from adapt.api.assemble import assemble
 from adapt.api.gather import gather
-from adapt.api.train import settle
+from adapt.api.settle import settle
 from adapt.backbones import Backbone
 from adapt.data.plan import Plan
 from adapt.training.step import dropout

@@ -211,7 +211,7 @@ def test_files_are_controls_cut_and_mirrored_like_their_pictures_in_their_own_co
 
     from adapt.api.assemble import assemble
     from adapt.api.gather import gather
-    from adapt.api.train import settle
+    from adapt.api.settle import settle
 
     base = Backbone.load(str(tiny_base))
     settings = settle(tiny(**FILES), base)

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 import adapt
 from adapt.api.advice import advice_of
 from adapt.api.distillation import worn_off
+from adapt.api.settle import settle
 from adapt.api.tools import merge
-from adapt.api.train import settle
 from adapt.backbones import Backbone
 from adapt.backbones.stable_diffusion import StableDiffusion
 from adapt.cli.main import app

@@ -58,7 +58,7 @@ def course(pairs, tiny_editor, tmp_path):
 
     from adapt.api.assemble import assemble
     from adapt.api.gather import gather
-    from adapt.api.train import settle
+    from adapt.api.settle import settle
 
     def made(**changes):
         backbone = Backbone.load(str(tiny_editor))

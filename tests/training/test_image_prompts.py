@@ -137,7 +137,7 @@ def test_a_column_says_by_which_picture_another_is_asked_for(captioned, tiny_bas
 
     from adapt.api.assemble import assemble
     from adapt.api.gather import gather
-    from adapt.api.train import settle
+    from adapt.api.settle import settle
     from adapt.training.raw import references
 
     data, rows = tmp_path / "data", []

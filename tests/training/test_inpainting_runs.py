@@ -55,7 +55,7 @@ def course(pictures, tiny_filler, tmp_path):
 
     from adapt.api.assemble import assemble
     from adapt.api.gather import gather
-    from adapt.api.train import settle
+    from adapt.api.settle import settle
 
     def made(data=pictures, **changes):
         backbone = Backbone.load(str(tiny_filler))

@@ -200,7 +200,7 @@ def test_no_step_and_no_measurement_needs_an_encoder(captioned, tiny_base, tmp_p
     """They are taken away for good before step 1 ("meta" holds no numbers), and no byte of what is learned changes."""
     from adapt.api.assemble import assemble
     from adapt.api.gather import gather
-    from adapt.api.train import settle
+    from adapt.api.settle import settle
 
     settings = tiny(preview_every=1000)
     accelerator = make_accelerator(settings)
@@ -226,7 +226,7 @@ def test_a_preview_needs_the_autoencoder_alone(captioned, tiny_base, tmp_path):
     """What prompts say is encoded before step 1: text encoders are gone for good ("meta" holds no numbers) when it draws."""
     from adapt.api.assemble import assemble
     from adapt.api.gather import gather
-    from adapt.api.train import settle
+    from adapt.api.settle import settle
 
     found = []
     for name in ("there", "gone"):

@@ -15,7 +15,7 @@ from adapt.api.assemble import assemble
 from adapt.api.gather import gather
 from adapt.api.judging import make_judge, spread, taught
 from adapt.api.machine import make_accelerator
-from adapt.api.train import settle
+from adapt.api.settle import settle
 from adapt.backbones import Backbone
 from adapt.objectives import Plain
 from adapt.training import events, validation
